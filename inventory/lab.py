@@ -1,0 +1,43 @@
+"""The lab's hosts, as `make lab-up` wrote them down: booted machines on this computer whose hardware is simulated."""
+
+import json as _json
+import platform as _platform
+from pathlib import Path as _Path
+
+_state_file = _Path(__file__).resolve().parent.parent / ".lab" / "state.json"
+if not _state_file.exists():
+    raise SystemExit("refused: the lab is not up (.lab/state.json is missing); next: make lab-up NODES=4")
+_state = _json.loads(_state_file.read_text())
+
+_data = {
+    "ssh_user": _state["user"],
+    "ssh_key": _state["key"],
+    "ssh_known_hosts_file": _state["known_hosts"],
+    "ssh_strict_host_key_checking": "yes",
+    "hardware": "lab-x86" if _platform.machine() == "x86_64" else "lab-arm",
+    "catalog_overlays": ["tests/lab/catalog"],
+    "lock_file": ".lab/fleet.lock.json",
+    "artefact_cache": ".lab/artefacts",
+    "hub_endpoint": _state["hub"],
+    "registry_mirrors": {"ghcr.io": f"http://{_state['registry']}"},
+    "allow_unauthenticated": "the lab is reachable from this computer alone",
+    "terms_accepted": {"gemma4-26b-a4b-nvfp4": {"by": "the lab serves toy weights", "on": "2026-11-01"}},
+    "profile": "lab-agentic",
+}
+if _state["engine"] == "vllm":
+    _data |= {"model": "lab-spelling", "profile": "lab-real", "image_tag": "lab-vllm-cpu-0.32.0"}
+
+_hosts = [
+    (
+        _host["name"],
+        {
+            **_data,
+            "ssh_hostname": _host["address"],
+            "gpu_injection": "cdi" if _host["gpu_injection"] == "cdi" else "gpus",
+        },
+    )
+    for _host in _state["hosts"]
+]
+
+canary = _hosts[:1]
+fleet = _hosts[1:]

@@ -1,0 +1,106 @@
+"""Weights on the controller: downloaded once at the locked commit, every byte proven, then sent to the nodes.
+
+The download runs in a process of its own (`python -m sparkfleet.fetch`), because the Hub client's native threads would
+stall every host's greenlet.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gevent.lock import BoundedSemaphore
+
+from sparkfleet.catalog import ROOT
+from sparkfleet.errors import FleetError
+from sparkfleet.fleet import HostPlan
+from sparkfleet.lock import LockedRepo
+from sparkfleet.settings import Settings
+
+_one_fetch = BoundedSemaphore(1)
+_senders: dict[int, BoundedSemaphore] = {}
+
+
+def local_path(settings: Settings, repo: str, commit: str) -> Path:
+    return ROOT / settings.artefact_cache / repo / commit
+
+
+def ensure_fetched(settings: Settings, repo: str, locked: LockedRepo) -> Path:
+    """Return the folder with the repository's proven files, downloading what is missing.
+
+    Raises FleetError with the downloader's last words.
+    """
+    folder = local_path(settings, repo, locked.commit)
+    with _one_fetch:
+        stamp = folder.with_name(folder.name + ".verified")
+        if stamp.exists() and stamp.read_text() == locked.manifest_sha256:
+            return folder
+        environment = dict(os.environ)
+        if settings.hub_endpoint:
+            environment["HF_ENDPOINT"] = settings.hub_endpoint
+        fetch = subprocess.run(
+            [sys.executable, "-m", "sparkfleet.fetch", repo, locked.commit, str(folder)],
+            input=locked.model_dump_json(),
+            text=True,
+            cwd=ROOT,
+            env=environment,
+            check=False,
+        )
+        if fetch.returncode != 0:
+            raise FleetError(
+                f"{repo} at {locked.commit[:12]} was not fetched (exit code {fetch.returncode})",
+                f"{len(locked.files)} files, {locked.total_bytes / 1e9:.2f} GB",
+                "read the lines above; what arrived is kept, so run the same command again",
+            )
+    return folder
+
+
+def send(plan: HostPlan, data: Mapping[str, Any], repo: str, folder: Path) -> None:
+    """Send a repository's files to the node's incoming folder with rsync over SSH; raises FleetError."""
+    target = f"/var/lib/sparkfleet/incoming/{repo}/{folder.name}/"
+    address = str(data.get("ssh_hostname") or plan.entry.name)
+    user = f"{data['ssh_user']}@" if data.get("ssh_user") else ""
+    argv = [
+        "rsync",
+        "--recursive",
+        "--partial",
+        "--mkpath",
+        "--chmod=D755,F644",
+        "--timeout=60",
+        "--rsh",
+        " ".join(_ssh(data)),
+        "--rsync-path",
+        "sudo -n rsync",
+        f"{folder}/",
+        f"{user}{address}:{target}",
+    ]
+    semaphore = _senders.setdefault(plan.settings.sync_parallel, BoundedSemaphore(plan.settings.sync_parallel))
+    with semaphore:
+        try:
+            sent = subprocess.run(argv, text=True, capture_output=True, check=False)
+        except FileNotFoundError:
+            raise FleetError("rsync is not installed on this machine", "rsync", "apt install rsync") from None
+    if sent.returncode != 0:
+        raise FleetError(
+            f"rsync of {repo} to {plan.entry.name} ended with {sent.returncode}: {sent.stderr.strip()[-400:]}",
+            "exit code 0",
+            "what arrived is kept; run the same command again",
+        )
+
+
+def _ssh(data: Mapping[str, Any]) -> list[str]:
+    options = ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=15"]
+    if data.get("ssh_port"):
+        options += ["-p", str(data["ssh_port"])]
+    if data.get("ssh_key"):
+        options += ["-i", str(data["ssh_key"]), "-o", "IdentitiesOnly=yes"]
+    if data.get("ssh_known_hosts_file"):
+        options += ["-o", f"UserKnownHostsFile={data['ssh_known_hosts_file']}"]
+    strict = data.get("ssh_strict_host_key_checking")
+    if strict:
+        options += ["-o", f"StrictHostKeyChecking={strict}"]
+    return options

@@ -1,0 +1,380 @@
+"""The catalogue: what images, models, profiles and machines are known, read from YAML and validated at the border.
+
+A catalogue is one folder (`catalog/`) and any number of overlays. An overlay has files of the same names; its rows
+are added, and a row that exists already is merged key by key (the lab describes its own machines that way).
+Sources of the facts stand beside them in the files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from sparkfleet.errors import CatalogError, nearest
+
+ROOT = Path(__file__).resolve().parent.parent
+SCHEMA = 1
+
+Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+Scalar = bool | int | float | str | list[str] | None
+
+
+class Row(BaseModel):
+    """One row of a catalogue file; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Sourced(Row):
+    sources: dict[str, str] = Field(min_length=1)
+
+    def source(self, cell: str) -> str:
+        """Return where the cell's value comes from."""
+        return self.sources.get(cell) or self.sources.get("*", "catalogue")
+
+
+class DrafterSupport(Row):
+    """What an image line needs of a drafter."""
+
+    backend: str
+    refused_backends: dict[str, str] = {}
+    prefix_caching: Literal["safe", "unsafe"]
+    sliding_window: bool = True
+    concurrency_limit: int | None = None
+    concurrency_note: str = ""
+
+
+class AcceptanceGate(Row):
+    """Floors over fixed prompts: rates are fractions of drafted tokens, lengths are tokens per step."""
+
+    max_tokens: int = Field(gt=0)
+    prompt_tokens: int | None = None
+    min_acceptance_rate: float | None = Field(default=None, ge=0, le=1)
+    min_mean_acceptance_length: float | None = Field(default=None, ge=1)
+
+
+class Gates(Row):
+    short: AcceptanceGate
+    long: AcceptanceGate | None = None
+
+
+class Line(Sourced):
+    description: str
+    engine: Literal["vllm", "sglang"]
+    engine_version: str
+    architectures: list[Literal["arm64", "amd64"]] = Field(min_length=1)
+    entrypoint: str
+    image_entrypoint: str | None
+    min_driver: str
+    cuda_toolkit: str
+    drafter: DrafterSupport | None
+    v2_model_runner: Literal["unsupported", "baked-off", "must-set", "automatic", "default"] = "unsupported"
+    kv_cache_dtypes: list[str]
+    kv_cache_dtypes_with_drafter: list[str]
+    args: dict[str, Scalar]
+    env: dict[str, str]
+    env_deprecated: dict[str, str] = {}
+    env_removed: dict[str, str | None] = {}
+    env_forbidden: dict[str, str] = {}
+    gate_overrides: dict[Literal["short", "long"], AcceptanceGate | None] = {}
+
+
+class Image(Sourced):
+    repository: str
+    registry_tag: str | None = None
+    line: str
+    engine_version: str | None = None
+    state: Literal["current", "rollback", "superseded", "baseline", "candidate"]
+    digest: Digest | None = None
+    rollback_to: str | None = None
+    note: str = ""
+    download_bytes: int | None = None
+    unpacked_bytes: int | None = None
+
+
+class FileFact(Row):
+    size: int
+    sha256: Sha256
+
+
+class Drafter(Row):
+    repo: str
+    revision: Commit | None
+    container_path: str
+    licence: str
+    method: str
+    block_size: int | None = None
+    causal: bool
+    default_tokens: int
+    disk_bytes: int | None = None
+    hidden_size: int | None = None
+    vocab_size: int | None = None
+    num_target_layers: int | None = None
+    files: dict[str, FileFact] = {}
+
+
+class Artefact(Row):
+    """Facts about a model's files that a sync proves."""
+
+    tensor_count: int | None = None
+    quant_format: str | None = None
+    eos_token_ids: list[int] = []
+    required_config_keys: list[str] = []
+    required_files: list[str] = []
+    bf16_prefixes: list[str] = []
+    bf16_infixes: list[str] = []
+    tensor_suffixes: list[str] = []
+    refused_suffixes: list[str] = []
+    hidden_size: int | None = None
+    num_hidden_layers: int | None = None
+    vocab_size: int | None = None
+
+
+class Model(Sourced):
+    description: str
+    repo: str
+    repo_confirmed: bool = True
+    revision: Commit | None
+    container_path: str
+    licence: str
+    terms: str | None
+    uncensored: bool
+    disk_bytes: int | None = None
+    loaded_bytes: int | None = None
+    max_model_len: int
+    quantization: str | None
+    attention_backend: str | None
+    tool_call_parser: str | None
+    reasoning_parser: str | None
+    served_names: list[str] = Field(min_length=1)
+    trust_remote_code: bool
+    dense: bool
+    drafter: Drafter | None
+    artefact: Artefact = Artefact()
+    control_token_ids: dict[str, str] = {}
+
+    def repositories(self) -> list[Model | Drafter]:
+        """Return the target and, where there is one, its drafter: one unit for locking and keeping."""
+        return [self, self.drafter] if self.drafter else [self]
+
+
+class Timing(Row):
+    """Deadlines in seconds."""
+
+    drain_s: int = Field(ge=0)
+    shutdown_timeout_s: int = Field(ge=0)
+    stop_margin_s: int = Field(ge=0)
+    docker_stop_s: int
+    unit_stop_s: int
+    memory_wait_s: int
+    load_deadline_s: int
+    request_timeout_s: int
+    soak_s: int = Field(ge=0)
+    soak_interval_s: int = Field(gt=0)
+
+
+class Profile(Sourced):
+    description: str
+    inherits: str | None = None
+    speculative: bool
+    speculative_args: dict[str, Scalar] = {}
+    prefix_caching: Literal["auto", "on", "off"]
+    args: dict[str, Scalar]
+    env: dict[str, str | None] = {}
+    timing: Timing
+    gates: Gates
+
+
+class Limits(Row):
+    """What a kind of machine bears: shares of its memory, tokens a step, sequences with a drafter, GPUs,
+    and the disk space that stays free."""
+
+    memory_utilization: float = Field(gt=0, le=1)
+    memory_utilization_advised: float = Field(gt=0, le=1)
+    batched_tokens: int | None
+    drafter_concurrency: int
+    gpus: int
+    disk_reserve_bytes: int
+
+
+class Hardware(Sourced):
+    description: str
+    architecture: Literal["arm64", "amd64"]
+    machine: str
+    gpu_names: list[str] = Field(min_length=1)
+    pci_ids: list[str]
+    compute_capability: str
+    unified_memory: bool
+    gpu_arguments: dict[Literal["gpus", "cdi"], list[str]]
+    min_driver: str
+    min_docker: str
+    min_kernel: str
+    limits: Limits
+    simulated: bool = False
+
+
+class DriverVerdict(Row):
+    verdict: Literal["fail", "warn", "pass"]
+    why: str
+    source: str
+    version: str | None = None
+    prefix: str | None = None
+    below: str | None = None
+    from_: str | None = Field(default=None, alias="from")
+
+
+R = TypeVar("R", bound=BaseModel)
+
+
+class Catalog(Row):
+    lines: dict[str, Line]
+    images: dict[str, Image]
+    models: dict[str, Model]
+    profiles: dict[str, Profile]
+    hardware: dict[str, Hardware]
+    driver_verdicts: list[DriverVerdict]
+
+    def line_of(self, image: Image) -> Line:
+        """Return the line with the image's own engine version where it has one."""
+        line = self.lines[image.line]
+        return line.model_copy(update={"engine_version": image.engine_version}) if image.engine_version else line
+
+
+FILES: dict[str, tuple[str, ...]] = {
+    "images": ("lines", "images"),
+    "models": ("models",),
+    "profiles": ("profiles",),
+    "hardware": ("hardware", "driver_verdicts"),
+}
+
+
+def load(overlays: tuple[Path, ...] = (), base: Path = ROOT / "catalog") -> Catalog:
+    """Read `base` and its overlays.
+
+    Raises CatalogError naming the file, the key and the allowed values.
+    """
+    return _load(base, overlays)
+
+
+@cache
+def _load(base: Path, overlays: tuple[Path, ...]) -> Catalog:
+    sections: dict[str, Any] = {}
+    origin: dict[tuple[str, str], Path] = {}
+    for folder in (base, *overlays):
+        for stem, names in FILES.items():
+            path = folder / f"{stem}.yaml"
+            if folder == base or path.exists():
+                _merge_file(path, names, sections, origin)
+    sections["profiles"] = _inherited(sections["profiles"], origin)
+    return _validated(sections, origin, base)
+
+
+def _merge_file(
+    path: Path, names: tuple[str, ...], sections: dict[str, Any], origin: dict[tuple[str, str], Path]
+) -> None:
+    document = _read(path)
+    if document.pop("schema", None) != SCHEMA:
+        raise CatalogError(f"{path}: key 'schema' is missing or not {SCHEMA}", f"schema: {SCHEMA}")
+    for key in document:
+        if key not in names:
+            raise CatalogError(
+                f"{path}: unknown key '{key}'{nearest(str(key), list(names))}", f"one of {', '.join(names)}"
+            )
+    for name in names:
+        rows = document.get(name)
+        if rows is None:
+            continue
+        if name == "driver_verdicts":
+            sections[name] = [*sections.get(name, []), *rows]
+            continue
+        if not isinstance(rows, dict):
+            raise CatalogError(f"{path}: key '{name}' is a {type(rows).__name__}", "a mapping from id to row")
+        for row_id, row in rows.items():
+            known = sections.setdefault(name, {}).get(row_id)
+            sections[name][row_id] = _merged(known, row) if known else row
+            origin[(name, str(row_id))] = path
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CatalogError(f"{path} does not exist", "a catalogue file", "restore it from version control") from None
+    except yaml.YAMLError as error:
+        raise CatalogError(f"{path} is not YAML: {error}", remedy="mend the line that the message names") from None
+    if not isinstance(document, dict):
+        raise CatalogError(f"{path} holds a {type(document).__name__}", "a mapping")
+    return document
+
+
+def _merged(base: Any, patch: Any) -> Any:
+    if isinstance(base, dict) and isinstance(patch, dict):
+        return {**base, **{key: _merged(base.get(key), value) for key, value in patch.items()}}
+    return patch
+
+
+def _inherited(rows: Mapping[str, Any], origin: Mapping[tuple[str, str], Path]) -> dict[str, Any]:
+    def resolve(row_id: str, seen: tuple[str, ...]) -> Any:
+        row = rows[row_id]
+        parent = row.get("inherits") if isinstance(row, dict) else None
+        if parent is None:
+            return row
+        path = origin.get(("profiles", row_id), "catalogue")
+        if parent not in rows:
+            known = ", ".join(sorted(rows))
+            raise CatalogError(f"{path}: profiles.{row_id}.inherits is '{parent}'", f"one of {known}")
+        if parent in seen:
+            raise CatalogError(f"{path}: profiles.{row_id} inherits itself through {' → '.join(seen)}")
+        return _merged(resolve(parent, (*seen, parent)), row)
+
+    return {row_id: resolve(row_id, (row_id,)) for row_id in rows}
+
+
+def _validated(sections: dict[str, Any], origin: Mapping[tuple[str, str], Path], base: Path) -> Catalog:
+    try:
+        catalog = Catalog.model_validate(sections)
+    except ValidationError as error:
+        raise _readable(error, origin, base) from None
+    for tag, image in catalog.images.items():
+        path = origin[("images", tag)]
+        if image.line not in catalog.lines:
+            known = ", ".join(sorted(catalog.lines))
+            raise CatalogError(f"{path}: images.{tag}.line is '{image.line}'", f"one of {known}")
+        if image.rollback_to is not None and image.rollback_to not in catalog.images:
+            known = ", ".join(sorted(catalog.images))
+            raise CatalogError(f"{path}: images.{tag}.rollback_to is '{image.rollback_to}'", f"one of {known}")
+    return catalog
+
+
+def _readable(error: ValidationError, origin: Mapping[tuple[str, str], Path], base: Path) -> CatalogError:
+    first = error.errors()[0]
+    where = [str(part) for part in first["loc"]]
+    row = tuple(where[:2])
+    path = origin.get((row[0], row[1])) if len(row) == 2 else None
+    allowed = ""
+    if first["type"] == "extra_forbidden":
+        rows: dict[str, type[BaseModel]] = {
+            "lines": Line,
+            "images": Image,
+            "models": Model,
+            "profiles": Profile,
+            "hardware": Hardware,
+        }
+        fields = list(rows[where[0]].model_fields) if where[0] in rows and len(where) == 3 else []
+        allowed = f"one of {', '.join(fields)}" if fields else "no such key"
+        message = f"unknown key '{where[-1]}'{nearest(where[-1], fields)}"
+    elif first["type"] == "missing":
+        message = "this key is missing"
+    else:
+        message = f"{first['input']!r} is not allowed"
+        allowed = first["msg"]
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    file = path or base / "*.yaml"
+    return CatalogError(f"{file}: {'.'.join(where)}: {message}{more}", allowed)

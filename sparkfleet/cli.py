@@ -1,0 +1,217 @@
+"""The commands of `python -m sparkfleet`. Exit codes: 0 done, 1 something moved or failed, 2 refused."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sparkfleet import catalog, lock
+from sparkfleet.catalog import ROOT
+from sparkfleet.errors import FleetError, SettingsError, nearest
+from sparkfleet.recipe import Choice, find_image
+from sparkfleet.release import Compiled, compile_release
+from sparkfleet.rules import Deployment, rule_texts
+from sparkfleet.settings import Settings, parse_settings
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except FleetError as error:
+        print(f"refused: {error.text()}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m sparkfleet", description="Fleets of DGX Spark machines.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    show = commands.add_parser("show", help="print what would run, without connecting to anything")
+    show.add_argument("host", nargs="?", help="a host of the inventory")
+    show.add_argument("--inventory", help="an inventory file, e.g. inventory/prod.py")
+    show.add_argument("--data", action="append", default=[], metavar="KEY=VALUE", help="override a setting")
+    show.add_argument("--model", help="a model of the catalogue, instead of a host")
+    show.add_argument("--image-tag", help="an image of the catalogue")
+    show.add_argument("--image-line", help="the known line that an unknown tag behaves like")
+    show.add_argument("--profile", default="agentic")
+    show.add_argument("--hardware", default="gb10")
+    show.add_argument("--gpu-injection", choices=("gpus", "cdi"), default="gpus")
+    show.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="try a vLLM argument")
+    show.add_argument("--lock-file", default="fleet.lock.json")
+    show.add_argument("--format", choices=("unit", "argv", "json"), default="unit")
+    show.set_defaults(run=_show)
+
+    locking = commands.add_parser("lock", help="pin tags to digests and repositories to commits and hashes")
+    locking.add_argument("--inventory", help="take settings and images from an inventory")
+    locking.add_argument("--data", action="append", default=[], metavar="KEY=VALUE")
+    locking.add_argument("--check", action="store_true", help="say what moved since the lock; write nothing")
+    locking.set_defaults(run=_lock)
+
+    explain = commands.add_parser("explain", help="why a rule exists")
+    explain.add_argument("rule", nargs="?")
+    explain.set_defaults(run=_explain)
+    return parser
+
+
+def _value(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _pairs(texts: list[str]) -> dict[str, Any]:
+    pairs = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise SettingsError(f"'{text}' is no KEY=VALUE", "for example max_num_seqs=16")
+        pairs[key] = _value(value)
+    return pairs
+
+
+def _show(options: argparse.Namespace) -> int:
+    compiled = _compiled_for_host(options) if options.host else _compiled_for_choice(options)
+    for finding in compiled.findings:
+        print(f"{finding.severity}: {finding.text()}", file=sys.stderr)
+    if compiled.unlocked:
+        names = ", ".join(compiled.unlocked)
+        print(f"info: not locked: {names}; a deploy needs `python -m sparkfleet lock` first", file=sys.stderr)
+    if options.format == "unit":
+        print(compiled.release["unit"], end="")
+    elif options.format == "argv":
+        print(json.dumps(compiled.release["argv"], ensure_ascii=False))
+    else:
+        print(json.dumps(compiled.release, indent=2, ensure_ascii=False))
+    return 0
+
+
+def _trial(deployment: Deployment) -> Deployment:
+    """Looking is allowed before keys and terms are settled; a deploy is not."""
+    return replace(deployment, trial=True)
+
+
+def _compiled_for_host(options: argparse.Namespace) -> Compiled:
+    from sparkfleet.inventory import find_host, read_inventory
+
+    if not options.inventory:
+        raise SettingsError(
+            f"host {options.host} was given without an inventory",
+            "--inventory FILE",
+            "add --inventory inventory/prod.py",
+        )
+    entry = find_host(read_inventory(options.inventory, _pairs(options.data)), options.host)
+    settings = parse_settings(entry.name, entry.data)
+    known = settings.catalog()
+    choice = replace(settings.choice, overrides={**settings.overrides, **_pairs(options.set)})
+    locked = lock.read(settings.lock_path, known)
+    return compile_release(known, locked, choice, _trial(settings.deployment), settings.gpu_injection)
+
+
+def _compiled_for_choice(options: argparse.Namespace) -> Compiled:
+    for name in ("model", "image_tag"):
+        if not getattr(options, name):
+            flag = f"--{name.replace('_', '-')}"
+            raise SettingsError(f"{flag} is missing", "a HOST with --inventory, or --model and --image-tag")
+    known = catalog.load()
+    choice = Choice(
+        model=options.model,
+        image_tag=options.image_tag,
+        profile=options.profile,
+        hardware=options.hardware,
+        image_line=options.image_line,
+        overrides=_pairs(options.set),
+    )
+    locked = lock.read(ROOT / options.lock_file, known)
+    return compile_release(known, locked, choice, Deployment(trial=True), options.gpu_injection)
+
+
+def _lock(options: argparse.Namespace) -> int:
+    settings = _settings_to_lock(options)
+    first = settings[0]
+    known = first.catalog()
+    old = lock.read(first.lock_path, known)
+    new = _resolved(settings, old)
+    moved = lock.changes(old, new)
+    for line in moved:
+        print(line)
+    if options.check:
+        if moved:
+            print("upstream moved since the lock; that is news, and no reason to deploy", file=sys.stderr)
+        return 1 if moved else 0
+    if not moved:
+        print(f"{first.lock_file} is up to date")
+        return 0
+    _write(first.lock_path, new.dumps())
+    print(f"wrote {first.lock_file}: review it in version control and commit it")
+    return 0
+
+
+def _settings_to_lock(options: argparse.Namespace) -> list[Settings]:
+    from sparkfleet.inventory import read_inventory
+
+    inventory = options.inventory or "inventory/prod.py"
+    entries = read_inventory(inventory, _pairs(options.data))
+    settings = [parse_settings(entry.name, entry.data) for entry in entries]
+    if not settings:
+        raise SettingsError(f"{inventory} has no host", "at least one host")
+    files = {setting.lock_file for setting in settings}
+    if len(files) > 1:
+        raise SettingsError(f"{inventory} names several lock files: {', '.join(sorted(files))}", "one")
+    return settings
+
+
+def _resolved(settings: list[Settings], old: lock.Lock | None) -> lock.Lock:
+    from sparkfleet.resolve import images_to_lock, resolve_image, resolve_repo
+
+    first = settings[0]
+    known = first.catalog()
+    images = dict(old.images) if old else {}
+    repos = dict(old.repos) if old else {}
+    tags = images_to_lock(known, [setting.image_tag for setting in settings])
+    for tag in [*tags, *(tag for tag in images if tag not in tags)]:
+        line = next((setting.image_line for setting in settings if setting.image_tag == tag), None)
+        image, _, _ = find_image(known, tag, line)
+        print(f"resolving image {image.repository}:{image.registry_tag or tag}", file=sys.stderr)
+        images[tag] = resolve_image(tag, image, first.registry_mirrors)
+    for model_id in sorted({setting.model for setting in settings}):
+        if model_id not in known.models:
+            raise SettingsError(
+                f"model '{model_id}' is not in the catalogue{nearest(model_id, list(known.models))}",
+                f"one of {', '.join(sorted(known.models))}",
+            )
+        model = known.models[model_id]
+        for row in model.repositories():
+            print(f"resolving repository {row.repo}", file=sys.stderr)
+            repos[row.repo] = resolve_repo(row.repo, row.revision, first.hub_endpoint)
+    return lock.Lock(schema=lock.SCHEMA, images=images, repos=repos)
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def _explain(options: argparse.Namespace) -> int:
+    texts = rule_texts()
+    if options.rule is None:
+        for rule_id, text in texts.items():
+            print(f"{rule_id:28}{text.severity:6}{text.why}")
+        return 0
+    if options.rule not in texts:
+        raise SettingsError(
+            f"there is no rule '{options.rule}'{nearest(options.rule, list(texts))}",
+            f"one of {', '.join(texts)}",
+        )
+    text = texts[options.rule]
+    print(f"{options.rule} ({text.severity})\nwhy: {text.why}\nsource: {text.source}\nnext: {text.remedy}")
+    return 0

@@ -1,0 +1,139 @@
+"""What pyinfra lets pass and a fleet must not: runs that match no host, that lost their settings, or that were
+interrupted and still report success.
+
+`config.py` installs the guard. It plans the whole run after the inventory is read and before the first connection,
+so that a combination that cannot work is refused while nothing has been touched. pyinfra has no hook of its own at
+that point (its callbacks are cleared when the state is initialised), hence the wrapped `set_stage` of this run's state.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+from pyinfra.api.exceptions import PyinfraError
+from pyinfra.api.state import StateStage
+from pyinfra.context import ctx_state
+from pyinfra_cli.exceptions import CliError
+
+from sparkfleet.catalog import ROOT
+from sparkfleet.errors import FleetError, SettingsError
+from sparkfleet.fleet import FleetRun, HostEntry, plan_run
+
+EXIT_REFUSED = 2
+EXIT_INTERRUPTED = 130
+
+_run: FleetRun | None = None
+_interrupted = False
+
+
+class Refused(CliError):  # type: ignore[misc]
+    """A run that was refused before any change; shown as plain text, exit code 2."""
+
+    exit_code = EXIT_REFUSED
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"{click.style('refused:', fg='red', bold=True)} {self.message}", err=True, file=file)
+
+
+def run() -> FleetRun:
+    """Return the plan of the run that is under way.
+
+    Raises PyinfraError when config.py was not loaded: pyinfra was started in another folder.
+    """
+    if _run is None:
+        raise PyinfraError(
+            f"config.py was not loaded, and with it group_data/: found the working folder {Path.cwd()}, expected "
+            f"{ROOT}; next: cd {ROOT} and run the command again (or give pyinfra --chdir)"
+        )
+    return _run
+
+
+def install() -> None:
+    """Guard the run that pyinfra is about to make; called by config.py."""
+    global _run, _interrupted
+    _run, _interrupted = None, False
+    signal.signal(signal.SIGINT, _on_interrupt)
+    state = ctx_state.get()
+    set_stage = state.set_stage
+
+    def guarded_set_stage(stage: StateStage) -> None:
+        if stage == StateStage.Connect:
+            _before_connect(state)
+        set_stage(stage)
+
+    state.set_stage = guarded_set_stage
+
+
+def _before_connect(state: Any) -> None:
+    global _run
+    context = click.get_current_context(silent=True)
+    parameters = context.params if context else {}
+    operations = tuple(parameters.get("operations") or ())
+    if not operations or not all(str(operation).endswith(".py") for operation in operations):
+        return
+    try:
+        _refuse_traps(parameters)
+        hosts = [host for host in state.inventory if state.is_host_in_limit(host)]
+        if not hosts:
+            raise _no_host(parameters, state)
+        _run = plan_run([_entry(host) for host in hosts])
+    except FleetError as error:
+        raise Refused(error.text()) from None
+
+
+def _refuse_traps(parameters: dict[str, Any]) -> None:
+    inventory = str(parameters.get("inventory") or "")
+    if inventory.endswith(".py") and not Path(inventory).exists():
+        present = ", ".join(str(path) for path in sorted(Path("inventory").glob("*.py"))) or "none"
+        raise SettingsError(f"there is no inventory file {inventory}", f"one of {present}", "check the path")
+    if parameters.get("no_wait"):
+        raise SettingsError(
+            "--no-wait was given, which reports failed hosts as success",
+            "a run without it",
+            "leave --no-wait out; waves already run their hosts in parallel",
+        )
+
+
+def _no_host(parameters: dict[str, Any], state: Any) -> SettingsError:
+    names = ", ".join(host.name for host in state.inventory) or "none"
+    groups = ", ".join(sorted(group for group in state.inventory.groups if group != "all"))
+    limit = ", ".join(parameters.get("limit") or ()) or "no --limit"
+    exclude = ", ".join(parameters.get("exclude") or ())
+    return SettingsError(
+        f"no host matches (--limit: {limit}{f', --exclude: {exclude}' if exclude else ''})",
+        f"a host ({names}), a pattern, or a group ({groups})",
+        "repeat --limit for several hosts; commas are not understood",
+    )
+
+
+def _entry(host: Any) -> HostEntry:
+    data = host.data.dict()
+    address = str(data.get("ssh_hostname") or host.name)
+    return HostEntry(
+        name=host.name,
+        address=f"{address}:{data.get('ssh_port') or 22}",
+        groups=tuple(host.groups),
+        data=data,
+    )
+
+
+def _on_interrupt(_signal: int, _frame: FrameType | None) -> None:
+    global _interrupted
+    if not _interrupted:
+        _interrupted = True
+        # pyinfra ends with 0 on Ctrl-C; whoever scripted this run must see that it did not finish.
+        atexit.register(os._exit, EXIT_INTERRUPTED)
+        click.echo(
+            "\ninterrupted: no further wave starts. A host that is being activated finishes or goes back by itself; "
+            "run the same command again to converge.",
+            err=True,
+        )
+    sys.stdout.flush()
+    sys.exit(EXIT_INTERRUPTED)

@@ -1,0 +1,54 @@
+"""Reading an inventory without connecting to anything, resolved by pyinfra's own code."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from sparkfleet.catalog import ROOT
+from sparkfleet.errors import SettingsError, nearest
+from sparkfleet.fleet import HostEntry
+
+
+def read_inventory(path: str, data: dict[str, Any]) -> list[HostEntry]:
+    """Return the inventory's hosts in file order with their groups and data; `data` overrides, as --data does.
+
+    Raises SettingsError when there is no such file.
+    """
+    if not (ROOT / path).exists():
+        present = ", ".join(str(file.relative_to(ROOT)) for file in sorted((ROOT / "inventory").glob("*.py")))
+        raise SettingsError(f"there is no inventory file {path}", f"one of {present}", "check the path")
+    from pyinfra.api import Config, State
+    from pyinfra.context import ctx_config, ctx_state
+    from pyinfra_cli.inventory import make_inventory
+
+    before = Path.cwd()
+    os.chdir(ROOT)
+    try:
+        state = State()
+        state.cwd = str(ROOT)
+        ctx_state.set(state)
+        ctx_config.set(Config())
+        inventory = make_inventory(path, cwd=str(ROOT), override_data=data)
+        state.init(inventory, Config())
+        return [
+            HostEntry(
+                name=host.name,
+                address=f"{host.data.get('ssh_hostname') or host.name}:{host.data.get('ssh_port') or 22}",
+                groups=tuple(host.groups),
+                data=host.data.dict(),
+            )
+            for host in inventory
+        ]
+    finally:
+        os.chdir(before)
+
+
+def find_host(entries: list[HostEntry], name: str) -> HostEntry:
+    """Return the host's entry; raises SettingsError with the known names."""
+    for entry in entries:
+        if entry.name == name:
+            return entry
+    names = [entry.name for entry in entries]
+    raise SettingsError(f"no host {name} in the inventory{nearest(name, names)}", f"one of {', '.join(names)}")

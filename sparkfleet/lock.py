@@ -1,0 +1,158 @@
+"""fleet.lock.json: which digest a tag is, which commit a repository is, and every file with its size and hash.
+
+Pure: reading, checking and comparing. `sparkfleet.resolve` fills a lock from the registry and the Hub.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sparkfleet.catalog import Catalog, Commit, Digest, Sha256
+from sparkfleet.errors import LockError
+
+SCHEMA = 1
+
+
+class LockRow(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Platform(LockRow):
+    """One architecture of an image; sizes in bytes. The image ID is one of the two digests, by docker's store."""
+
+    manifest_digest: Digest
+    config_digest: Digest
+    compressed_bytes: int
+    entrypoint: list[str] | None = None
+
+
+class LockedImage(LockRow):
+    repository: str
+    registry_tag: str
+    digest: Digest
+    platforms: dict[str, Platform] = Field(min_length=1)
+
+
+class LockedFile(LockRow):
+    path: str
+    size: int = Field(ge=0)
+    sha256: Sha256 | None = None
+    git_blob_sha1: Commit | None = None
+
+
+class LockedRepo(LockRow):
+    commit: Commit
+    files: list[LockedFile] = Field(min_length=1)
+
+    def manifest(self) -> list[dict[str, Any]]:
+        return [file.model_dump() for file in sorted(self.files, key=lambda file: file.path)]
+
+    @property
+    def manifest_sha256(self) -> str:
+        return hashlib.sha256(canonical(self.manifest())).hexdigest()
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(file.size for file in self.files)
+
+
+class Lock(LockRow):
+    schema_version: int = Field(alias="schema")
+    images: dict[str, LockedImage] = {}
+    repos: dict[str, LockedRepo] = {}
+
+    def dumps(self) -> str:
+        """Return the file's text: sorted and stable, for review in version control."""
+        return json.dumps(self.model_dump(by_alias=True), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def canonical(value: Any) -> bytes:
+    """Return canonical JSON: sorted keys, no blanks, UTF-8."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def read(path: Path, catalog: Catalog) -> Lock | None:
+    """Read a lock, or return None when there is none.
+
+    Raises LockError when the file cannot be parsed or contradicts the catalogue.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    try:
+        lock = Lock.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "document"
+        raise LockError(
+            f"{path}: {where}: {first['msg']}",
+            "a lock written by this version",
+            "run `python -m sparkfleet lock` and review the difference",
+        ) from None
+    if lock.schema_version != SCHEMA:
+        raise LockError(f"{path}: schema is {lock.schema_version}", str(SCHEMA), "run `python -m sparkfleet lock`")
+    _fits(lock, catalog, path)
+    return lock
+
+
+def _fits(lock: Lock, catalog: Catalog, path: Path) -> None:
+    for tag, locked in lock.images.items():
+        image = catalog.images.get(tag)
+        if image is None:
+            continue
+        if image.repository != locked.repository:
+            raise LockError(
+                f"{path}: images.{tag}.repository is {locked.repository}",
+                f"{image.repository}, as in the catalogue",
+                "run `python -m sparkfleet lock` and review the difference",
+            )
+        if image.digest and image.digest != locked.digest:
+            raise LockError(
+                f"{path}: images.{tag}.digest is {locked.digest}",
+                f"{image.digest}, the published digest in the catalogue",
+                "the tag was moved upstream: find out why before you change either of them",
+            )
+    for model_id, model in catalog.models.items():
+        for row in model.repositories():
+            locked_repo = lock.repos.get(row.repo)
+            if locked_repo and row.revision and locked_repo.commit != row.revision:
+                raise LockError(
+                    f"{path}: repos.{row.repo}.commit is {locked_repo.commit}",
+                    f"{row.revision}, the revision that models.{model_id} pins",
+                    "run `python -m sparkfleet lock`, or change the revision in the catalogue",
+                )
+
+
+def changes(old: Lock | None, new: Lock) -> list[str]:
+    """Say what moved from one lock to the other, a line each."""
+    lines = []
+    old_images = old.images if old else {}
+    old_repos = old.repos if old else {}
+    for tag in sorted(old_images.keys() | new.images.keys()):
+        before, after = old_images.get(tag), new.images.get(tag)
+        if before != after:
+            lines.append(f"image {tag}: {_digest(before)} → {_digest(after)}")
+    for repo in sorted(old_repos.keys() | new.repos.keys()):
+        was, now = old_repos.get(repo), new.repos.get(repo)
+        if was == now:
+            continue
+        lines.append(f"repo {repo}: {was.commit[:12] if was else 'absent'} → {now.commit[:12] if now else 'absent'}")
+        files_before = {file.path: file for file in was.files} if was else {}
+        files_after = {file.path: file for file in now.files} if now else {}
+        moved = [
+            name
+            for name in sorted(files_before.keys() | files_after.keys())
+            if files_before.get(name) != files_after.get(name)
+        ]
+        lines += [f"  {name}" for name in moved] if was and now else []
+    return lines
+
+
+def _digest(image: LockedImage | None) -> str:
+    return image.digest[:19] if image else "absent"

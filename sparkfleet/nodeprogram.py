@@ -1,0 +1,38 @@
+"""The node's program: `sparknode/` packed as one executable zip file, the same bytes on every build."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from functools import cache
+
+from sparkfleet.catalog import ROOT
+
+INSTALL_PATH = "/usr/local/bin/sparknode"
+_SHEBANG = b"#!/usr/bin/env python3\n"
+_MAIN = b"import sys\n\nfrom sparknode.cli import main\n\nsys.exit(main())\n"
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+@cache
+def program() -> bytes:
+    """Return the zipapp's bytes; they depend on nothing but the sources."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        _add(archive, "__main__.py", _MAIN)
+        for path in sorted((ROOT / "sparknode").rglob("*.py")):
+            _add(archive, f"sparknode/{path.relative_to(ROOT / 'sparknode').as_posix()}", path.read_bytes())
+    return _SHEBANG + buffer.getvalue()
+
+
+@cache
+def program_sha256() -> str:
+    return hashlib.sha256(program()).hexdigest()
+
+
+def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
+    info = zipfile.ZipInfo(name, _EPOCH)
+    info.compress_type = zipfile.ZIP_DEFLATED
+    info.external_attr = 0o644 << 16
+    archive.writestr(info, content)

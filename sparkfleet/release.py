@@ -1,0 +1,188 @@
+"""A release: everything that decides what a host runs, as plain data whose id is the hash of its canonical JSON."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+from sparkfleet.catalog import Catalog
+from sparkfleet.engine_vllm import serve_arguments
+from sparkfleet.errors import LockError, RefusedError
+from sparkfleet.lock import Lock, LockedImage, canonical
+from sparkfleet.nearest import nearest_working
+from sparkfleet.recipe import Choice, Recipe, compile_recipe
+from sparkfleet.rules import Deployment, Finding, judge
+from sparkfleet.unit import serve_unit
+
+SCHEMA = 1
+STATE = PurePosixPath("/var/lib/sparkfleet")
+CONTAINER = "sparkfleet-serve"
+# What the engine compiles on its first start, kept per image so that the next start takes 2 minutes and not 13
+# (AEON README; vllm#41871 and #48031 on why the kept files must not outlive their image).
+CACHES = {"vllm": "/root/.cache/vllm", "flashinfer": "/root/.cache/flashinfer", "triton": "/root/.triton"}
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A release with what was said about it and whether it can be staged (every digest and commit known)."""
+
+    release: dict[str, Any]
+    recipe: Recipe
+    findings: tuple[Finding, ...]
+    unlocked: tuple[str, ...]
+
+    @property
+    def id(self) -> str:
+        return str(self.release["id"])
+
+
+def compile_release(
+    catalog: Catalog,
+    lock: Lock | None,
+    choice: Choice,
+    deployment: Deployment,
+    gpu_injection: Literal["gpus", "cdi"] = "gpus",
+) -> Compiled:
+    """Compile the choice to a release.
+
+    Raises SettingsError for an unknown id or override, RefusedError when a rule refuses the combination.
+    """
+    recipe = compile_recipe(catalog, choice)
+    findings = judge(recipe, deployment)
+    failed = [finding for finding in findings if finding.severity == "fail"]
+    if failed:
+        working = nearest_working(catalog, choice, deployment)
+        raise RefusedError(
+            f"model {choice.model} with image {choice.image_tag}, profile {choice.profile} on {choice.hardware} "
+            "is refused\n" + "\n".join(finding.text() for finding in failed),
+            remedy=f"the nearest combination that works: {working}" if working else "",
+        )
+    unlocked: list[str] = []
+    image = _image(recipe, lock, unlocked)
+    artefacts = _artefacts(recipe, lock, unlocked)
+    container = _container(recipe, image, artefacts, gpu_injection)
+    argv = _docker_run(container, image["reference"], deployment.api_key_file)
+    memory = {"utilization": recipe.args["gpu_memory_utilization"]} if recipe.hardware.unified_memory else None
+    timing = recipe.profile.timing
+    release: dict[str, Any] = {
+        "schema": SCHEMA,
+        "host_kind": {"hardware": choice.hardware},
+        "model": choice.model,
+        "profile": choice.profile,
+        "image_tag": choice.image_tag,
+        "image_line": choice.image_line,
+        "overrides": {key: choice.overrides[key] for key in recipe.overridden},
+        "engine": {"kind": recipe.line.engine, "version": recipe.line.engine_version},
+        "image": image,
+        "artefacts": artefacts,
+        "container": container,
+        "argv": argv,
+        "serve": {
+            "port": recipe.args["port"],
+            "served_names": list(recipe.model.served_names),
+            "max_model_len": recipe.args["max_model_len"],
+            "model_root": recipe.model.container_path,
+            "drafter_backend": (recipe.speculative or {}).get("attention_backend"),
+            "prefix_caching": recipe.args.get("enable_prefix_caching") is not False,
+            "speculative": recipe.speculative is not None,
+        },
+        "memory": memory,
+        "timing": timing.model_dump(exclude={"stop_margin_s"}),
+        "gates": recipe.gates.model_dump(),
+        "api_key_file": deployment.api_key_file,
+        "unit": serve_unit(argv, CONTAINER, timing, memory is not None, choice.model, recipe.line.engine),
+    }
+    release["id"] = release_id(release)
+    return Compiled(release, recipe, tuple(findings), tuple(unlocked))
+
+
+def release_id(release: dict[str, Any]) -> str:
+    """Return the id: 16 hex digits of the SHA-256 over the canonical JSON without the id itself."""
+    body = {key: value for key, value in release.items() if key != "id"}
+    return hashlib.sha256(canonical(body)).hexdigest()[:16]
+
+
+def _image(recipe: Recipe, lock: Lock | None, unlocked: list[str]) -> dict[str, Any]:
+    tag, row = recipe.choice.image_tag, recipe.image
+    architecture = recipe.hardware.architecture
+    locked: LockedImage | None = lock.images.get(tag) if lock else None
+    base = {"repository": row.repository, "architecture": architecture}
+    if locked is None:
+        unlocked.append(f"image {tag}")
+        name = f"{row.repository}@{row.digest}" if row.digest else f"{row.repository}:{row.registry_tag or tag}"
+        return {**base, "digest": row.digest, "image_ids": [], "reference": name}
+    platform = locked.platforms.get(architecture)
+    if platform is None:
+        raise LockError(
+            f"image {tag} has no {architecture} build in the lock",
+            f"one of {', '.join(sorted(locked.platforms))}",
+            "choose an image with a build for this machine, or run `python -m sparkfleet lock` again",
+        )
+    ids = sorted({platform.config_digest, platform.manifest_digest, locked.digest})
+    # A tag of the tool's own on the host: it stays valid when the image came from a mirror or a saved file, where
+    # `repository@digest` does not resolve offline (moby#22011, moby#43570).
+    reference = f"{row.repository}:{locked.digest.replace(':', '-')}"
+    return {**base, "digest": locked.digest, "image_ids": ids, "reference": reference}
+
+
+def _artefacts(recipe: Recipe, lock: Lock | None, unlocked: list[str]) -> list[dict[str, Any]]:
+    rows: list[tuple[str, str, str | None, str]] = [
+        ("target", recipe.model.repo, recipe.model.revision, recipe.model.container_path)
+    ]
+    drafter = recipe.model.drafter
+    if recipe.speculative is not None and drafter is not None:
+        rows.append(("drafter", drafter.repo, drafter.revision, drafter.container_path))
+    artefacts = []
+    for role, repo, revision, container_path in rows:
+        locked = lock.repos.get(repo) if lock else None
+        if locked is None:
+            unlocked.append(f"repository {repo}")
+        commit = locked.commit if locked else revision or "unlocked"
+        artefacts.append(
+            {
+                "role": role,
+                "repo": repo,
+                "commit": commit,
+                "host_path": str(STATE / "models" / repo / commit),
+                "container_path": container_path,
+                "manifest_sha256": locked.manifest_sha256 if locked else None,
+            }
+        )
+    return artefacts
+
+
+def _container(
+    recipe: Recipe,
+    image: dict[str, Any],
+    artefacts: list[dict[str, Any]],
+    gpu_injection: Literal["gpus", "cdi"],
+) -> dict[str, Any]:
+    key = (image["digest"] or f"tag-{recipe.choice.image_tag}").replace(":", "-")
+    mounts = [{"source": row["host_path"], "target": row["container_path"], "read_only": True} for row in artefacts]
+    mounts += [
+        {"source": str(STATE / "cache" / key / name), "target": target, "read_only": False}
+        for name, target in CACHES.items()
+    ]
+    return {
+        "name": CONTAINER,
+        "entrypoint": recipe.line.entrypoint,
+        "args": serve_arguments(recipe),
+        "env": dict(recipe.env),
+        "mounts": mounts,
+        "gpu": list(recipe.hardware.gpu_arguments[gpu_injection]),
+    }
+
+
+def _docker_run(container: dict[str, Any], reference: str, env_file: str | None) -> list[str]:
+    argv = ["docker", "run", "--rm", "--name", container["name"], *container["gpu"]]
+    argv += ["--ipc", "host", "--network", "host", "--log-driver", "local"]
+    if env_file:
+        argv += ["--env-file", env_file]
+    for name, value in container["env"].items():
+        argv += ["-e", f"{name}={value}"]
+    for mount in container["mounts"]:
+        suffix = ":ro" if mount["read_only"] else ""
+        argv += ["-v", f"{mount['source']}:{mount['target']}{suffix}"]
+    return [*argv, "--entrypoint", container["entrypoint"], reference, *container["args"]]

@@ -1,0 +1,125 @@
+"""What an operator sets for a host: the inventory's data, validated at the border.
+
+`group_data/all.py` documents each key with its default. Keys that pyinfra itself reads (ssh_*, fake_*, and those that
+start with an underscore) pass by.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from sparkfleet.catalog import ROOT, Catalog, load
+from sparkfleet.errors import SettingsError, nearest
+from sparkfleet.recipe import Choice
+from sparkfleet.rules import Deployment
+
+FOREIGN_PREFIXES = ("ssh_", "fake_", "_", "docker_", "winrm_")
+
+# `--data image_tag=20260611` reaches us as a number, and an operator means the tag.
+Text = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int | float) else value)]
+
+
+class Terms(BaseModel):
+    """Who accepted a model's terms, and when."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    by: str = Field(min_length=1)
+    on: datetime.date
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: Text
+    image_tag: Text
+    profile: Text
+    hardware: Text
+    image_line: Text | None = None
+    overrides: dict[str, Any] = {}
+    gpu_injection: Literal["gpus", "cdi"] = "gpus"
+    api_key_file: str | None = None
+    allow_unauthenticated: str | None = None
+    terms_accepted: dict[str, Terms] = {}
+    lock_file: str = "fleet.lock.json"
+    catalog_overlays: list[str] = []
+    hub_endpoint: str | None = None
+    registry_mirrors: dict[str, str] = {}
+    artefact_cache: str = ".sparkfleet/artefacts"
+    canary_group: str | None = "canary"
+    batch_size: int = Field(default=1, ge=1)
+    sync_parallel: int = Field(default=4, ge=1)
+    force_preflight: list[str] = []
+
+    def catalog(self) -> Catalog:
+        """Load the catalogue with this host's overlays."""
+        return load(tuple((ROOT / overlay).resolve() for overlay in self.catalog_overlays))
+
+    @property
+    def lock_path(self) -> Path:
+        return ROOT / self.lock_file
+
+    @property
+    def choice(self) -> Choice:
+        return Choice(
+            model=self.model,
+            image_tag=self.image_tag,
+            profile=self.profile,
+            hardware=self.hardware,
+            image_line=self.image_line,
+            overrides=dict(self.overrides),
+        )
+
+    @property
+    def deployment(self) -> Deployment:
+        return Deployment(
+            api_key_file=self.api_key_file,
+            allow_unauthenticated=self.allow_unauthenticated,
+            terms_accepted=self.model in self.terms_accepted,
+        )
+
+
+REQUIRED = ("model", "image_tag", "profile", "hardware")
+
+
+def parse_settings(host: str, data: Mapping[str, Any]) -> Settings:
+    """Validate a host's data.
+
+    Raises SettingsError that names host, key and allowed values; when no setting at all is there, it says that the
+    command was started in the wrong folder, which is how pyinfra loses group_data/.
+    """
+    ours = {key: value for key, value in data.items() if not key.startswith(FOREIGN_PREFIXES)}
+    if not any(key in ours for key in ("lock_file", "canary_group", "batch_size")):
+        raise SettingsError(
+            f"{host}: group_data/ was not loaded",
+            "the settings of group_data/all.py",
+            f"start pyinfra in the repository's root ({ROOT.name}/), which holds group_data/ and config.py",
+        )
+    for key in REQUIRED:
+        if not ours.get(key):
+            raise SettingsError(
+                f"{host}: no {key} is set",
+                f"a {key} from catalog/",
+                f"set {key} in the inventory or in group_data/",
+            )
+    try:
+        return Settings.model_validate(ours)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0]) if first["loc"] else "?"
+        where = ".".join(str(part) for part in first["loc"])
+        known = sorted(Settings.model_fields)
+        if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
+            raise SettingsError(
+                f"{host}: unknown setting '{key}'{nearest(key, known)}", f"one of {', '.join(known)}"
+            ) from None
+        raise SettingsError(
+            f"{host}: {where} is {first['input']!r}",
+            first["msg"],
+            "mend it in the inventory or in group_data/",
+        ) from None

@@ -1,0 +1,54 @@
+"""The systemd unit of a release, rendered from `templates/`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from sparkfleet.catalog import ROOT, Timing
+
+DOCKER = "/usr/bin/docker"
+RELEASE_JSON = "/var/lib/sparkfleet/current/release.json"
+START_BURST = 3
+RESTART_PAUSE_S = 10
+
+
+def systemd_quote(argument: str) -> str:
+    """Quote one argument for ExecStart=, so that systemd passes it on unchanged (systemd.service(5))."""
+    if "\n" in argument or "\r" in argument or "\0" in argument:
+        raise ValueError(f"a systemd argument cannot hold a line break or NUL: {argument!r}")
+    escaped = argument.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return f'"{escaped}"'
+
+
+def start_limit_interval_s(timing: Timing) -> int:
+    """Return the window in which START_BURST starts may fail: longer than that many slow starts take together."""
+    one_start = timing.memory_wait_s + timing.load_deadline_s + timing.unit_stop_s + RESTART_PAUSE_S
+    return START_BURST * one_start + timing.load_deadline_s
+
+
+def serve_unit(argv: list[str], container: str, timing: Timing, memory_gate: bool, model: str, engine: str) -> str:
+    """Render sparkfleet-serve.service for a `docker run` command line."""
+    context: dict[str, Any] = {
+        "argv": [systemd_quote(argument) for argument in [DOCKER, *argv[1:]]],
+        "container": container,
+        "docker": DOCKER,
+        "docker_stop_s": timing.docker_stop_s,
+        "engine": engine,
+        "load_deadline_s": timing.load_deadline_s,
+        "memory_gate": memory_gate,
+        "model": model,
+        "release_json": RELEASE_JSON,
+        "start_limit_burst": START_BURST,
+        "start_limit_interval_s": start_limit_interval_s(timing),
+        "start_timeout_s": timing.memory_wait_s + timing.load_deadline_s,
+        "unit_stop_s": timing.unit_stop_s,
+    }
+    environment = Environment(
+        loader=FileSystemLoader(ROOT / "templates"),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    return environment.get_template("sparkfleet-serve.service.j2").render(context)

@@ -1,0 +1,1 @@
+"""One file a step of the deploy, and the steps that an operator runs alone."""

@@ -1,0 +1,11 @@
+"""Is every host fit for its release? Read-only; run alone it is safe at any hour, also on serving hosts."""
+
+from pyinfra.api import deploy
+
+from sparkfleet.operations import refuse_unfit
+
+
+@deploy("Preflight")
+def preflight() -> None:
+    """Check every host before any is changed; all reasons of all hosts are shown."""
+    refuse_unfit(name="Preflight")

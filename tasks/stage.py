@@ -1,0 +1,13 @@
+"""Everything that does not touch the running service, on all hosts in parallel."""
+
+from pyinfra.api import deploy
+
+from sparkfleet.operations import install_node_program, stage_release, sync_models
+
+
+@deploy("Stage")
+def stage() -> None:
+    """Put program, weights, image and release on every host, and prove them, before the first engine stops."""
+    install_node_program(name="Stage: install sparknode")
+    sync_models(name="Stage: sync target and drafter")
+    stage_release(name="Stage: verify weights, pull image, write release")
