@@ -14,13 +14,12 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.state import StateStage
 from pyinfra.context import ctx_state
-from pyinfra_cli.exceptions import CliError
 
 from sparkfleet.catalog import ROOT
 from sparkfleet.errors import FleetError, SettingsError
@@ -33,13 +32,10 @@ _run: FleetRun | None = None
 _interrupted = False
 
 
-class Refused(CliError):  # type: ignore[misc]
-    """A run that was refused before any change; shown as plain text, exit code 2."""
-
-    exit_code = EXIT_REFUSED
-
-    def show(self, file: Any = None) -> None:
-        click.echo(f"{click.style('refused:', fg='red', bold=True)} {self.message}", err=True, file=file)
+def _refuse(error: FleetError) -> NoReturn:
+    """End the run with exit code 2 and plain text; a traceback would bury the reason."""
+    click.echo(f"{click.style('refused:', fg='red', bold=True)} {error.text()}", err=True)
+    sys.exit(EXIT_REFUSED)
 
 
 def run() -> FleetRun:
@@ -60,6 +56,13 @@ def install() -> None:
     global _run, _interrupted
     _run, _interrupted = None, False
     signal.signal(signal.SIGINT, _on_interrupt)
+    parameters = _parameters()
+    if not _is_fleet_run(parameters):
+        return
+    try:
+        _refuse_traps(parameters)
+    except FleetError as error:
+        _refuse(error)
     state = ctx_state.get()
     set_stage = state.set_stage
 
@@ -71,21 +74,26 @@ def install() -> None:
     state.set_stage = guarded_set_stage
 
 
+def _parameters() -> dict[str, Any]:
+    context = click.get_current_context(silent=True)
+    return dict(context.params) if context else {}
+
+
+def _is_fleet_run(parameters: dict[str, Any]) -> bool:
+    """Deploy files are ours to guard; facts and ad-hoc commands are pyinfra's."""
+    operations = tuple(parameters.get("operations") or ())
+    return bool(operations) and all(str(operation).endswith(".py") for operation in operations)
+
+
 def _before_connect(state: Any) -> None:
     global _run
-    context = click.get_current_context(silent=True)
-    parameters = context.params if context else {}
-    operations = tuple(parameters.get("operations") or ())
-    if not operations or not all(str(operation).endswith(".py") for operation in operations):
-        return
     try:
-        _refuse_traps(parameters)
         hosts = [host for host in state.inventory if state.is_host_in_limit(host)]
         if not hosts:
-            raise _no_host(parameters, state)
+            raise _no_host(_parameters(), state)
         _run = plan_run([_entry(host) for host in hosts])
     except FleetError as error:
-        raise Refused(error.text()) from None
+        _refuse(error)
 
 
 def _refuse_traps(parameters: dict[str, Any]) -> None:

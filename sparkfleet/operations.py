@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Generator
-from typing import Any
 
 from pyinfra import host
-from pyinfra.api import FunctionCommand, Host, QuoteString, State, StringCommand, operation
+from pyinfra.api import FunctionCommand, StringCommand, operation
 
-from sparkfleet import artefacts, fleet, guard, preflight, remote
-from sparkfleet.errors import FleetError
+from sparkfleet import actions, fleet, guard, preflight
 from sparkfleet.facts import node
 from sparkfleet.fleet import HostPlan
-from sparkfleet.nodeprogram import INSTALL_PATH, program, program_sha256
+from sparkfleet.nodeprogram import INSTALL_PATH, program_sha256
 
 Commands = Generator[StringCommand | FunctionCommand, None, None]
 
@@ -38,8 +35,7 @@ def refuse_unfit() -> Commands:
     if not failed:
         host.noop("fit")
         return
-    reasons = "\n".join(f"unfit: {finding.text()}" for finding in failed)
-    yield StringCommand("echo", QuoteString(reasons), ">&2;", "exit", "1")
+    yield FunctionCommand(actions.refuse, ([f"unfit: {finding.text()}" for finding in failed],), {})
 
 
 @operation()
@@ -49,16 +45,8 @@ def install_node_program() -> Commands:
         host.noop("sparknode is installed")
         return
     temporary = f"{INSTALL_PATH}.new"
-    yield FunctionCommand(_upload_program, (temporary,), {})
+    yield FunctionCommand(actions.upload_program, (temporary,), {})
     yield StringCommand("chmod", "0755", temporary, "&&", "mv", "--force", temporary, INSTALL_PATH)
-
-
-def _upload_program(_state: State, target: Host, temporary: str) -> bool:
-    import base64
-
-    text = base64.encodebytes(program()).decode().splitlines()
-    ok, _ = target.run_shell_command(f"base64 -d > {temporary}", _sudo=True, _stdin=text)
-    return bool(ok)
 
 
 @operation()
@@ -70,20 +58,7 @@ def sync_models() -> Commands:
     if not missing:
         host.noop("target and drafter are here")
         return
-    yield FunctionCommand(_send_models, (plan, [row["repo"] for row in missing]), {})
-
-
-def _send_models(_state: State, target: Host, plan: HostPlan, repos: list[str]) -> bool:
-    for repo in repos:
-        locked = plan.lock.repos[repo]
-        try:
-            folder = artefacts.ensure_fetched(plan.settings, repo, locked)
-            target.log(f"{repo}: sending {locked.total_bytes / 1e6:.1f} MB")
-            artefacts.send(plan, target.data.dict(), repo, folder)
-        except FleetError as error:
-            target.log(error.text())
-            return False
-    return True
+    yield FunctionCommand(actions.send_models, (plan, [row["repo"] for row in missing]), {})
 
 
 @operation()
@@ -93,39 +68,7 @@ def stage_release() -> Commands:
     if fleet.staged(plan, node(), program_sha256()):
         host.noop(f"release {plan.compiled.id} is staged")
         return
-    yield FunctionCommand(_stage, (plan,), {})
-
-
-def _stage(_state: State, target: Host, plan: HostPlan) -> bool:
-    ok, _ = remote.sparknode(target, ["stage"], stdin=json.dumps(stage_request(plan)))
-    return ok
-
-
-def stage_request(plan: HostPlan) -> dict[str, Any]:
-    """Return what `sparknode stage` reads: the release, where its image comes from, and the hashes of its files."""
-    image = plan.release["image"]
-    return {
-        "schema": 1,
-        "release": plan.release,
-        "image_source": image_source(plan.settings.registry_mirrors, image["repository"], image["digest"]),
-        "manifests": [
-            {
-                "repo": row["repo"],
-                "commit": row["commit"],
-                "files": plan.lock.repos[row["repo"]].manifest(),
-            }
-            for row in plan.release["artefacts"]
-        ],
-    }
-
-
-def image_source(mirrors: dict[str, str], repository: str, digest: str) -> str:
-    """Return what to pull: the digest from the registry, or from the mirror that stands for it."""
-    registry, _, path = repository.partition("/")
-    mirror = mirrors.get(registry)
-    if mirror is None:
-        return f"{repository}@{digest}"
-    return f"{mirror.removeprefix('http://').removeprefix('https://')}/{path}@{digest}"
+    yield FunctionCommand(actions.stage, (plan,), {})
 
 
 @operation()
@@ -143,14 +86,4 @@ def activate_release(wave: list[str]) -> Commands:
     if fleet.converged(plan, node()):
         host.noop(f"already serves {plan.compiled.id}, verified")
         return
-    yield FunctionCommand(_activate, (plan,), {})
-
-
-def _activate(_state: State, target: Host, plan: HostPlan) -> bool:
-    run = guard.run()
-    arguments = ["activate", plan.compiled.id, "--rollout", run.rollout, "--operator", run.operator]
-    ok, result = remote.sparknode(target, arguments)
-    if result.get("fleet"):
-        run.nodes[target.name]["fleet"] = result["fleet"]
-    run.outcomes[target.name] = {"ok": ok, **result}
-    return ok
+    yield FunctionCommand(actions.activate, (plan,), {})

@@ -1,0 +1,100 @@
+"""The steps that need more than a shell line, run by pyinfra on an open connection.
+
+pyinfra passes state and host to a function whose parameters have these two names, and takes its result as success.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+from pyinfra import logger
+from pyinfra.api import Host, QuoteString, State, StringCommand
+
+from sparkfleet import artefacts, guard
+from sparkfleet.errors import FleetError
+from sparkfleet.fleet import HostPlan
+from sparkfleet.nodeprogram import INSTALL_PATH, program
+
+RESULT_MARK = "sparknode-result "
+
+
+def refuse(state: State, host: Host, reasons: list[str]) -> bool:  # noqa: ARG001
+    for reason in reasons:
+        host.log_styled(reason, fg="red", log_func=logger.error)
+    return False
+
+
+def upload_program(state: State, host: Host, temporary: str) -> bool:  # noqa: ARG001
+    text = base64.encodebytes(program()).decode().splitlines()
+    ok, _ = host.run_shell_command(f"base64 -d > {temporary}", _sudo=True, _stdin=text)
+    return bool(ok)
+
+
+def send_models(state: State, host: Host, plan: HostPlan, repos: list[str]) -> bool:  # noqa: ARG001
+    for repo in repos:
+        locked = plan.lock.repos[repo]
+        try:
+            folder = artefacts.ensure_fetched(plan.settings, repo, locked)
+            host.log(f"{repo}: sending {locked.total_bytes / 1e6:.1f} MB")
+            artefacts.send(plan, host.data.dict(), repo, folder)
+        except FleetError as error:
+            host.log(error.text())
+            return False
+    return True
+
+
+def stage(state: State, host: Host, plan: HostPlan) -> bool:  # noqa: ARG001
+    ok, _ = _sparknode(host, ["stage"], stdin=json.dumps(stage_request(plan)))
+    return ok
+
+
+def activate(state: State, host: Host, plan: HostPlan) -> bool:  # noqa: ARG001
+    run = guard.run()
+    arguments = ["activate", plan.compiled.id, "--rollout", run.rollout, "--operator", run.operator]
+    ok, result = _sparknode(host, arguments)
+    if result.get("fleet"):
+        run.nodes[host.name]["fleet"] = result["fleet"]
+    run.outcomes[host.name] = {"ok": ok, **result}
+    return ok
+
+
+def _sparknode(host: Host, arguments: list[str], stdin: str | None = None) -> tuple[bool, dict[str, Any]]:
+    """Run the node's program as root, its lines shown as they come; return success and its result document."""
+    command = StringCommand(INSTALL_PATH, *(QuoteString(argument) for argument in arguments))
+    ok, output = host.run_shell_command(
+        command, _sudo=True, _stdin=stdin.splitlines() if stdin else None, print_output=True
+    )
+    for line in output.stdout_lines:
+        if line.startswith(RESULT_MARK):
+            result: dict[str, Any] = json.loads(line[len(RESULT_MARK) :])
+            return bool(ok), result
+    return bool(ok), {}
+
+
+def stage_request(plan: HostPlan) -> dict[str, Any]:
+    """Return what `sparknode stage` reads: the release, where its image comes from, and the hashes of its files."""
+    image = plan.release["image"]
+    return {
+        "schema": 1,
+        "release": plan.release,
+        "image_source": image_source(plan.settings.registry_mirrors, image["repository"], image["digest"]),
+        "manifests": [
+            {
+                "repo": row["repo"],
+                "commit": row["commit"],
+                "files": plan.lock.repos[row["repo"]].manifest(),
+            }
+            for row in plan.release["artefacts"]
+        ],
+    }
+
+
+def image_source(mirrors: dict[str, str], repository: str, digest: str) -> str:
+    """Return what to pull: the digest from the registry, or from the mirror that stands for it."""
+    registry, _, path = repository.partition("/")
+    mirror = mirrors.get(registry)
+    if mirror is None:
+        return f"{repository}@{digest}"
+    return f"{mirror.removeprefix('http://').removeprefix('https://')}/{path}@{digest}"

@@ -1,0 +1,181 @@
+"""The real pyinfra command line over the whole deploy, on pyinfra's @fake connector: no host is touched.
+
+The fake node answers what a real `sparknode` would print; the assertions read which commands reached which host.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sparkfleet.catalog import ROOT
+from sparkfleet.nodeprogram import program_sha256
+
+DIGEST = "sha256:" + "ab" * 32
+TARGET = "AEON-7/Gemma-4-26B-A4B-it-Uncensored-NVFP4"
+TARGET_COMMIT = "1d7e8dbc4456fedeacd12e5308c7d43fd489dfa6"
+DRAFTER = "z-lab/gemma-4-26B-A4B-it-DFlash"
+DRAFTER_COMMIT = "77d4202772dfe50b2396ec7bac9cfffc7b9e7057"
+CURRENT_TAG = "2026-06-11-pr41703"
+PREFIX_TAG = "2026-06-04-pr44389"
+
+
+def lock_document() -> dict[str, Any]:
+    """A lock for the two tags and the two repositories of the first workload, with made-up hashes."""
+    images = {
+        tag: {
+            "repository": "ghcr.io/aeon-7/aeon-vllm-ultimate",
+            "registry_tag": tag,
+            "digest": "sha256:" + pair * 32,
+            "platforms": {
+                "arm64": {
+                    "manifest_digest": "sha256:" + pair * 32,
+                    "config_digest": "sha256:" + pair[::-1] * 32,
+                    "compressed_bytes": 8_200_000_000,
+                    "entrypoint": ["bash"],
+                }
+            },
+        }
+        for tag, pair in ((CURRENT_TAG, "a1"), (PREFIX_TAG, "b2"))
+    }
+    file = {"path": "config.json", "size": 2, "sha256": "cd" * 32, "git_blob_sha1": None}
+    return {
+        "schema": 1,
+        "images": images,
+        "repos": {
+            TARGET: {"commit": TARGET_COMMIT, "files": [file]},
+            DRAFTER: {"commit": DRAFTER_COMMIT, "files": [file]},
+        },
+    }
+
+
+def probe(**changes: Any) -> dict[str, Any]:
+    """A fit GB10 host on which nothing was deployed yet; `changes` replace top-level sections."""
+    document: dict[str, Any] = {
+        "schema": 1,
+        "sparknode": {"installed_sha256": None},
+        "host": {"hostname": "spark", "machine": "aarch64", "kernel": "6.17.0-1022-nvidia", "dgx": None},
+        "memory": {"total_kib": 127535224, "available_kib": 118000000, "free_kib": 90000000},
+        "gpu": {
+            "devices": [
+                {"name": "NVIDIA GB10", "compute_capability": "12.1", "driver_version": "580.178.04"}
+            ],
+            "error": None,
+        },
+        "docker": {"server_version": "29.2.1", "root_dir": "/var/lib/docker", "error": None},
+        "injection": {"hook": True, "cdi_devices": ["nvidia.com/gpu=all"], "toolkit_version": "1.20.1"},
+        "disk": [{"path": "/var/lib/docker", "free_bytes": 3 * 10**12, "total_bytes": 4 * 10**12}],
+        "listening": [],
+        "tools": {"rsync": True, "systemd_run": True},
+        "fleet": {
+            "releases": [],
+            "current": None,
+            "previous": None,
+            "verified": None,
+            "serving": None,
+            "activation": None,
+            "last": None,
+            "release": None,
+            "models": [{"repo": TARGET, "commit": TARGET_COMMIT}, {"repo": DRAFTER, "commit": DRAFTER_COMMIT}],
+            "images": [],
+        },
+        "unreadable": [],
+    }
+    return {**document, **changes}
+
+
+def serving(release: dict[str, Any]) -> dict[str, Any]:
+    """The probe of a host that serves the release, verified."""
+    fleet = {
+        **probe()["fleet"],
+        "releases": [release["id"]],
+        "current": release["id"],
+        "verified": release["id"],
+        "serving": {"release": release["id"], "unit": "active", "drift": []},
+        "images": [release["image"]["reference"]],
+        "release": {
+            "image_tag": release["image_tag"],
+            "digest": release["image"]["digest"],
+            "drafter_backend": release["serve"]["drafter_backend"],
+            "prefix_caching": release["serve"]["prefix_caching"],
+        },
+    }
+    return probe(sparknode={"installed_sha256": program_sha256()}, fleet=fleet)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run printed, how it ended, and the commands that reached hosts, in order."""
+
+    code: int
+    output: str
+    commands: list[tuple[str, str]]
+
+    def activations(self) -> list[str]:
+        return [name for name, command in self.commands if "sparknode activate" in command]
+
+    def changes(self) -> list[tuple[str, str]]:
+        return [(name, command) for name, command in self.commands if "sparknode probe" not in command]
+
+
+class FakeFleet:
+    """An inventory of fake hosts in a folder of its own, with a lock beside it."""
+
+    def __init__(self, folder: Path, hosts: list[str], canaries: int = 1) -> None:
+        self.folder = folder
+        self.hosts = hosts
+        self.canaries = canaries
+        self.probes: dict[str, Any] = {name: probe() for name in hosts}
+        self.failing: dict[str, str] = {}
+        self.data: dict[str, Any] = {
+            "allow_unauthenticated": "a test",
+            "terms_accepted": {"gemma4-26b-a4b-nvfp4": {"by": "a test", "on": "2026-11-01"}},
+            "lock_file": str(folder / "lock.json"),
+        }
+        self.host_data: dict[str, dict[str, Any]] = {}
+        (folder / "lock.json").write_text(json.dumps(lock_document()))
+
+    def write(self) -> Path:
+        def entry(name: str) -> tuple[str, dict[str, Any]]:
+            probed = self.probes[name]
+            responses: dict[str, Any] = {
+                "sparknode probe": probed if isinstance(probed, str) else json.dumps(probed),
+            }
+            if name in self.failing:
+                responses["sparknode activate"] = {"success": False, "stderr": self.failing[name]}
+            fake = {"fake_delay": 0, "fake_delay_jitter": 0, "fake_responses": responses}
+            return (f"@fake/{name}", {**self.data, **self.host_data.get(name, {}), **fake})
+
+        entries = [entry(name) for name in self.hosts]
+        path = self.folder / "fleet.py"
+        path.write_text(f"canary = {entries[: self.canaries]!r}\nfleet = {entries[self.canaries :]!r}\n")
+        return path
+
+    def run(
+        self, *arguments: str, deploy: str = "deploy.py", cwd: Path = ROOT, inventory: Path | None = None
+    ) -> Outcome:
+        """Run pyinfra in a process of its own, as an operator does."""
+        inventory = inventory or self.write()
+        trace = self.folder / "trace.jsonl"
+        trace.unlink(missing_ok=True)
+        environment = {**os.environ, "SPARKFLEET_FAKE_TRACE": str(trace), "PYINFRA_PROGRESS": "off"}
+        argv = [sys.executable, "-m", "tests.plan.traced", str(inventory), deploy, *arguments]
+        done = subprocess.run(
+            argv,
+            cwd=cwd,
+            env={**environment, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+        lines = trace.read_text().splitlines() if trace.exists() else []
+        commands = [(row["host"], row["command"]) for row in map(json.loads, lines)]
+        return Outcome(done.returncode, re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr), commands)
