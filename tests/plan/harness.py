@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,9 +64,7 @@ def probe(**changes: Any) -> dict[str, Any]:
         "host": {"hostname": "spark", "machine": "aarch64", "kernel": "6.17.0-1022-nvidia", "dgx": None},
         "memory": {"total_kib": 127535224, "available_kib": 118000000, "free_kib": 90000000},
         "gpu": {
-            "devices": [
-                {"name": "NVIDIA GB10", "compute_capability": "12.1", "driver_version": "580.178.04"}
-            ],
+            "devices": [{"name": "NVIDIA GB10", "compute_capability": "12.1", "driver_version": "580.178.04"}],
             "error": None,
         },
         "docker": {"server_version": "29.2.1", "root_dir": "/var/lib/docker", "error": None},
@@ -124,6 +123,34 @@ class Outcome:
         return [(name, command) for name, command in self.commands if "sparknode probe" not in command]
 
 
+@dataclass
+class Run:
+    """A pyinfra that is under way; ended with the block that started it."""
+
+    process: subprocess.Popen[str]
+    trace: Path
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(timeout=30)
+
+    def commands(self) -> list[tuple[str, str]]:
+        lines = self.trace.read_text().splitlines() if self.trace.exists() else []
+        return [(row["host"], row["command"]) for row in map(json.loads, lines)]
+
+    def wait_for_command(self, deadline_s: float = 30) -> None:
+        """Wait until the first command has reached a host."""
+        end = time.monotonic() + deadline_s
+        while not self.commands():
+            if time.monotonic() > end or self.process.poll() is not None:
+                raise AssertionError(f"no command reached a host within {deadline_s} s")
+            time.sleep(0.05)
+
+
 class FakeFleet:
     """An inventory of fake hosts in a folder of its own, with a lock beside it."""
 
@@ -141,7 +168,7 @@ class FakeFleet:
         self.host_data: dict[str, dict[str, Any]] = {}
         (folder / "lock.json").write_text(json.dumps(lock_document()))
 
-    def write(self) -> Path:
+    def write(self, delay_s: float = 0) -> Path:
         def entry(name: str) -> tuple[str, dict[str, Any]]:
             probed = self.probes[name]
             responses: dict[str, Any] = {
@@ -149,7 +176,7 @@ class FakeFleet:
             }
             if name in self.failing:
                 responses["sparknode activate"] = {"success": False, "stderr": self.failing[name]}
-            fake = {"fake_delay": 0, "fake_delay_jitter": 0, "fake_responses": responses}
+            fake = {"fake_delay": delay_s, "fake_delay_jitter": 0, "fake_responses": responses}
             return (f"@fake/{name}", {**self.data, **self.host_data.get(name, {}), **fake})
 
         entries = [entry(name) for name in self.hosts]
@@ -157,25 +184,34 @@ class FakeFleet:
         path.write_text(f"canary = {entries[: self.canaries]!r}\nfleet = {entries[self.canaries :]!r}\n")
         return path
 
+    def start(
+        self,
+        *arguments: str,
+        deploy: str = "deploy.py",
+        cwd: Path = ROOT,
+        inventory: Path | None = None,
+        delay_s: float = 0,
+    ) -> Run:
+        """Start pyinfra in a process of its own, as an operator does."""
+        inventory = inventory or self.write(delay_s)
+        trace = self.folder / "trace.jsonl"
+        trace.unlink(missing_ok=True)
+        environment = {"SPARKFLEET_FAKE_TRACE": str(trace), "PYINFRA_PROGRESS": "off", "PYTHONPATH": str(ROOT)}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.plan.traced", str(inventory), deploy, *arguments],
+            cwd=cwd,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        return Run(process, trace)
+
     def run(
         self, *arguments: str, deploy: str = "deploy.py", cwd: Path = ROOT, inventory: Path | None = None
     ) -> Outcome:
-        """Run pyinfra in a process of its own, as an operator does."""
-        inventory = inventory or self.write()
-        trace = self.folder / "trace.jsonl"
-        trace.unlink(missing_ok=True)
-        environment = {**os.environ, "SPARKFLEET_FAKE_TRACE": str(trace), "PYINFRA_PROGRESS": "off"}
-        argv = [sys.executable, "-m", "tests.plan.traced", str(inventory), deploy, *arguments]
-        done = subprocess.run(
-            argv,
-            cwd=cwd,
-            env={**environment, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            stdin=subprocess.DEVNULL,
-            check=False,
-        )
-        lines = trace.read_text().splitlines() if trace.exists() else []
-        commands = [(row["host"], row["command"]) for row in map(json.loads, lines)]
-        return Outcome(done.returncode, re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr), commands)
+        """Run pyinfra to its end; return what it printed, how it ended and what reached the hosts."""
+        with self.start(*arguments, deploy=deploy, cwd=cwd, inventory=inventory) as run:
+            output, _ = run.process.communicate(timeout=120)
+        return Outcome(run.process.returncode, re.sub(r"\x1b\[[0-9;]*m", "", output), run.commands())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -177,3 +178,12 @@ def test_adding_a_node_touches_that_node_alone(fleet: FakeFleet) -> None:
     assert outcome.code == 0, outcome.output
     assert {name for name, _ in outcome.commands} == {"spark-4"}
     assert outcome.activations() == ["spark-4"]
+
+
+def test_ctrl_c_ends_with_130_and_says_what_goes_on(fleet: FakeFleet) -> None:
+    with fleet.start("-y", delay_s=20) as run:
+        run.wait_for_command()
+        run.process.send_signal(signal.SIGINT)
+        output, _ = run.process.communicate(timeout=30)
+    assert run.process.returncode == 130, output
+    assert "no further wave starts" in output
