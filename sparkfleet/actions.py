@@ -15,7 +15,7 @@ from pyinfra.api import Host, QuoteString, State, StringCommand
 from sparkfleet import artefacts, guard
 from sparkfleet.errors import FleetError
 from sparkfleet.fleet import HostPlan
-from sparkfleet.nodeprogram import INSTALL_PATH, program
+from sparkfleet.nodeprogram import INSTALL_PATH
 
 RESULT_MARK = "sparknode-result "
 
@@ -26,9 +26,12 @@ def refuse(state: State, host: Host, reasons: list[str]) -> bool:  # noqa: ARG00
     return False
 
 
-def upload_program(state: State, host: Host, temporary: str) -> bool:  # noqa: ARG001
-    text = base64.encodebytes(program()).decode().splitlines()
-    ok, _ = host.run_shell_command(f"base64 -d > {temporary}", _sudo=True, _stdin=text)
+def upload(state: State, host: Host, content: bytes, path: str, mode: str) -> bool:  # noqa: ARG001
+    """Write a file as root, whole or not at all; its text is not part of any command line."""
+    text = base64.encodebytes(content).decode().splitlines()
+    new = f"{path}.new"
+    command = f"base64 -d >{new} && chmod {mode} {new} && sync {new} && mv -f {new} {path}"
+    ok, _ = host.run_shell_command(command, _sudo=True, _stdin=text)
     return bool(ok)
 
 

@@ -8,7 +8,6 @@ that point (its callbacks are cleared when the state is initialised), hence the 
 
 from __future__ import annotations
 
-import atexit
 import os
 import signal
 import sys
@@ -29,7 +28,6 @@ EXIT_REFUSED = 2
 EXIT_INTERRUPTED = 130
 
 _run: FleetRun | None = None
-_interrupted = False
 
 
 def _refuse(error: FleetError) -> NoReturn:
@@ -53,8 +51,8 @@ def run() -> FleetRun:
 
 def install() -> None:
     """Guard the run that pyinfra is about to make; called by config.py."""
-    global _run, _interrupted
-    _run, _interrupted = None, False
+    global _run
+    _run = None
     signal.signal(signal.SIGINT, _on_interrupt)
     parameters = _parameters()
     if not _is_fleet_run(parameters):
@@ -132,16 +130,15 @@ def _entry(host: Any) -> HostEntry:
     )
 
 
-def _on_interrupt(_signal: int, _frame: FrameType | None) -> None:
-    global _interrupted
-    if not _interrupted:
-        _interrupted = True
-        # pyinfra ends with 0 on Ctrl-C; whoever scripted this run must see that it did not finish.
-        atexit.register(os._exit, EXIT_INTERRUPTED)
-        click.echo(
-            "\ninterrupted: no further wave starts. A host that is being activated finishes or goes back by itself; "
-            "run the same command again to converge.",
-            err=True,
-        )
+def _on_interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+    """End at once with 130, where pyinfra would end with 0: whoever scripted this run must see that it did not finish.
+
+    Connections need no farewell: what runs on a node goes on by itself.
+    """
+    click.echo(
+        "\ninterrupted: no further wave starts. A host that is being activated finishes or goes back by itself; "
+        "run the same command again to converge.",
+        err=True,
+    )
     sys.stdout.flush()
-    sys.exit(EXIT_INTERRUPTED)
+    os._exit(EXIT_INTERRUPTED)

@@ -10,7 +10,14 @@ from pyinfra.api import FunctionCommand, StringCommand, operation
 from sparkfleet import actions, fleet, guard, preflight
 from sparkfleet.facts import node
 from sparkfleet.fleet import HostPlan
-from sparkfleet.nodeprogram import INSTALL_PATH, program_sha256
+from sparkfleet.nodeprogram import (
+    INSTALL_PATH,
+    RECOVER_UNIT,
+    RECOVER_UNIT_PATH,
+    program,
+    program_sha256,
+    recover_unit,
+)
 
 Commands = Generator[StringCommand | FunctionCommand, None, None]
 
@@ -40,13 +47,18 @@ def refuse_unfit() -> Commands:
 
 @operation()
 def install_node_program() -> Commands:
-    """Install /usr/local/bin/sparknode, atomically, where it is missing or another version."""
+    """Install /usr/local/bin/sparknode and its boot-time unit where they are missing or another version.
+
+    The program comes last: its hash is what the next run asks for.
+    """
     if (node().get("sparknode") or {}).get("installed_sha256") == program_sha256():
         host.noop("sparknode is installed")
         return
-    temporary = f"{INSTALL_PATH}.new"
-    yield FunctionCommand(actions.upload_program, (temporary,), {})
-    yield StringCommand("chmod", "0755", temporary, "&&", "mv", "--force", temporary, INSTALL_PATH)
+    yield FunctionCommand(actions.upload, (recover_unit(), RECOVER_UNIT_PATH, "0644"), {})
+    # --no-reload: the unit is for the next boot, and a reload could take the GPU from running containers
+    # (nvidia-container-toolkit#48).
+    yield StringCommand("systemctl", "enable", "--no-reload", "--quiet", RECOVER_UNIT)
+    yield FunctionCommand(actions.upload, (program(), INSTALL_PATH, "0755"), {})
 
 
 @operation()

@@ -1,0 +1,51 @@
+# `make` alone prints what there is.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+NODES ?= 4
+ENGINE ?= sim
+
+.PHONY: help setup demo test test-fast test-lab test-contract lab-up lab-down lint fmt
+
+help: ## print this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.ready ## make .venv with everything the tool and its tests need
+
+$(VENV)/.ready: pyproject.toml
+	@if command -v uv >/dev/null; then \
+		uv venv --quiet --allow-existing $(VENV) && uv pip install --quiet --python $(PYTHON) --group dev -e .; \
+	else \
+		python3 -m venv $(VENV) && $(PYTHON) -m pip install --quiet --upgrade 'pip>=25.1' && \
+		PYTHONWARNINGS=ignore $(PYTHON) -m pip install --quiet --group dev -e .; \
+	fi
+	@touch $@
+
+demo: setup ## four booted hosts become four verified servers, upgraded and rolled back
+	@$(PYTHON) -m tests.demo
+
+test: setup ## every tier that this machine can run
+	@$(PYTHON) -m tests.tiers fast lab contract
+
+test-fast: setup ## lint, types, unit and plan tests
+	@$(PYTHON) -m tests.tiers fast
+
+test-lab: setup ## booted hosts, real systemd, sshd, dockerd and registry
+	@$(PYTHON) -m tests.tiers lab
+
+test-contract: setup ## every rendered recipe through the real vLLM argument parser
+	@$(PYTHON) -m tests.tiers contract
+
+lab-up: setup ## boot the lab: make lab-up NODES=4 [ENGINE=vllm]
+	@$(PYTHON) -m tests.lab up --nodes $(NODES) --engine $(ENGINE)
+
+lab-down: setup ## take down everything the lab made
+	@$(PYTHON) -m tests.lab down
+
+lint: setup ## ruff and mypy
+	@$(VENV)/bin/ruff format --check . && $(VENV)/bin/ruff check . && $(VENV)/bin/mypy
+
+fmt: setup ## let ruff rewrite
+	@$(VENV)/bin/ruff format . && $(VENV)/bin/ruff check --fix .

@@ -1,0 +1,81 @@
+"""One lab for the whole tier, taken down at its end; every module starts from hosts in a state it names itself."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.lab import control
+from tests.lab.cases.reading import ROOT, STATE, Node, pyinfra, sparkfleet, wait_for
+
+NODES = 4
+
+
+def lab(*arguments: str, timeout_s: float = 900) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.lab", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+    assert done.returncode == 0, f"tests.lab {' '.join(arguments)}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+    return done.stdout
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        item.add_marker(pytest.mark.lab)
+
+
+def nodes_of_the_lab() -> list[Node]:
+    state = json.loads((ROOT / ".lab" / "state.json").read_text())
+    return [Node(host["name"], host["address"]) for host in state["hosts"]]
+
+
+@pytest.fixture(scope="session")
+def booted() -> Iterator[list[Node]]:
+    lab("up", "--nodes", str(NODES))
+    yield nodes_of_the_lab()
+    lab("down")
+
+
+@pytest.fixture(scope="session")
+def locked(booted: list[Node]) -> list[Node]:
+    """The lab with its lock: the current tag, the way back, and one more tag to be tried."""
+    for tag in ("2026-06-11-pr41703", "2026-06-18-v0.23.0-dflashfix"):
+        outcome = sparkfleet("lock", "--inventory", "inventory/lab.py", "--data", f"image_tag={tag}")
+        assert outcome.code == 0, outcome.output
+    return booted
+
+
+@pytest.fixture
+def nodes(locked: list[Node]) -> Iterator[list[Node]]:
+    """Four hosts without faults; what a test set is taken back afterwards."""
+    control.clear_knobs()
+    yield locked
+    control.clear_knobs()
+    for node in locked:
+        wait_for(f"{node.name} to answer", node.reachable)
+
+
+@pytest.fixture
+def serving(nodes: list[Node]) -> list[Node]:
+    """Four hosts that serve the current tag, verified."""
+    outcome = pyinfra()
+    assert outcome.code == 0, outcome.output
+    return nodes
+
+
+def make_bare(node: Node) -> None:
+    """Take everything of the tool off a host, with plain commands."""
+    node.sudo(
+        "systemctl stop 'sparkfleet-*' 2>/dev/null; systemctl disable sparkfleet-serve sparkfleet-recover 2>/dev/null;"
+        "docker rm -f sparkfleet-serve 2>/dev/null; rm -f /etc/systemd/system/sparkfleet-* /usr/local/bin/sparknode;"
+        f"find {STATE} -mindepth 1 -maxdepth 1 -exec rm -rf {{}} +; systemctl daemon-reload; true"
+    )

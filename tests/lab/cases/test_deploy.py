@@ -1,0 +1,125 @@
+"""From bare hosts to verified servers, and what a second run, an upgrade and a rollback do."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.lab.cases.conftest import lab, make_bare, nodes_of_the_lab
+from tests.lab.cases.reading import CURRENT_TAG, PREFIX_TAG, STATE, Node, Outcome, pyinfra, shown
+
+
+@pytest.fixture(scope="module")
+def deployed(locked: list[Node]) -> Outcome:
+    for node in locked:
+        make_bare(node)
+    return pyinfra()
+
+
+def test_bare_hosts_become_servers(deployed: Outcome, nodes: list[Node]) -> None:
+    assert deployed.code == 0, deployed.output
+    for node in nodes:
+        assert node.serves(), node.name
+        assert node.link("current") == node.link("verified") == shown(node.name)["id"]
+        assert node.journal()[-1]["state"] == "committed"
+
+
+def test_every_host_runs_what_show_printed(deployed: Outcome, nodes: list[Node]) -> None:
+    assert deployed.code == 0, deployed.output
+    for node in nodes:
+        release, container = shown(node.name), node.container()
+        assert container is not None
+        wanted = release["container"]
+        assert [container["Path"], *container["Args"]] == [wanted["entrypoint"], *wanted["args"]]
+        assert {f"{k}={v}" for k, v in wanted["env"].items()} <= set(container["Config"]["Env"])
+        assert container["Image"] in release["image"]["image_ids"]
+        mounts = {(m["Source"], m["Destination"], not m["RW"]) for m in container["Mounts"]}
+        assert mounts == {(m["source"], m["target"], m["read_only"]) for m in wanted["mounts"]}
+        assert container["HostConfig"]["NetworkMode"] == container["HostConfig"]["IpcMode"] == "host"
+        assert container["HostConfig"]["RestartPolicy"]["Name"] in ("", "no")
+        assert container["HostConfig"]["DeviceRequests"], "the GPU is injected"
+
+
+def test_the_unit_is_right_as_systemd_reads_it(deployed: Outcome, nodes: list[Node]) -> None:
+    assert deployed.code == 0, deployed.output
+    for node in nodes:
+        unit = node.unit("Restart", "StartLimitBurst", "TimeoutStopUSec", "UnitFileState", "NeedDaemonReload")
+        assert unit["Restart"] == "always"
+        assert unit["StartLimitBurst"] == "3"
+        assert unit["UnitFileState"] == "enabled"
+        assert unit["NeedDaemonReload"] == "no"
+        assert node.unit("UnitFileState", unit="sparkfleet-recover.service")["UnitFileState"] == "enabled"
+        main_pid = node.unit("MainPID")["MainPID"]
+        argv = node.sudo(f"cat /proc/{main_pid}/cmdline").rstrip("\0").split("\0")
+        assert argv[1:] == shown(node.name)["argv"][1:]
+
+
+def test_weights_are_read_only_and_the_seed_was_asked_once(deployed: Outcome, nodes: list[Node]) -> None:
+    assert deployed.code == 0, deployed.output
+    sizes = set()
+    for node in nodes:
+        assert node.sudo(f"find {STATE}/models -type f -perm /222 ! -name '*.verified.json'").strip() == ""
+        assert node.sudo(f"find {STATE}/incoming -type f 2>/dev/null || true").strip() == ""
+        sizes.add(int(node.sudo(f"du -sb --apparent-size {STATE}/models").split()[0]))
+    served = int(lab("status").split("hub sent")[1].split()[0])
+    assert len(sizes) == 1
+    assert served < 1.1 * sizes.pop(), "weights crossed the WAN once"
+
+
+def test_a_second_run_changes_nothing(deployed: Outcome, nodes: list[Node]) -> None:
+    assert deployed.code == 0, deployed.output
+    before = [
+        node.sudo(
+            f"find {STATE} /etc/systemd/system /usr/local/bin -newermt @0 -printf '%p %T@\\n' | grep -v /cache/ | sort"
+        )
+        for node in nodes
+    ]
+    started = [(node.container() or {})["State"]["StartedAt"] for node in nodes]
+    again = pyinfra()
+    assert again.code == 0, again.output
+    assert [(node.container() or {})["State"]["StartedAt"] for node in nodes] == started
+    after = [
+        node.sudo(
+            f"find {STATE} /etc/systemd/system /usr/local/bin -newermt @0 -printf '%p %T@\\n' | grep -v /cache/ | sort"
+        )
+        for node in nodes
+    ]
+    assert after == before
+    assert "already serves" in again.output or "No changes" in again.output
+
+
+def test_roll_back_and_forward_render_what_each_image_needs(deployed: Outcome, nodes: list[Node]) -> None:
+    assert deployed.code == 0, deployed.output
+    for tag, backend, caching in (
+        (PREFIX_TAG, "flex_attention", "--no-enable-prefix-caching"),
+        (CURRENT_TAG, "flash_attn", "--enable-prefix-caching"),
+    ):
+        outcome = pyinfra("--data", f"image_tag={tag}")
+        assert outcome.code == 0, outcome.output
+        for node in nodes:
+            container = node.container()
+            assert container is not None
+            arguments = container["Args"]
+            speculative = json.loads(arguments[arguments.index("--speculative-config") + 1])
+            assert speculative["attention_backend"] == backend
+            assert caching in arguments
+            assert node.serves()
+            assert node.link("current") == node.link("verified") == shown(node.name, f"image_tag={tag}")["id"]
+
+
+def test_a_new_node_is_added_alone(deployed: Outcome, nodes: list[Node]) -> None:
+    assert deployed.code == 0, deployed.output
+    lab("up", "--nodes", "5")
+    started = [(node.container() or {})["State"]["StartedAt"] for node in nodes]
+    outcome = pyinfra("--limit", "spark-5")
+    assert outcome.code == 0, outcome.output
+    assert nodes_of_the_lab()[4].serves()
+    assert [(node.container() or {})["State"]["StartedAt"] for node in nodes] == started
+
+
+def test_a_typo_in_the_limit_is_no_success(nodes: list[Node]) -> None:
+    outcome = pyinfra("--limit", "sparc-1")
+    assert outcome.code == 2
+    assert "no host matches" in outcome.output
+    assert nodes[0].name in outcome.output

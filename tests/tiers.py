@@ -1,0 +1,87 @@
+"""Runs the test tiers one after the other and says which one failed: `python -m tests.tiers fast lab contract`.
+
+A tier that this machine cannot run is reported as skipped with the reason; with CI=true in the environment that is a
+failure, so that a green run never hides one.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+
+
+def _fast() -> list[list[str]]:
+    return [
+        [str(BIN / "ruff"), "format", "--check", "--quiet", "."],
+        [str(BIN / "ruff"), "check", "--quiet", "."],
+        [str(BIN / "mypy")],
+        [sys.executable, "-m", "pytest", "-q", "-n", "auto", "tests/unit", "tests/plan"],
+    ]
+
+
+def _lab() -> list[list[str]]:
+    # Two processes: the cases share one lab, and the teardown takes labs down.
+    pytest = [sys.executable, "-m", "pytest", "-q", "--durations=10"]
+    return [[*pytest, "tests/lab/cases"], [*pytest, "tests/lab/teardown"]]
+
+
+def _contract() -> list[list[str]]:
+    return [[sys.executable, "-m", "pytest", "-q", "-m", "contract", "tests/contract", "tests/unit"]]
+
+
+TIERS: dict[str, Callable[[], list[list[str]]]] = {"fast": _fast, "lab": _lab, "contract": _contract}
+
+
+def obstacle(tier: str) -> str | None:
+    """Return why the tier cannot run on this machine, or None."""
+    if tier != "lab":
+        return None
+    check = subprocess.run(
+        [sys.executable, "-m", "tests.lab", "check"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    return None if check.returncode == 0 else (check.stdout + check.stderr).strip()
+
+
+def run(tier: str) -> tuple[str, float]:
+    """Run a tier's commands until one fails; return the verdict and the seconds it took."""
+    started = time.monotonic()
+    reason = obstacle(tier)
+    if reason is not None:
+        verdict = "failed" if os.environ.get("CI") == "true" else "skipped"
+        print(f"tier {tier}: {verdict}: {reason}", flush=True)
+        return f"{verdict}: {reason}", time.monotonic() - started
+    for command in TIERS[tier]():
+        print(
+            f"tier {tier}: {' '.join(Path(command[0]).name if i == 0 else c for i, c in enumerate(command))}",
+            flush=True,
+        )
+        if subprocess.run(command, cwd=ROOT, check=False).returncode != 0:
+            return "failed", time.monotonic() - started
+    return "passed", time.monotonic() - started
+
+
+def main(tiers: list[str]) -> int:
+    unknown = [tier for tier in tiers if tier not in TIERS]
+    if unknown or not tiers:
+        print(f"usage: python -m tests.tiers {' '.join(TIERS)} (unknown: {', '.join(unknown) or 'none given'})")
+        return 2
+    results = {}
+    for tier in tiers:
+        results[tier] = run(tier)
+        if results[tier][0] == "failed":
+            break
+    print("")
+    for tier, (verdict, seconds) in results.items():
+        print(f"tier {tier:9} {verdict} ({seconds:.0f} s)")
+    return 1 if any(verdict.startswith("failed") for verdict, _ in results.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,128 @@
+"""What a registry answers becomes a lock entry; what it refuses becomes a message with a remedy."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from sparkfleet.catalog import Image, load
+from sparkfleet.errors import LockError
+from sparkfleet.resolve import images_to_lock, resolve_image
+
+REPOSITORY = "ghcr.io/acme/engine"
+
+
+def _digest(body: bytes) -> str:
+    return "sha256:" + hashlib.sha256(body).hexdigest()
+
+
+class FakeRegistry:
+    """A loopback registry with one multi-architecture tag and one single-architecture tag."""
+
+    def __init__(self) -> None:
+        self.blobs: dict[str, bytes] = {}
+        self.tags: dict[str, str] = {}
+        self.token: str | None = None
+        manifests = [self._manifest(architecture) for architecture in ("arm64", "amd64")]
+        index = {
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.index.v1+json",
+            "manifests": [
+                {"digest": digest, "platform": {"os": "linux", "architecture": architecture}}
+                for digest, architecture in zip(manifests, ("arm64", "amd64"), strict=True)
+            ]
+            + [{"digest": "sha256:attestation", "platform": {"os": "unknown", "architecture": "unknown"}}],
+        }
+        self.tags["multi"] = self._put(index)
+        self.tags["single"] = manifests[0]
+
+    def _put(self, document: Any) -> str:
+        body = json.dumps(document).encode()
+        self.blobs[_digest(body)] = body
+        return _digest(body)
+
+    def _manifest(self, architecture: str) -> str:
+        config = self._put({"architecture": architecture, "config": {"Entrypoint": ["bash"]}})
+        return self._put(
+            {
+                "schemaVersion": 2,
+                "mediaType": "application/vnd.oci.image.manifest.v1+json",
+                "config": {"digest": config},
+                "layers": [{"size": 700}, {"size": 300}],
+            }
+        )
+
+
+@pytest.fixture
+def registry() -> Iterator[tuple[FakeRegistry, str]]:
+    fake = FakeRegistry()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path.startswith("/token"):
+                self._answer(200, json.dumps({"token": "t0k"}).encode())
+                return
+            if fake.token and self.headers.get("Authorization") != f"Bearer {fake.token}":
+                realm = f"http://{self.headers['Host']}/token"
+                self.send_response(401)
+                self.send_header("WWW-Authenticate", f'Bearer realm="{realm}",service="s",scope="pull"')
+                self.end_headers()
+                return
+            reference = self.path.rsplit("/", 1)[1]
+            body = fake.blobs.get(fake.tags.get(reference, reference))
+            self._answer(200, body) if body else self._answer(404, b"{}")
+
+        def _answer(self, code: int, body: bytes) -> None:
+            self.send_response(code)
+            self.send_header("Docker-Content-Digest", _digest(body))
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield fake, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def _image(**changes: Any) -> Image:
+    return Image(repository=REPOSITORY, line="aeon-0.22", state="candidate", sources={"*": "a test"}, **changes)
+
+
+@pytest.mark.parametrize(("tag", "architectures"), [("multi", {"arm64", "amd64"}), ("single", {"arm64"})])
+@pytest.mark.parametrize("token", [None, "t0k"])
+def test_a_tag_becomes_digests(
+    registry: tuple[FakeRegistry, str], tag: str, architectures: set[str], token: str | None
+) -> None:
+    fake, url = registry
+    fake.token = token
+    locked = resolve_image(tag, _image(), {"ghcr.io": url})
+    assert locked.digest == fake.tags[tag]
+    assert set(locked.platforms) == architectures
+    assert locked.platforms["arm64"].compressed_bytes == 1000
+    assert locked.platforms["arm64"].entrypoint == ["bash"]
+
+
+def test_an_absent_tag_is_refused_with_a_remedy(registry: tuple[FakeRegistry, str]) -> None:
+    with pytest.raises(LockError, match="HTTP 404") as refused:
+        resolve_image("absent", _image(), {"ghcr.io": registry[1]})
+    assert "registry_mirrors" in refused.value.text()
+
+
+def test_an_unreachable_registry_is_refused() -> None:
+    with pytest.raises(LockError, match="did not give acme/engine"):
+        resolve_image("x", _image(), {"ghcr.io": "http://127.0.0.1:9"})
+
+
+def test_the_way_back_is_locked_too() -> None:
+    assert images_to_lock(load(), ["2026-06-11-pr41703"]) == ["2026-06-11-pr41703", "2026-06-04-pr44389"]
