@@ -27,9 +27,9 @@ def _fast() -> list[list[str]]:
 
 
 def _lab() -> list[list[str]]:
-    # Two processes: the cases share one lab, and the teardown takes labs down.
+    # Two processes: the cases share one lab, and the self-tests take labs up and down.
     pytest = [sys.executable, "-m", "pytest", "-q", "--durations=10"]
-    return [[*pytest, "tests/lab/cases"], [*pytest, "tests/lab/teardown"]]
+    return [[*pytest, "tests/lab/cases"], [*pytest, "tests/lab/selftest"]]
 
 
 def _contract() -> list[list[str]]:

@@ -1,0 +1,6 @@
+"""The program on each node: it measures, stages, activates, and decides for itself whether to go back.
+
+Standard library only and Python 3.10 or newer, because it must run on a host that has nothing but `python3`.
+"""
+
+SCHEMAS = {"journal": 1, "probe": 1, "release": 1, "stage": 1}

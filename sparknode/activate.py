@@ -1,0 +1,175 @@
+"""The worker of an activation: stop-first, because one GPU can't hold two engines.
+
+It runs in a unit of its own and decides alone. Whatever goes wrong after the old engine was stopped, it goes back to
+the release that was verified before, and says which gate did not hold.
+"""
+
+from __future__ import annotations
+
+from sparknode import docker, journal, lock, units
+from sparknode import release as releases
+from sparknode.chronicle import Chronicle, Tell
+from sparknode.errors import Failed, Refused
+from sparknode.files import atomic_link
+from sparknode.journal import Attempt
+from sparknode.paths import Paths
+from sparknode.release import Release
+from sparknode.serving import missing_pieces, unit_drift
+from sparknode.steps import StepFailed, Steps, silence
+from sparknode.system import Host
+
+DONE, REVERTED, FAILED, BUSY = 0, 10, 20, 30
+EXIT_OF = {journal.COMMITTED: DONE, journal.REVERTED: REVERTED, journal.FAILED: FAILED}
+
+
+def work(host: Host, release_id: str, rollout: str, operator: str, activation: str, tell: Tell) -> int:
+    """Activate one staged release, or say why not; the exit code."""
+    try:
+        with lock.hold(host.paths):
+            release = releases.load(host.paths, release_id)
+            if is_already_serving(host, release):
+                settle(host, tell)
+                return DONE
+            back = way_back(host, release)
+            require_complete(host, release, back)
+            # Not before a new activation is sure to begin: what was cut off keeps a boot from trusting what it left.
+            settle(host, tell)
+            source = host.paths.linked("verified")
+            story = Chronicle(host, activation, rollout, operator, release.id, source, tell)
+            return Activation(host, story, release, back).run()
+    except lock.Busy:
+        tell("another activation is under way on this host; wait for it or look at `sparknode status`")
+        return BUSY
+
+
+class Activation:
+    """One release's way from staged to committed, or back."""
+
+    def __init__(self, host: Host, story: Chronicle, release: Release, back: Release | None) -> None:
+        self._host = host
+        self._story = story
+        self._release = release
+        self._back = back
+        self._outgoing = releases.load_linked(host.paths, "current")
+        self._steps = Steps(host, story)
+
+    def run(self) -> int:
+        going_back = f"goes back to {self._back.id}" if self._back else "has nothing to go back to"
+        try:
+            self._story.write(journal.LEASED, note=f"a release that fails {going_back}")
+            self._steps.drain(self._outgoing, self._release.timing.drain_s)
+            self._steps.stop(self._outgoing, self._release)
+            self._steps.reclaim(self._release)
+            self._steps.switch(self._release)
+            watch = self._steps.start(self._release)
+            self._story.enter(journal.PROBING, "every gate on the running engine")
+            self._steps.prove(journal.PROBING, self._release, watch)
+            self._steps.soak(self._release, watch)
+            return self._commit()
+        except StepFailed as failure:
+            return self._go_back(failure)
+        # A full disk or a fault of our own must not leave the node without an engine.
+        except Exception as fault:
+            return self._go_back(StepFailed(f"unexpected {type(fault).__name__}: {fault}"))
+
+    def _commit(self) -> int:
+        self._story.write(journal.COMMITTED, note=f"release {self._release.id} is verified", load_s=self._steps.load_s)
+        point_verified(self._host.paths, self._release.id, self._story.source)
+        return DONE
+
+    def _go_back(self, failure: StepFailed) -> int:
+        self._story.going_back = True
+        if not self._steps.touched:
+            self._story.write(
+                journal.REVERTED, error=f"{failure}; nothing was changed, what served before still serves"
+            )
+            return REVERTED
+        log = "last log lines:\n" + "\n".join(failure.log) if failure.log else None
+        self._story.write(journal.REVERTING, error=str(failure), note=log)
+        if self._back is None:
+            silence(self._host, disable=True, patience=self._release.timing.unit_stop_s)
+            self._story.write(
+                journal.FAILED,
+                error=f"{failure}; there was no verified release to go back to, so nothing serves",
+            )
+            return FAILED
+        return bring_back(self._steps, self._story, self._back, str(failure), stop=self._release, host=self._host)
+
+
+def bring_back(steps: Steps, story: Chronicle, back: Release, cause: str, *, stop: Release | None, host: Host) -> int:
+    """Start the verified release and prove it. `stop` names what has to go first; at boot nothing has."""
+    try:
+        if stop:
+            steps.stop(stop, back)
+            # The files go back before memory is waited for: a power cut meanwhile must boot into the old release.
+            steps.switch(back)
+            steps.reclaim(back)
+        watch = steps.start(back)
+        steps.prove(journal.REVERTING, back, watch)
+    except Exception as second:
+        # A fault of our own says nothing about the engine, so that is left as it is.
+        alive = not isinstance(second, StepFailed) or second.alive
+        if not alive:
+            silence(host, disable=False, patience=back.timing.unit_stop_s)
+        outcome = "what runs is left running, unproven" if alive else "nothing serves"
+        story.write(journal.FAILED, error=f"{cause}; going back to {back.id} failed too ({outcome}): {second}")
+        return FAILED
+    story.write(journal.REVERTED, error=cause, note=f"release {back.id} serves again and is proven")
+    return REVERTED
+
+
+def point_verified(paths: Paths, release_id: str, source: str | None) -> None:
+    """`verified` names what was proven last, `previous` what was proven before that."""
+    if source and source != release_id:
+        atomic_link(paths.link("previous"), f"releases/{source}")
+    atomic_link(paths.link("verified"), f"releases/{release_id}")
+
+
+def finish_commit(paths: Paths, last: Attempt | None) -> bool:
+    """A power cut between the line `committed` and its link: the line is the promise, so the link follows."""
+    if last is None or last.state != journal.COMMITTED or paths.linked("verified") == last.release:
+        return False
+    source = last.last.get("from")
+    point_verified(paths, last.release, source if isinstance(source, str) else None)
+    return True
+
+
+def settle(host: Host, tell: Tell) -> None:
+    """Close what an activation before this one left open when its worker died."""
+    last = journal.last_attempt(journal.read(host.paths))
+    if last and not last.ended:
+        story = Chronicle.resume(host, last, tell)
+        story.write(
+            journal.FAILED,
+            error=f"cut off in `{last.state}`: its worker died; the next activation takes over",
+        )
+
+
+def is_already_serving(host: Host, release: Release) -> bool:
+    """Is this release current, verified and what really runs? When nobody can tell, nothing is touched."""
+    finish_commit(host.paths, journal.last_attempt(journal.read(host.paths)))
+    if not host.paths.linked("current") == host.paths.linked("verified") == release.id:
+        return False
+    found, state = docker.container(host.system, release.container.name), units.serve_state(host.system)
+    if found.error:
+        raise Failed(
+            f"Docker did not say what runs here ({found.error}); nothing was changed: mend Docker, then try again"
+        )
+    if state is None:
+        raise Failed("systemd did not say how the serving unit stands; nothing was changed: try again")
+    return not unit_drift(host.paths, release, state) + docker.drift(host.system, release, found)
+
+
+def way_back(host: Host, release: Release) -> Release | None:
+    """The release to go back to. The one that is being started again is no way back from itself."""
+    verified = host.paths.linked("verified")
+    return releases.load(host.paths, verified) if verified and verified != release.id else None
+
+
+def require_complete(host: Host, release: Release, back: Release | None) -> None:
+    """Refuse before anything is stopped when a start, or the way back from it, would lack something."""
+    for one in (release, back):
+        problems = missing_pieces(host, one) if one else []
+        if one and problems:
+            role = "release" if one is release else "the release to go back to,"
+            raise Refused(f"{role} {one.id} is not complete here: {'; '.join(problems)}; stage it again")

@@ -1,0 +1,134 @@
+"""What Docker says of the container and the image, and how that differs from what a release says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sparknode.release import Container, Mount, Release
+from sparknode.shell import Completed
+from sparknode.system import System
+
+INSPECT_S = 20.0
+REMOVE_S = 120.0
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """One object of Docker's: `found`, or neither for «there is none», or `error` when Docker did not say."""
+
+    found: dict[str, Any] | None = None
+    error: str | None = None
+
+    def text(self, *keys: str) -> str | None:
+        """A text inside the object, by the path of its keys."""
+        value: Any = self.found
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        return value if isinstance(value, str) else None
+
+
+def read_lookup(done: Completed) -> Lookup:
+    """The answer of `docker … inspect`; «No such …» is an answer, a silent daemon is not."""
+    if done.ok:
+        try:
+            objects = json.loads(done.stdout)
+        except (ValueError, RecursionError):
+            return Lookup(error="docker inspect gave no JSON")
+        if isinstance(objects, list) and objects and isinstance(objects[0], dict):
+            return Lookup(found=objects[0])
+        return Lookup(error="docker inspect gave no object")
+    if not done.timed_out and "no such" in done.stderr.lower():
+        return Lookup()
+    return Lookup(error=done.why)
+
+
+def container(system: System, name: str) -> Lookup:
+    return read_lookup(system.run(["docker", "container", "inspect", name], INSPECT_S))
+
+
+def image(system: System, name: str) -> Lookup:
+    return read_lookup(system.run(["docker", "image", "inspect", name], INSPECT_S))
+
+
+def remove(system: System, name: str) -> Completed:
+    return system.run(["docker", "rm", "-f", name], REMOVE_S)
+
+
+def running(found: Lookup) -> bool:
+    state = found.found.get("State") if found.found else None
+    return isinstance(state, dict) and state.get("Running") is True
+
+
+def _texts(value: object) -> list[str]:
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+
+
+def is_image_of(release: Release, found: Lookup) -> bool:
+    """Is this image the one whose digest the release pins? The id differs between Docker's two image stores."""
+    if found.text("Id") in release.image.image_ids:
+        return True
+    digests = _texts(found.found.get("RepoDigests")) if found.found else []
+    return any(digest.endswith("@" + release.image.digest) for digest in digests)
+
+
+def drift(system: System, release: Release, found: Lookup) -> list[str]:
+    """Each way in which the container is not what the release says, as a sentence; none means it is."""
+    if found.error:
+        return [f"container {release.container.name}: Docker did not say what it runs ({found.error})"]
+    if found.found is None:
+        return [f"container {release.container.name}: there is none"]
+    texts = [] if running(found) else [f"container {release.container.name}: it is not running"]
+    texts += _command_drift(release.container, found.found)
+    texts += _env_drift(release.container, found.found)
+    texts += _mount_drift(release.container, found.found)
+    return texts + _image_drift(system, release, found)
+
+
+def _command_drift(wanted: Container, found: dict[str, Any]) -> Iterator[str]:
+    if found.get("Path") != wanted.entrypoint:
+        yield f"entrypoint: the container runs {found.get('Path')!r}, the release says {wanted.entrypoint!r}"
+    args, expected = _texts(found.get("Args")), list(wanted.args)
+    if args == expected:
+        return
+    extra = [arg for arg in args if arg not in expected]
+    missing = [arg for arg in expected if arg not in args]
+    if extra or missing:
+        yield f"arguments: the container has {extra or 'nothing'} where the release has {missing or 'nothing'}"
+    else:
+        yield "arguments: the container has the release's arguments in another order or number"
+
+
+def _env_drift(wanted: Container, found: dict[str, Any]) -> Iterator[str]:
+    config = found.get("Config")
+    pairs = _texts(config.get("Env")) if isinstance(config, dict) else []
+    env = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+    for key, value in sorted(wanted.env.items()):
+        if key not in env:
+            yield f"environment: {key} is not set, the release says {value!r}"
+        elif env[key] != value:
+            yield f"environment: {key} is {env[key]!r}, the release says {value!r}"
+
+
+def _mount_drift(wanted: Container, found: dict[str, Any]) -> Iterator[str]:
+    mounts = found.get("Mounts")
+    # Volumes that the image itself declares are not the release's business; bind mounts are.
+    binds = {
+        Mount(str(mount.get("Destination")), str(mount.get("Source")), mount.get("RW") is False)
+        for mount in (mounts if isinstance(mounts, list) else [])
+        if isinstance(mount, dict) and mount.get("Type") == "bind"
+    }
+    expected = set(wanted.mounts)
+    for mount in sorted(expected - binds):
+        yield f"mount: {mount} is missing"
+    for mount in sorted(binds - expected):
+        yield f"mount: {mount} is not in the release"
+
+
+def _image_drift(system: System, release: Release, found: Lookup) -> list[str]:
+    runs = found.text("Image") or "no image"
+    if runs in release.image.image_ids or is_image_of(release, image(system, runs)):
+        return []
+    return [f"image: the container runs {runs}, the release says {' or '.join(release.image.image_ids)}"]

@@ -1,0 +1,202 @@
+"""The engine's HTTP side: what it says of itself, one chat, and its counters.
+
+Facts of vLLM 0.22 to 0.33 that this rests on: the port refuses until the engine is ready; `/health` is 200 with an
+engine that hangs or is poisoned; a request that races a shutdown ends with 200, «abort» and no tokens; thinking is in
+`message.reasoning`; the speculation counters start at zero with the engine, so only differences mean anything.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from sparknode import parse
+from sparknode.files import read_text
+from sparknode.parse import Sample
+from sparknode.paths import Paths
+from sparknode.release import Release
+from sparknode.system import System
+from sparknode.wire import Answer, Request
+
+QUICK_S = 10.0
+GOOD_ENDS = ("stop", "length", "tool_calls")
+_SPECULATION = "vllm:spec_decode_num_"
+
+
+@dataclass(frozen=True)
+class Chat:
+    """One answer; `problem` says why it does not count as one."""
+
+    problem: str | None = None
+    text: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Counters:
+    """The speculation counters, summed over engines."""
+
+    drafts: float = 0.0
+    draft_tokens: float = 0.0
+    accepted: float = 0.0
+    positions: dict[int, float] = field(default_factory=dict)
+
+    def since(self, before: Counters) -> Counters:
+        positions = {at: value - before.positions.get(at, 0.0) for at, value in sorted(self.positions.items())}
+        return Counters(
+            self.drafts - before.drafts,
+            self.draft_tokens - before.draft_tokens,
+            self.accepted - before.accepted,
+            positions,
+        )
+
+    @property
+    def went_back(self) -> bool:
+        return min(self.drafts, self.draft_tokens, self.accepted) < 0
+
+
+def api_key(paths: Paths, release: Release) -> str | None:
+    """The key that the engine asks for; it's read where the engine gets it and goes nowhere else."""
+    if release.api_key_file is None:
+        return None
+    for line in (read_text(paths.on_host(release.api_key_file)) or "").splitlines():
+        name, _, value = line.strip().partition("=")
+        if name == "VLLM_API_KEY" and value:
+            return value
+    return None
+
+
+def in_flight(samples: Iterable[Sample]) -> float | None:
+    """Requests that run or wait, or None when the engine does not count them."""
+    names = {"vllm:num_requests_running", "vllm:num_requests_waiting"}
+    values = [value for name, _, value in samples if name in names]
+    return sum(values) if values else None
+
+
+def counters(samples: Iterable[Sample]) -> Counters | None:
+    """The speculation counters, or None when speculation is off."""
+    totals: dict[str, float] = {}
+    positions: dict[int, float] = {}
+    for name, labels, value in samples:
+        if not name.startswith(_SPECULATION):
+            continue
+        key = name[len(_SPECULATION) :].removesuffix("_total")
+        totals[key] = totals.get(key, 0.0) + value
+        position = labels.get("position", "")
+        if key == "accepted_tokens_per_pos" and position.isascii() and position.isdigit():
+            positions[int(position[:6])] = positions.get(int(position[:6]), 0.0) + value
+    if "drafts" not in totals or "draft_tokens" not in totals or "accepted_tokens" not in totals:
+        return None
+    return Counters(totals["drafts"], totals["draft_tokens"], totals["accepted_tokens"], positions)
+
+
+def problem_of(answer: Answer) -> str | None:
+    """Why an answer is not a success, in a few words."""
+    if answer.status is None:
+        return answer.error or "no answer"
+    if answer.status == 200:
+        return None
+    body = " ".join(answer.body.decode(errors="replace").split())
+    return f"HTTP {answer.status}: {body[:200] or 'empty'}"
+
+
+def read_chat(answer: Answer, seconds: float) -> Chat:
+    """The answer of one chat completion."""
+    problem = problem_of(answer)
+    if problem:
+        return Chat(problem, seconds=seconds)
+    try:
+        document = json.loads(answer.body)
+        choice = document["choices"][0]
+        message, usage = choice["message"], document["usage"]
+        text = (message.get("content") or "") + (message.get("reasoning") or message.get("reasoning_content") or "")
+        spoke = bool(text.strip() or message.get("tool_calls"))
+        prompt, completion = int(usage["prompt_tokens"]), int(usage["completion_tokens"])
+        end = choice.get("finish_reason")
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+        return Chat(f"HTTP 200, but no chat completion: {answer.body[:120]!r}", seconds=seconds)
+    if end not in GOOD_ENDS:
+        return Chat(
+            f"it ended with {end!r}, expected one of {', '.join(GOOD_ENDS)}",
+            text,
+            prompt,
+            completion,
+            seconds,
+        )
+    if completion <= 0 or not spoke:
+        return Chat(f"{completion} tokens and no text, expected at least 1 token", text, prompt, completion, seconds)
+    return Chat(None, text, prompt, completion, seconds)
+
+
+class Engine:
+    """The engine of one release on this host."""
+
+    def __init__(self, system: System, release: Release, key: str | None) -> None:
+        self._system = system
+        self._port = release.serve.port
+        self._model = release.serve.served_names[0]
+        self._patience = release.timing.request_timeout_s
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+
+    def _get(self, path: str) -> Answer:
+        return self._system.http(Request(self._port, "GET", path, QUICK_S, None, self._headers))
+
+    def _post(self, path: str, document: dict[str, Any]) -> Answer:
+        headers = {**self._headers, "Content-Type": "application/json"}
+        return self._system.http(
+            Request(self._port, "POST", path, self._patience, json.dumps(document).encode(), headers)
+        )
+
+    def health(self) -> Answer:
+        return self._get("/health")
+
+    def version(self) -> str | None:
+        """What `/version` says, or None."""
+        answer = self._get("/version")
+        try:
+            version = json.loads(answer.body)["version"] if answer.status == 200 else None
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return None
+        return version if isinstance(version, str) else None
+
+    def models(self) -> tuple[list[dict[str, Any]], str | None]:
+        """The cards of `/v1/models`, or why there are none."""
+        answer = self._get("/v1/models")
+        problem = problem_of(answer)
+        if problem:
+            return [], problem
+        try:
+            cards = json.loads(answer.body)["data"]
+        except (ValueError, TypeError, KeyError, RecursionError):
+            cards = None
+        if not isinstance(cards, list):
+            return [], f"HTTP 200, but no list of models: {answer.body[:120]!r}"
+        return [card for card in cards if isinstance(card, dict)], None
+
+    def metrics(self) -> list[Sample]:
+        """The engine's samples; none when it does not answer."""
+        answer = self._get("/metrics")
+        return parse.metrics(answer.body.decode(errors="replace")) if answer.status == 200 else []
+
+    def count_tokens(self, text: str) -> int | None:
+        """How many tokens the engine's tokenizer makes of a text, or None."""
+        answer = self._post("/tokenize", {"model": self._model, "prompt": text})
+        try:
+            count = json.loads(answer.body)["count"] if answer.status == 200 else None
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return None
+        return count if isinstance(count, int) and count > 0 else None
+
+    def chat(self, prompt: str, max_tokens: int) -> Chat:
+        """One chat at temperature 0."""
+        started = self._system.monotonic()
+        message = {"role": "user", "content": prompt}
+        answer = self._post(
+            "/v1/chat/completions",
+            {"model": self._model, "messages": [message], "max_tokens": max_tokens, "temperature": 0},
+        )
+        return read_chat(answer, self._system.monotonic() - started)

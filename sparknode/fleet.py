@@ -1,0 +1,122 @@
+"""The fleet's view of this node: what is staged, what serves, what is under way, how it ended last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sparknode import docker, journal, lock, units
+from sparknode.docker import Lookup
+from sparknode.journal import Attempt, Record
+from sparknode.paths import Paths
+from sparknode.release import Release, load_linked
+from sparknode.serving import folder_problems, read_stamp, unit_drift
+from sparknode.shell import Completed
+from sparknode.system import Host
+from sparknode.units import UnitState
+
+CONTAINER_NAME = "sparkfleet-serve"
+QUESTIONS: Mapping[str, tuple[str, ...]] = {
+    "container": ("docker", "container", "inspect", CONTAINER_NAME),
+    "images": ("docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}"),
+    "unit": units.SHOW_ARGV,
+}
+
+
+def fleet(host: Host, answers: Mapping[str, Completed]) -> dict[str, Any]:
+    """The document's `fleet` object, out of the answers to QUESTIONS and the files."""
+    paths = host.paths
+    current = load_linked(paths, "current")
+    records, _ = history(paths)
+    return {
+        "releases": paths.staged(),
+        **{name: paths.linked(name) for name in ("current", "previous", "verified")},
+        "serving": serving(host, current, docker.read_lookup(answers["container"]), units.read_state(answers["unit"])),
+        "activation": under_way(paths, journal.open_attempt(records)),
+        "last": ended(journal.last_ended(records)),
+        "release": described(current),
+        "models": models(paths),
+        "images": images(answers["images"]),
+    }
+
+
+def history(paths: Paths) -> tuple[list[Record], str | None]:
+    """The journal's records, or why they can't be read."""
+    try:
+        return journal.read(paths), None
+    except OSError as problem:
+        return [], problem.strerror
+
+
+def serving(host: Host, current: Release | None, found: Lookup, state: UnitState | None) -> dict[str, Any] | None:
+    """What runs, and how it differs from the current release; None when nothing is installed to serve."""
+    if found.found is None and state and not state.exists:
+        return None
+    if current is None:
+        ours, drift = False, ["no release is current here"]
+    else:
+        differences = docker.drift(host.system, current, found)
+        ours, drift = not differences, unit_drift(host.paths, current, state) + differences
+    return {
+        "release": current.id if current and ours else None,
+        "unit": state.active if state else "unknown",
+        "container_started_at": found.text("State", "StartedAt"),
+        "image_id": found.text("Image"),
+        "drift": drift,
+    }
+
+
+def under_way(paths: Paths, attempt: Attempt | None) -> dict[str, Any] | None:
+    """The activation that has not ended; `alive` is false when its worker is gone, and the next one takes over."""
+    if attempt is None:
+        return None
+    last = attempt.last
+    return {
+        "release": attempt.release,
+        "state": attempt.state,
+        "since": attempt.since,
+        "rollout": last.get("rollout"),
+        "operator": last.get("operator"),
+        "alive": lock.held(paths),
+    }
+
+
+def ended(attempt: Attempt | None) -> dict[str, Any] | None:
+    """How the last activation that ended did end, with the figures of its gates."""
+    if attempt is None:
+        return None
+    last = attempt.last
+    plain = {key: last.get(key) for key in ("t", "release", "state", "from", "rollout", "operator", "error")}
+    return {**plain, "load_s": attempt.load_s, "figures": attempt.figures}
+
+
+def described(current: Release | None) -> dict[str, Any] | None:
+    if current is None:
+        return None
+    return {
+        "image_tag": current.image_tag,
+        "digest": current.image.digest,
+        "model": current.model,
+        "profile": current.profile,
+        "drafter_backend": current.serve.drafter_backend,
+        "prefix_caching": current.serve.prefix_caching,
+        "reference": current.image.reference,
+    }
+
+
+def models(paths: Paths) -> list[dict[str, str]]:
+    """The models that were proven here and still stand, each file at its size."""
+    found = []
+    for stamp_path in sorted(paths.models.glob("*/*/*.verified.json")):
+        repo = f"{stamp_path.parent.parent.name}/{stamp_path.parent.name}"
+        commit = stamp_path.name.split(".", 1)[0]
+        stamp = read_stamp(paths, repo, commit)
+        if stamp and not folder_problems(paths.model_dir(repo, commit), stamp):
+            found.append({"repo": repo, "commit": commit})
+    return found
+
+
+def images(done: Completed) -> list[str]:
+    """The local tags under which releases start their images."""
+    lines = done.stdout.split() if done.ok else []
+    return sorted(line for line in lines if line.rsplit(":", 1)[-1].startswith("sha256-"))

@@ -1,0 +1,178 @@
+"""What happened on this node, one fsynced JSON line a step.
+
+A line is written before its step, so the last line always names the step in which something was cut off.
+The reader takes what it can: a torn or garbled line is left out, whatever it holds.
+"""
+
+from __future__ import annotations
+
+import calendar
+import json
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from sparknode.files import sync_directory
+from sparknode.paths import Paths
+
+LEASED, DRAINING, STOPPING, RECLAIMING = "leased", "draining", "stopping", "reclaiming"
+SWITCHING, STARTING, PROBING, SOAKING = "switching", "starting", "probing", "soaking"
+COMMITTED, REVERTING, REVERTED, FAILED = "committed", "reverting", "reverted", "failed"
+
+_FORWARD = (LEASED, DRAINING, STOPPING, RECLAIMING, SWITCHING, STARTING, PROBING, SOAKING, COMMITTED)
+STATES = (*_FORWARD, REVERTING, REVERTED, FAILED)
+TERMINAL = frozenset({COMMITTED, REVERTED, FAILED})
+# Until here the files and the unit still are those of the release before.
+UNTOUCHED = frozenset({LEASED, DRAINING, STOPPING, RECLAIMING})
+
+# A reader wants the last activation, and one writes some 20 kB; years of history aren't read for that.
+TAIL_BYTES = 1 << 20
+
+Record = dict[str, Any]
+
+
+def timestamp(seconds: float) -> str:
+    """UTC with milliseconds."""
+    millis = round(seconds * 1000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(millis // 1000)) + f".{millis % 1000:03d}Z"
+
+
+def seconds_of(text: object) -> float | None:
+    """The time of a record in seconds since 1970, or None when it is no time."""
+    try:
+        whole = str(text)
+        return calendar.timegm(time.strptime(whole[:19], "%Y-%m-%dT%H:%M:%S")) + float("0" + whole[19:].rstrip("Z"))
+    except (ValueError, OverflowError):
+        return None
+
+
+def parse_lines(data: bytes) -> list[Record]:
+    """Every line that is a whole record."""
+    records = []
+    for line in data.split(b"\n"):
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(value, dict) and value.get("state") in STATES and isinstance(value.get("activation"), str):
+            records.append(value)
+    return records
+
+
+def tail_offset(paths: Paths) -> int:
+    """Where to begin reading for the last activations."""
+    try:
+        return max(0, paths.journal.stat().st_size - TAIL_BYTES)
+    except FileNotFoundError:
+        return 0
+
+
+def read_from(paths: Paths, offset: int) -> tuple[list[Record], int]:
+    """The records after an offset, oldest first, and the offset after the last whole line."""
+    try:
+        with paths.journal.open("rb") as stream:
+            stream.seek(offset)
+            data = stream.read()
+    except FileNotFoundError:
+        return [], offset
+    whole = data.rfind(b"\n") + 1
+    return parse_lines(data[:whole]), offset + whole
+
+
+def read(paths: Paths) -> list[Record]:
+    """The records of the last activations, oldest first; a journal that does not exist has none."""
+    return read_from(paths, tail_offset(paths))[0]
+
+
+def append(paths: Paths, record: Record) -> None:
+    """Add one record and make it durable before anything else happens."""
+    line = json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    new = not paths.journal.exists()
+    paths.journal.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(paths.journal, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        size = os.fstat(handle).st_size
+        # A power cut can leave half a line; without a line end of its own it would swallow this record too.
+        if size and os.pread(handle, 1, size - 1) != b"\n":
+            line = b"\n" + line
+        while line:
+            line = line[os.write(handle, line) :]
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    if new:
+        sync_directory(paths.journal.parent)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """The records of one activation, oldest first."""
+
+    records: list[Record] = field(default_factory=list)
+
+    @property
+    def last(self) -> Record:
+        return self.records[-1]
+
+    @property
+    def activation(self) -> str:
+        return str(self.last["activation"])
+
+    @property
+    def release(self) -> str:
+        return str(self.last.get("release"))
+
+    @property
+    def state(self) -> str:
+        return str(self.last["state"])
+
+    @property
+    def ended(self) -> bool:
+        return self.state in TERMINAL
+
+    @property
+    def since(self) -> str:
+        return str(self.records[0].get("t"))
+
+    @property
+    def load_s(self) -> float | None:
+        """How long the release itself took to load."""
+        times = [record["load_s"] for record in self.records if record["state"] != REVERTING and "load_s" in record]
+        return times[-1] if times else None
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """The last figure of each gate that the release itself met; those of a way back are the old release's."""
+        return {
+            str(gate["name"]): {key: value for key, value in gate.items() if key != "name"}
+            for record in self.records
+            if record["state"] != REVERTING and isinstance(gate := record.get("gate"), dict) and "name" in gate
+        }
+
+
+def attempts(records: Iterable[Record]) -> list[Attempt]:
+    """The activations in the order in which they began."""
+    found: dict[str, Attempt] = {}
+    for record in records:
+        found.setdefault(record["activation"], Attempt()).records.append(record)
+    return list(found.values())
+
+
+def last_attempt(records: Iterable[Record]) -> Attempt | None:
+    """The activation that began last."""
+    found = attempts(records)
+    return found[-1] if found else None
+
+
+def open_attempt(records: Iterable[Record]) -> Attempt | None:
+    """The last activation, when it has not ended."""
+    last = last_attempt(records)
+    return last if last and not last.ended else None
+
+
+def last_ended(records: Iterable[Record]) -> Attempt | None:
+    """The last activation that ended."""
+    ended = [attempt for attempt in attempts(records) if attempt.ended]
+    return ended[-1] if ended else None

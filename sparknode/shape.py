@@ -1,0 +1,105 @@
+"""Reading foreign JSON key by key, so that a wrong document is refused with the key, what stands there and what should.
+
+Keys that this version does not know are left alone: a newer controller may add some.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from sparknode.errors import Refused
+
+
+def canonical(document: object) -> bytes:
+    """The one spelling of a JSON document that hashes are taken over."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def parse(text: str, name: str) -> Node:
+    """A JSON object from text."""
+    try:
+        return Node(json.loads(text), name)
+    except ValueError as problem:
+        raise Refused(f"{name}: this is not JSON ({problem}); send it again") from None
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 80 else text[:77] + "…"
+
+
+class Node:
+    """One JSON object and where it stands in its document."""
+
+    def __init__(self, value: Any, where: str) -> None:
+        if not isinstance(value, dict):
+            raise Refused(f"{where}: found {_shown(value)}, expected an object")
+        self.raw: dict[str, Any] = value
+        self.where = where
+
+    def _wrong(self, key: str, expected: str) -> Refused:
+        found = _shown(self.raw[key]) if key in self.raw else "nothing"
+        return Refused(f"{self.where}.{key}: found {found}, expected {expected}")
+
+    def text(self, key: str) -> str:
+        value = self.raw.get(key)
+        if not isinstance(value, str) or not value:
+            raise self._wrong(key, "a text that is not empty")
+        return value
+
+    def optional_text(self, key: str) -> str | None:
+        return None if self.raw.get(key) is None else self.text(key)
+
+    def number(self, key: str, least: float = 0.0) -> float:
+        value = self.raw.get(key)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value < float("inf"):
+            raise self._wrong(key, f"a number of at least {least:g}")
+        return float(value)
+
+    def optional_number(self, key: str) -> float | None:
+        return None if self.raw.get(key) is None else self.number(key)
+
+    def whole(self, key: str, least: int = 0) -> int:
+        value = self.raw.get(key)
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise self._wrong(key, f"a whole number of at least {least}")
+        return value
+
+    def flag(self, key: str) -> bool:
+        value = self.raw.get(key)
+        if not isinstance(value, bool):
+            raise self._wrong(key, "true or false")
+        return value
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        value = self.raw.get(key)
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise self._wrong(key, "a list of texts")
+        return tuple(value)
+
+    def mapping(self, key: str) -> dict[str, str]:
+        value = self.raw.get(key)
+        if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
+            raise self._wrong(key, "an object whose values are texts")
+        return dict(value)
+
+    def node(self, key: str) -> Node:
+        if key not in self.raw:
+            raise self._wrong(key, "an object")
+        return Node(self.raw[key], f"{self.where}.{key}")
+
+    def optional_node(self, key: str) -> Node | None:
+        return None if self.raw.get(key) is None else self.node(key)
+
+    def nodes(self, key: str) -> Iterator[Node]:
+        value = self.raw.get(key)
+        if not isinstance(value, list):
+            raise self._wrong(key, "a list of objects")
+        for position, item in enumerate(value):
+            yield Node(item, f"{self.where}.{key}[{position}]")
+
+    def schema(self, known: int) -> None:
+        if self.raw.get("schema") != known:
+            raise self._wrong("schema", f"{known}; install the sparknode that belongs to this controller")

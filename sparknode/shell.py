@@ -1,0 +1,135 @@
+"""Running foreign programs. Nothing here raises: a missing program, a timeout and a crash are all answers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+NOT_FOUND = 127
+# A process that hangs in the kernel (a wedged GPU driver) outlives SIGKILL: after this long it is left behind.
+REAP_S = 1.0
+KEPT_LINES = 40
+
+
+@dataclass(frozen=True)
+class Completed:
+    """What a program answered; `rc` is None when it had to be ended at its timeout."""
+
+    argv: tuple[str, ...]
+    rc: int | None
+    stdout: str = ""
+    stderr: str = ""
+    timeout: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        return self.rc == 0
+
+    @property
+    def timed_out(self) -> bool:
+        return self.rc is None
+
+    @property
+    def missing(self) -> bool:
+        return self.rc == NOT_FOUND
+
+    @property
+    def why(self) -> str:
+        """One line that says how it went wrong."""
+        name = " ".join(self.argv[:3])
+        if self.missing:
+            return f"`{self.argv[0]}` is not installed here, or may not be run"
+        if self.timed_out:
+            return f"`{name}` did not answer within {self.timeout:.0f} s"
+        said = (self.stderr.strip() or self.stdout.strip() or "it said nothing").splitlines()[-1]
+        return f"`{name}` ended with {self.rc}: {said[:400]}"
+
+
+def _environment() -> dict[str, str]:
+    # The parsers read English, and an unprivileged login may have no sbin folders in its PATH.
+    path = os.environ.get("PATH", "")
+    return {
+        **os.environ,
+        "LC_ALL": "C.UTF-8",
+        "PATH": f"{path}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin",
+    }
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def run(argv: Sequence[str], timeout: float) -> Completed:
+    """Run a program to its end or to its timeout, with its output as text."""
+    command = tuple(argv)
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
+            env=_environment(),
+            start_new_session=True,
+        )
+    except OSError as problem:
+        return Completed(command, NOT_FOUND, "", str(problem), timeout)
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        _end(process)
+        with suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=REAP_S)
+        return Completed(command, None, timeout=timeout)
+    return Completed(command, process.returncode, out, err, timeout)
+
+
+def stream(argv: Sequence[str], timeout: float, on_line: Callable[[str], None]) -> Completed:
+    """Run a program and hand over its output line by line; the last lines come back as stdout."""
+    command = tuple(argv)
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+            env=_environment(),
+            start_new_session=True,
+        )
+    except OSError as problem:
+        return Completed(command, NOT_FOUND, "", str(problem), timeout)
+    expired = threading.Event()
+    started = time.monotonic()
+
+    def expire() -> None:
+        expired.set()
+        _end(process)
+
+    timer = threading.Timer(timeout, expire)
+    timer.daemon = True
+    timer.start()
+    kept: deque[str] = deque(maxlen=KEPT_LINES)
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            kept.append(line.rstrip("\n"))
+            on_line(line.rstrip("\n"))
+        rc = process.wait(max(REAP_S, timeout - (time.monotonic() - started)))
+    except subprocess.TimeoutExpired:
+        return Completed(command, None, "\n".join(kept), timeout=timeout)
+    finally:
+        timer.cancel()
+        if process.poll() is None:
+            _end(process)
+    return Completed(command, None if expired.is_set() else rc, "\n".join(kept), timeout=timeout)

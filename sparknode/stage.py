@@ -1,0 +1,213 @@
+"""Staging: everything that a release needs stands here and is proven, and nothing that serves is touched.
+
+Each step looks first whether its work is done; a second run changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from sparknode import SCHEMAS, docker
+from sparknode import manifest as manifests
+from sparknode import release as releases
+from sparknode.chronicle import Tell
+from sparknode.errors import Failed, Refused
+from sparknode.files import atomic_write, read_text, sync_directory
+from sparknode.journal import timestamp
+from sparknode.manifest import Manifest
+from sparknode.release import Artefact, Release
+from sparknode.serving import artefact_problems, missing_pieces
+from sparknode.shape import parse
+from sparknode.system import Host
+
+PULL_S = 4 * 3600.0
+TAG_S = 60.0
+SHOWN = 8
+
+
+def stage(host: Host, request: str, tell: Tell) -> int:
+    """Carry out one stage request; the exit code."""
+    node = parse(request, "stage request")
+    node.schema(SCHEMAS["stage"])
+    release = releases.from_node(node.node("release"))
+    source = node.text("image_source")
+    given = {(item.repo, item.commit): item for item in map(manifests.from_node, node.nodes("manifests"))}
+    models = [(artefact, matching(artefact, given)) for artefact in release.artefacts]
+    for artefact, manifest in models:
+        stage_model(host, artefact, manifest, tell)
+    stage_image(host, release, source, tell)
+    stage_release(host, release, tell)
+    prove(host, release, tell)
+    return 0
+
+
+def matching(artefact: Artefact, given: dict[tuple[str, str], Manifest]) -> Manifest:
+    """The manifest of an artefact, which must be the one that the release was made with."""
+    found = given.get((artefact.repo, artefact.commit))
+    if found is None:
+        raise Refused(f"stage request: no manifest for {artefact.repo}@{artefact.commit}; make the lock again")
+    if found.sha256 != artefact.manifest_sha256:
+        raise Refused(
+            f"manifest of {found.name}: it hashes to {found.sha256}, the release was made with "
+            f"{artefact.manifest_sha256}; make lock and release together again"
+        )
+    return found
+
+
+def stage_model(host: Host, artefact: Artefact, manifest: Manifest, tell: Tell) -> None:
+    """Prove a model's files and put them in place in one step."""
+    here = host.paths.model_dir(artefact.repo, artefact.commit)
+    incoming = host.paths.incoming_dir(artefact.repo, artefact.commit)
+    quick = artefact_problems(host.paths, artefact)
+    if not quick:
+        tell(f"model {manifest.name}: already staged ({len(manifest.files)} files)")
+        return
+    if here.is_dir() and not (standing := manifests.problems(manifest, here)):
+        write_stamp(host, manifest)
+        tell(f"model {manifest.name}: the files in place are proven ({size_of(manifest)})")
+        return
+    if not incoming.is_dir():
+        found = f"{here} is damaged: {listed(standing)}" if here.is_dir() else f"neither {here} nor {incoming} is there"
+        raise Failed(f"model {manifest.name}: {found}; send the files to {incoming} and stage again")
+    tell(f"model {manifest.name}: checking {size_of(manifest)}")
+    wrong = manifests.problems(manifest, incoming)
+    if wrong:
+        raise Failed(f"model {manifest.name}: {incoming} is not the manifest: {listed(wrong)}; send it again")
+    move_in(incoming, here)
+    write_stamp(host, manifest)
+    tell(f"model {manifest.name}: proven and in place ({size_of(manifest)})")
+
+
+def size_of(manifest: Manifest) -> str:
+    return f"{len(manifest.files)} files, {manifest.total_bytes / 1e9:.2f} GB"
+
+
+def listed(texts: list[str]) -> str:
+    more = f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
+    return "; ".join(texts[:SHOWN]) + more
+
+
+def move_in(incoming: Path, here: Path) -> None:
+    """Make a proven folder read-only and give it its final name; a damaged one of that name steps aside."""
+    for base, folders, files in os.walk(incoming):
+        for name in files:
+            own(Path(base) / name, 0o444)
+        for name in folders:
+            own(Path(base) / name, 0o555)
+        sync_directory(Path(base))
+    here.parent.mkdir(parents=True, exist_ok=True)
+    damaged = here.with_name(f"{here.name}.damaged")
+    if here.is_dir():
+        remove_tree(damaged)
+        here.rename(damaged)
+    incoming.rename(here)
+    sync_directory(here.parent)
+    sync_directory(incoming.parent)
+    # Only now: a folder that is read-only itself can't be moved by anyone but root.
+    own(here, 0o555)
+    remove_tree(damaged)
+
+
+def own(path: Path, mode: int) -> None:
+    """Take a path away from the login that sent it, which could change it again otherwise."""
+    if os.geteuid() == 0:
+        os.chown(path, 0, 0)
+    path.chmod(mode)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a read-only tree."""
+    if folder.is_dir():
+        for base, _, _ in os.walk(folder):
+            Path(base).chmod(0o755)
+        shutil.rmtree(folder)
+
+
+def write_stamp(host: Host, manifest: Manifest) -> None:
+    """The proof, outside the tree: with which manifest, and the sizes for a quick look later."""
+    stamp = {
+        "schema": 1,
+        "repo": manifest.repo,
+        "commit": manifest.commit,
+        "manifest_sha256": manifest.sha256,
+        "verified_at": timestamp(host.system.now()),
+        "files": [{"path": file.path, "size": file.size} for file in manifest.files],
+    }
+    atomic_write(host.paths.model_stamp(manifest.repo, manifest.commit), json.dumps(stamp, indent=1).encode())
+
+
+def stage_image(host: Host, release: Release, source: str, tell: Tell) -> None:
+    """Have the pinned image here under the local tag that the release starts."""
+    image = release.image
+    found = docker.image(host.system, image.reference)
+    if found.found and docker.is_image_of(release, found):
+        tell(f"image {image.reference}: already staged")
+        return
+    tell(f"image {source}: pulling")
+    pulled = host.system.stream(["docker", "pull", source], PULL_S, lambda line: tell(f"  {line}"))
+    if not pulled.ok:
+        raise Failed(
+            f"image {source}: {pulled.why}; is the registry reachable from this host, and is the digest there?"
+        )
+    found = docker.image(host.system, source)
+    if found.found is None:
+        raise Failed(f"image {source}: it was pulled, but Docker does not show it ({found.error or 'no such image'})")
+    if found.text("Architecture") != image.architecture:
+        raise Failed(
+            f"image {source}: its architecture is {found.text('Architecture')}, expected {image.architecture}; "
+            "choose an image that is built for this host"
+        )
+    if not docker.is_image_of(release, found):
+        raise Failed(
+            f"image {source}: its id is {found.text('Id')}, expected {' or '.join(image.image_ids)} "
+            f"(digest {image.digest}); resolve the tag again"
+        )
+    tagged = host.system.run(["docker", "tag", found.text("Id") or source, image.reference], TAG_S)
+    if not tagged.ok:
+        raise Failed(f"image {source}: it can't be tagged as {image.reference}: {tagged.why}")
+    tell(f"image {image.reference}: pulled, {image.architecture}, digest {image.digest}")
+
+
+def stage_release(host: Host, release: Release, tell: Tell) -> None:
+    """Write the release's folder in one step."""
+    folder = host.paths.release_dir(release.id)
+    content = {
+        "release.json": json.dumps(release.raw, indent=2, sort_keys=True, ensure_ascii=False) + "\n",
+        host.paths.unit.name: release.unit,
+    }
+    if folder.is_dir():
+        stale = {name: text for name, text in content.items() if read_text(folder / name) != text}
+        for name, text in stale.items():
+            atomic_write(folder / name, text.encode())
+        tell(f"release {release.id}: " + (f"{', '.join(stale)} written again" if stale else "already staged"))
+        return
+    host.paths.releases.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".new-", dir=host.paths.releases) as parent:
+        new = Path(parent) / release.id
+        for name, text in content.items():
+            atomic_write(new / name, text.encode())
+        new.chmod(0o755)
+        new.rename(folder)
+        sync_directory(host.paths.releases)
+    tell(f"release {release.id}: written to {folder}")
+
+
+def prove(host: Host, release: Release, tell: Tell) -> None:
+    """The end of staging: a start of this release, and the way back from it, need no network."""
+    verified = host.paths.linked("verified")
+    back = releases.load(host.paths, verified) if verified and verified != release.id else None
+    for role, one in (("release", release), ("the release to go back to,", back)):
+        problems = missing_pieces(host, one) if one else []
+        if problems:
+            raise Failed(f"{role} {one.id if one else ''} is not complete here: {listed(problems)}")
+    tell(f"proof: release {release.id} is complete here")
+    if back:
+        tell(f"proof: the release to go back to, {back.id}, is complete here")
+    elif verified:
+        tell(f"proof: release {verified} is the verified one already")
+    else:
+        tell("proof: no release is verified here yet, so there is none to go back to")

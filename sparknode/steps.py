@@ -1,0 +1,229 @@
+"""The steps that take one release down and bring another one up. The way forward and the way back use the same ones."""
+
+from __future__ import annotations
+
+from sparknode import docker, gates, journal, memory, units
+from sparknode.chronicle import Chronicle
+from sparknode.engine import Engine, api_key, in_flight
+from sparknode.files import atomic_link, atomic_write, read_text
+from sparknode.gates import FAIL, PASS, GateResult, Subject
+from sparknode.paths import SERVE_UNIT
+from sparknode.release import Release
+from sparknode.system import Host
+from sparknode.watch import Death, Watch
+
+# systemd itself needs a moment after a unit's own stop timeout: SIGKILL, ExecStopPost, cleaning up.
+STOP_MARGIN_S = 30.0
+ORDER_S = 30.0
+# «systemctl stop» of a unit that was never loaded.
+NOT_LOADED = 5
+PORT_CLEAR_S = 10.0
+# vLLM answers 503 for some 5 s after its core died, and only then ends.
+DYING_S = 10.0
+FIRST_POLLS_S, POLL_S, LATER_POLL_S = 30.0, 1.0, 3.0
+
+
+class StepFailed(Exception):
+    """A step did not hold; `alive` tells whether an engine still runs."""
+
+    def __init__(self, message: str, log: tuple[str, ...] = (), *, alive: bool = False) -> None:
+        super().__init__(message)
+        self.log = log
+        self.alive = alive
+
+
+def install(host: Host, release: Release) -> None:
+    """Make this release the one that the unit starts. systemd is reloaded only for a changed unit.
+
+    A reload can take the GPU away from running containers under hook injection (nvidia-container-toolkit#48).
+    """
+    changed = read_text(host.paths.unit) != release.unit
+    if changed:
+        atomic_write(host.paths.unit, release.unit.encode())
+    atomic_link(host.paths.link("current"), f"releases/{release.id}")
+    state = units.serve_state(host.system)
+    if changed or (state and state.reload_needed):
+        done = units.daemon_reload(host.system)
+        if not done.ok:
+            raise StepFailed(f"switching: {done.why}; look at `systemctl status`")
+    if state is None or not state.enabled:
+        done = units.order(host.system, "enable", "--no-reload")
+        if not done.ok:
+            raise StepFailed(f"switching: {done.why}; does the unit have an [Install] section?")
+
+
+def silence(host: Host, *, disable: bool, patience: float | None) -> None:
+    """Stop the unit so that it does not crash-loop; without patience the stop is only ordered.
+
+    Nothing is asked of the unit any more, so an order that fails changes no decision.
+    """
+    if disable:
+        units.order(host.system, "disable", "--no-reload")
+    if patience is None:
+        units.order(host.system, "stop", "--no-block")
+    else:
+        units.order(host.system, "stop", timeout=patience + STOP_MARGIN_S)
+
+
+class Steps:
+    """The steps on one host, each written into the journal before it's taken."""
+
+    def __init__(self, host: Host, story: Chronicle) -> None:
+        self._host = host
+        self._system = host.system
+        self._story = story
+        self.touched = False
+        self.load_s: float | None = None
+
+    def drain(self, outgoing: Release | None, longest_s: float) -> None:
+        """Wait until the engine has no request left; it is bounded, because the engine's own shutdown waits too."""
+        self._story.enter(journal.DRAINING, f"waiting at most {longest_s:.0f} s for requests to end")
+        if outgoing is None:
+            return
+        engine = Engine(self._system, outgoing, api_key(self._host.paths, outgoing))
+        started = self._system.monotonic()
+        while True:
+            refused = engine.health().refused
+            left = None if refused else in_flight(engine.metrics())
+            waited = self._system.monotonic() - started
+            if refused or left == 0 or waited >= longest_s:
+                break
+            self._system.sleep(POLL_S)
+        if refused:
+            outcome = "no engine answers, so no request can be lost"
+        elif left == 0:
+            outcome = f"no request left after {waited:.0f} s"
+        else:
+            counted = "its metrics can't be read" if left is None else f"{left:.0f} requests run or wait"
+            outcome = f"gave up after {waited:.0f} s: {counted}"
+        self._story.enter(journal.DRAINING, outcome)
+
+    def stop(self, *releases: Release | None) -> None:
+        """Stop whatever serves: the unit, and a container of that name that something else left behind."""
+        known = [release for release in releases if release]
+        patience = max(release.timing.unit_stop_s for release in known) + STOP_MARGIN_S
+        self._story.enter(journal.STOPPING, f"systemctl stop {SERVE_UNIT}, at most {patience:.0f} s")
+        self.touched = True
+        done = units.order(self._system, "stop", timeout=patience)
+        state = units.serve_state(self._system)
+        if not done.ok and done.rc != NOT_LOADED and not (state and state.stopped):
+            raise StepFailed(f"stopping: {done.why}; look at `systemctl status {SERVE_UNIT}`", alive=True)
+        for name in sorted({release.container.name for release in known}):
+            if docker.container(self._system, name).found is None:
+                continue
+            removed = docker.remove(self._system, name)
+            if not removed.ok and docker.container(self._system, name).found is not None:
+                raise StepFailed(f"stopping: container {name} can't be removed: {removed.why}", alive=True)
+
+    def reclaim(self, release: Release) -> None:
+        """Wait for the memory that the next start needs: a stopped container is not free memory yet."""
+        longest = release.timing.memory_wait_s
+        if release.utilization is None:
+            self._story.enter(journal.RECLAIMING, "this release asks for no memory gate")
+            return
+        self._story.enter(journal.RECLAIMING, f"waiting at most {longest:.0f} s for memory")
+        came, figures = memory.wait(
+            self._host, release.utilization, longest, lambda text: self._story.enter(journal.RECLAIMING, text)
+        )
+        if not came:
+            raise StepFailed(f"reclaiming: memory did not come back: {figures}; nothing was started")
+        self._story.enter(journal.RECLAIMING, figures)
+
+    def switch(self, release: Release) -> None:
+        """Put the release's unit and the `current` link in place."""
+        self._story.enter(journal.SWITCHING, f"{SERVE_UNIT} and `current` become release {release.id}")
+        install(self._host, release)
+
+    def start(self, release: Release) -> Watch:
+        """Start the unit and wait until the engine answers; fail at once when it dies."""
+        longest = release.timing.load_deadline_s
+        self._story.enter(journal.STARTING, f"systemctl start {SERVE_UNIT}, at most {longest:.0f} s to load")
+        engine = Engine(self._system, release, api_key(self._host.paths, release))
+        self._refuse_stranger(engine, release)
+        units.order(self._system, "reset-failed", timeout=ORDER_S)
+        watch = Watch(self._host, release)
+        done = units.order(self._system, "start", "--no-block", timeout=ORDER_S)
+        if not done.ok:
+            raise StepFailed(f"starting: {done.why}")
+        self._await_ready(engine, release, watch, longest)
+        self.load_s = round(watch.age, 1)
+        detail = f"the engine answers after {self.load_s:.0f} s"
+        ready = GateResult("ready", self.load_s, longest, "s", PASS, detail)
+        self._story.gate(journal.STARTING, ready, self.load_s)
+        return watch
+
+    def _refuse_stranger(self, engine: Engine, release: Release) -> None:
+        """Nothing but our engine may hold the port: two vLLM can share one and split the traffic between them."""
+        state = units.serve_state(self._system)
+        if state is None or not state.stopped:
+            return
+        until = self._system.monotonic() + PORT_CLEAR_S
+        while not engine.health().refused:
+            if self._system.monotonic() >= until:
+                raise StepFailed(
+                    f"starting: port {release.serve.port} is taken by something that is not {SERVE_UNIT}; "
+                    f"find it with `ss -ltnp sport = :{release.serve.port}` and end it"
+                )
+            self._system.sleep(POLL_S)
+
+    def _await_ready(self, engine: Engine, release: Release, watch: Watch, longest: float) -> None:
+        while True:
+            death = watch.death()
+            if death:
+                raise self._died(f"starting: after {watch.age:.0f} s {death.reason}", death)
+            answer = engine.health()
+            if answer.status == 200 and watch.seen:
+                return
+            if watch.age >= longest:
+                raise self._never_ready(answer.error or f"HTTP {answer.status}", release, watch, longest)
+            self._system.sleep(POLL_S if watch.age < FIRST_POLLS_S else LATER_POLL_S)
+
+    def _never_ready(self, said: str, release: Release, watch: Watch, longest: float) -> StepFailed:
+        unseen = "" if watch.seen else f", and no container {release.container.name} was seen running"
+        detail = f"/health gave {said} after {watch.age:.0f} s{unseen}, expected HTTP 200 within {longest:.0f} s"
+        result = GateResult("ready", round(watch.age, 1), longest, "s", FAIL, detail)
+        self._story.gate(journal.STARTING, result)
+        return StepFailed(str(result), watch.last_log())
+
+    def prove(self, step: str, release: Release, watch: Watch) -> None:
+        """Every gate once; the first that fails ends it."""
+        engine = Engine(self._system, release, api_key(self._host.paths, release))
+        for result in gates.all_gates(Subject(self._host, release, engine)):
+            self._story.gate(step, result)
+            death = self._last_look(engine, watch) if result.failed else watch.death()
+            if death:
+                raise self._died(f"{result}; {death.reason}" if result.failed else f"{step}: {death.reason}", death)
+            if result.failed:
+                raise StepFailed(str(result), alive=True)
+
+    def soak(self, release: Release, watch: Watch) -> None:
+        """Keep looking: an acceptance that decays passes every check that looks once."""
+        timing = release.timing
+        every = max(timing.soak_interval_s, POLL_S)
+        self._story.enter(journal.SOAKING, f"{timing.soak_s:.0f} s, every gate again each {every:.0f} s")
+        until = self._system.monotonic() + timing.soak_s
+        while (left := until - self._system.monotonic()) > 0:
+            self._rest(min(every, left), watch)
+            self.prove(journal.SOAKING, release, watch)
+
+    def _rest(self, seconds: float, watch: Watch) -> None:
+        until = self._system.monotonic() + seconds
+        while (left := until - self._system.monotonic()) > 0:
+            death = watch.death()
+            if death:
+                raise self._died(f"soaking: {death.reason}", death)
+            self._system.sleep(min(LATER_POLL_S, left))
+
+    def _last_look(self, engine: Engine, watch: Watch) -> Death | None:
+        """After a failed gate: is the engine dying? It gives its reason only once it's gone."""
+        until = self._system.monotonic() + DYING_S
+        while True:
+            death = watch.death()
+            if death or engine.health().status == 200 or self._system.monotonic() >= until:
+                return death
+            self._system.sleep(POLL_S)
+
+    def _died(self, message: str, death: Death) -> StepFailed:
+        if death.memory:
+            message += " (it died for want of memory; this start is not repeated)"
+        return StepFailed(message, death.log)

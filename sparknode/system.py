@@ -1,0 +1,58 @@
+"""The edge of the program: everything that touches the machine goes through one small object."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from sparknode import shell, wire
+from sparknode.paths import Paths
+from sparknode.shell import Completed
+
+
+class System(Protocol):
+    """What the commands need of a machine; tests hand in one that only pretends."""
+
+    def run(self, argv: Sequence[str], timeout: float) -> Completed: ...
+
+    def stream(self, argv: Sequence[str], timeout: float, on_line: Callable[[str], None]) -> Completed: ...
+
+    def http(self, request: wire.Request) -> wire.Answer: ...
+
+    def now(self) -> float: ...
+
+    def monotonic(self) -> float: ...
+
+    def sleep(self, seconds: float) -> None: ...
+
+
+class RealSystem:
+    """This machine."""
+
+    def run(self, argv: Sequence[str], timeout: float) -> Completed:
+        return shell.run(argv, timeout)
+
+    def stream(self, argv: Sequence[str], timeout: float, on_line: Callable[[str], None]) -> Completed:
+        return shell.stream(argv, timeout, on_line)
+
+    def http(self, request: wire.Request) -> wire.Answer:
+        return wire.send(request)
+
+    def now(self) -> float:
+        return time.time()
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+@dataclass(frozen=True)
+class Host:
+    """A node: where things stand on it, and the way to touch it."""
+
+    paths: Paths
+    system: System

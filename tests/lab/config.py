@@ -1,0 +1,119 @@
+"""Where the lab keeps its things and what its network looks like."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+FIXTURES = ROOT / "tests" / "fixtures"
+LAB_DIR = Path(os.environ.get("SPARKFLEET_LAB_DIR", str(ROOT / ".lab")))
+CACHE_DIR = Path(os.environ.get("SPARKFLEET_LAB_CACHE", "/var/cache/sparkfleet-lab"))
+
+BRIDGE = "sflab0"
+GATEWAY = "10.83.0.1"
+# Knobs and pretended memory travel on a network of their own, so that a fault on the hosts' link never
+# reaches the lab's bookkeeping: an engine that ends while its link is down must still give its memory back.
+CONTROL_BRIDGE = "sflab1"
+CONTROL_GATEWAY = "10.83.1.1"
+FIRST_HOST = 11
+MAX_HOSTS = 32
+
+REGISTRY = f"{GATEWAY}:5000"
+HUB_PORT = 8060
+CONTROL_PORT = 8070
+USER = "spark"
+
+IMAGE_REPOSITORY = "aeon-7/aeon-vllm-ultimate"
+DATA_DISK_BYTES = 1 << 40
+
+
+class LabError(Exception):
+    """Something the person running the lab must know; the text is the whole message."""
+
+
+@dataclass(frozen=True)
+class Host:
+    number: int
+
+    @property
+    def name(self) -> str:
+        return f"spark-{self.number}"
+
+    @property
+    def address(self) -> str:
+        return f"10.83.0.{FIRST_HOST + self.number - 1}"
+
+    @property
+    def control_address(self) -> str:
+        return f"10.83.1.{FIRST_HOST + self.number - 1}"
+
+    @property
+    def suite(self) -> str:
+        return "bookworm" if self.number % 2 else "trixie"
+
+    @property
+    def os(self) -> str:
+        return "debian-12" if self.number % 2 else "debian-13"
+
+    @property
+    def gpu_injection(self) -> str:
+        return "hook" if self.number % 2 else "cdi"
+
+    @property
+    def netns(self) -> str:
+        return f"sflab-{self.number}"
+
+    @property
+    def link(self) -> str:
+        return f"sfl{self.number}"
+
+    @property
+    def control_link(self) -> str:
+        return f"sfc{self.number}"
+
+    @property
+    def folder(self) -> Path:
+        return LAB_DIR / "hosts" / self.name
+
+    @property
+    def pidfile(self) -> Path:
+        return self.folder / "nspawn.pid"
+
+    def described(self) -> dict[str, str]:
+        return {
+            "name": self.name,
+            "address": self.address,
+            "gpu_injection": self.gpu_injection,
+            "os": self.os,
+        }
+
+
+def host_named(name: str) -> Host:
+    number = name.removeprefix("spark-")
+    if not number.isdigit() or not 1 <= int(number) <= MAX_HOSTS:
+        raise LabError(f"{name!r} is no host of the lab; hosts are spark-1 … spark-{MAX_HOSTS}")
+    return Host(int(number))
+
+
+@dataclass(frozen=True)
+class State:
+    """``state.json``, which inventories and tests read."""
+
+    engine: str
+    hosts: tuple[Host, ...]
+
+    def document(self) -> dict[str, object]:
+        return {
+            "schema": 1,
+            "engine": self.engine,
+            "gateway": GATEWAY,
+            "registry": REGISTRY,
+            "hub": f"http://{GATEWAY}:{HUB_PORT}",
+            "control": f"http://{GATEWAY}:{CONTROL_PORT}",
+            "user": USER,
+            "key": str(LAB_DIR / "id_ed25519"),
+            "known_hosts": str(LAB_DIR / "known_hosts"),
+            "hosts": [host.described() for host in self.hosts],
+        }

@@ -1,0 +1,456 @@
+"""The whole activation on a pretended node: what it writes, what serves afterwards, and how it says why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparknode import journal, lock
+from sparknode.activate import BUSY, DONE, FAILED, REVERTED, work
+from sparknode.errors import Failed, Refused
+from sparknode.wire import Answer
+
+from .builders import release
+from .world import MEMORY_ERROR, Engine, World, answer_document
+
+OLD, NEW = release("old"), release("new")
+
+
+@dataclass
+class Run:
+    code: int
+    lines: list[str]
+    records: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def states(self) -> list[str]:
+        """The states in order, each run of one state once."""
+        found = [record["state"] for record in self.records]
+        return [state for at, state in enumerate(found) if at == 0 or found[at - 1] != state]
+
+    @property
+    def last(self) -> dict[str, Any]:
+        return self.records[-1]
+
+
+def activate(world: World, document: dict[str, Any] = NEW) -> Run:
+    lines: list[str] = []
+    before = len(journal.read(world.paths))
+    code = work(world.host, document["id"], "rollout-1", "ops@desk", f"activation-{before}", lines.append)
+    return Run(code, lines, journal.read(world.paths)[before:])
+
+
+@pytest.fixture
+def serving(tmp_path: Path) -> World:
+    """A node that serves OLD, verified, and has NEW staged."""
+    world = World(tmp_path)
+    world.stage(OLD)
+    world.stage(NEW)
+    world.serve(OLD)
+    return world
+
+
+FORWARD = ["leased", "draining", "stopping", "reclaiming", "switching", "starting", "probing", "soaking", "committed"]
+
+
+def test_a_good_release_is_committed_and_becomes_the_verified_one(serving: World) -> None:
+    run = activate(serving)
+
+    assert run.code == DONE
+    assert run.states == FORWARD
+    assert serving.running == NEW["id"]
+    assert serving.paths.linked("current") == serving.paths.linked("verified") == NEW["id"]
+    assert serving.paths.linked("previous") == OLD["id"]
+    assert serving.paths.unit.read_text() == NEW["unit"]
+    assert serving.enabled
+    assert {"rollout": "rollout-1", "operator": "ops@desk", "from": OLD["id"]}.items() <= run.last.items()
+    assert run.last["load_s"] == pytest.approx(5.0, abs=1.0)
+
+
+def test_every_gate_leaves_its_figure_and_its_threshold(serving: World) -> None:
+    run = activate(serving)
+
+    figures = journal.attempts(run.records)[0].figures
+    assert figures["acceptance-short"] == {"figure": 0.6, "threshold": 0.3, "unit": "ratio", "verdict": "pass"}
+    assert figures["mean-acceptance-length-short"]["figure"] == 7.0
+    assert {"ready", "health", "identity", "short-chat", "acceptance-long", "tokens-per-second-short"} <= set(figures)
+
+
+def test_the_soak_asks_every_gate_again(serving: World) -> None:
+    run = activate(serving)
+
+    soaked = [record["gate"]["name"] for record in run.records if record["state"] == "soaking" and "gate" in record]
+    assert soaked.count("acceptance-short") >= 2
+    assert soaked[-1] == "health-after"
+
+
+def test_the_first_release_of_a_node_is_committed_with_nothing_before_it(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.stage(NEW)
+
+    run = activate(world)
+
+    assert run.code == DONE
+    assert run.last["from"] is None
+    assert world.paths.linked("previous") is None
+    assert world.paths.linked("verified") == NEW["id"]
+
+
+def test_what_serves_already_is_left_alone(serving: World) -> None:
+    run = activate(serving, OLD)
+
+    assert run.code == DONE
+    assert run.records == []
+    assert not [command for command in serving.commands if command[:2] in {("systemctl", "stop"), ("docker", "rm")}]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda world: world.container.update(Args=["serve", "/models/other"]),
+        lambda world: world.paths.unit.write_text("edited by hand"),
+        lambda world: world.power_cut(),
+        lambda world: setattr(world, "enabled", False),
+    ],
+    ids=["other arguments", "edited unit", "not running", "not enabled"],
+)
+def test_a_verified_release_that_drifted_is_brought_up_again(serving: World, spoil: Callable[[World], None]) -> None:
+    spoil(serving)
+
+    run = activate(serving, OLD)
+
+    assert run.code == DONE
+    assert run.states == FORWARD
+    assert serving.running == OLD["id"]
+    assert serving.paths.linked("previous") is None
+
+
+def chat_gives(**changes: Any) -> Engine:
+    return Engine(chat=lambda _: Answer(200, json.dumps(answer_document(**changes)).encode()))
+
+
+BAD_ENGINES: dict[str, tuple[Engine, str]] = {
+    "drafter accepts nothing": (
+        Engine(acceptance=0.0),
+        "acceptance-short: 0.0 % of drafted tokens accepted, expected at least 30.0 %",
+    ),
+    "drafter accepts too few in a row": (
+        Engine(acceptance=0.19),
+        "acceptance-short: 19.0 % of drafted tokens accepted, expected at least 30.0 %",
+    ),
+    "no speculation": (Engine(drafts=False), "acceptance-short: the engine counts no drafts in /metrics"),
+    "aborted": (chat_gives(finish_reason="abort"), "short-chat: it ended with 'abort', expected one of stop, length"),
+    "no tokens": (chat_gives(completion_tokens=0), "short-chat: 0 tokens and no text"),
+    "empty text": (chat_gives(content=""), "short-chat: 64 tokens and no text, expected at least 1 token"),
+    "control token": (chat_gives(content="blue<|im_end|>"), "short-chat: the text holds the control token"),
+    "garbage": (Engine(chat=lambda _: Answer(200, b"<html>")), "short-chat: HTTP 200, but no chat completion"),
+    "hang": (Engine(chat=lambda _: Answer(None, error="no answer within 120 s")), "short-chat: no answer within 120 s"),
+    "error": (Engine(chat=lambda _: Answer(500, b"boom")), "short-chat: HTTP 500: boom"),
+    "other version": (Engine(version="0.23.0"), "identity: /version says 0.23.0, the release says 0.22.1"),
+    "other name": (Engine(names=["gemma4"]), "identity: /v1/models does not serve 'gemma4-fast'"),
+    "other model": (Engine(root="/models/x"), "identity: /v1/models: root of 'gemma4' is '/models/x'"),
+    "other arguments": (Engine(changes={"Args": ["serve"]}), "identity: arguments: the container has nothing where"),
+    "other image": (Engine(changes={"Image": "sha256:00"}), "identity: image: the container runs sha256:00"),
+    "crash on start": (
+        Engine(
+            dies_after_s=3.0,
+            last_words=["loading", "RuntimeError: no kernel image", "RuntimeError: Engine core initialization failed."],
+        ),
+        "the engine died and systemd started it again: RuntimeError: no kernel image",
+    ),
+    "unit fails": (Engine(dies_after_s=2.0, restarts=False), "the unit failed (exit-code): INFO loading"),
+    "out of memory": (
+        Engine(dies_after_s=3.0, last_words=[MEMORY_ERROR]),
+        "it died for want of memory; this start is not repeated",
+    ),
+    "never ready": (Engine(never_ready=True), "ready: /health gave connection refused after 18"),
+    "crash on the first chat": (
+        Engine(dies_on_chat=True, last_words=["CUDA error: 800"]),
+        "short-chat: ConnectionResetError: reset; the engine died",
+    ),
+    "crash in the soak": (Engine(dies_after_s=25.0), "soaking: the engine died and systemd started it again"),
+    "acceptance decays": (Engine(decay_s=20.0), "0.0 % of drafted tokens accepted, expected at least"),
+}
+
+
+@pytest.mark.parametrize("fault", BAD_ENGINES)
+def test_a_bad_release_ends_with_the_old_one_serving_and_the_reason_in_words(serving: World, fault: str) -> None:
+    engine, reason = BAD_ENGINES[fault]
+    serving.engines[NEW["id"]] = engine
+
+    run = activate(serving)
+
+    assert run.code == REVERTED
+    assert run.states[-2:] == ["reverting", "reverted"]
+    assert reason in run.last["error"]
+    assert serving.running == OLD["id"]
+    assert serving.paths.linked("current") == serving.paths.linked("verified") == OLD["id"]
+    assert serving.paths.unit.read_text() == OLD["unit"]
+    assert reason in "\n".join(run.lines)
+
+
+def test_the_last_log_lines_stand_where_the_way_back_begins(serving: World) -> None:
+    serving.engines[NEW["id"]] = Engine(dies_after_s=3.0, last_words=["one", "ValueError: two"])
+
+    run = activate(serving)
+
+    turned = next(record for record in run.records if record["state"] == "reverting")
+    assert turned["note"] == "last log lines:\none\nValueError: two"
+
+
+def test_a_start_that_died_of_memory_is_tried_once(serving: World) -> None:
+    serving.engines[NEW["id"]] = Engine(dies_after_s=3.0, last_words=[MEMORY_ERROR])
+
+    activate(serving)
+
+    starts = [command for command in serving.commands if command[:2] == ("systemctl", "start")]
+    assert len(starts) == 2, "one of the new release and one of the old"
+
+
+def test_memory_that_does_not_come_back_starts_nothing(serving: World) -> None:
+    serving.memory_never_returns = True
+
+    run = activate(serving)
+
+    assert run.code == FAILED
+    assert (
+        "reclaiming: memory did not come back: 4.8 GiB available, 97.3 GiB needed (0.80 of 121.6 GiB)"
+        in run.last["error"]
+    )
+    assert not [command for command in serving.commands if command[:2] == ("systemctl", "start")]
+    assert serving.paths.linked("current") == OLD["id"], "a boot starts the old release"
+    assert serving.enabled
+
+
+def test_a_release_without_a_memory_gate_does_not_wait(tmp_path: Path) -> None:
+    world = World(tmp_path, memory_never_returns=True)
+    document = release("free", memory=None)
+    world.stage(document)
+
+    assert activate(world, document).code == DONE
+
+
+def test_a_first_release_that_fails_leaves_nothing_that_crash_loops(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.stage(NEW, Engine(acceptance=0.0))
+
+    run = activate(world)
+
+    assert run.code == FAILED
+    assert "no verified release to go back to" in run.last["error"]
+    assert world.running is None
+    assert not world.enabled
+    assert world.paths.linked("verified") is None
+
+
+def test_a_way_back_that_dies_too_is_said_and_stopped(serving: World) -> None:
+    serving.engines[NEW["id"]] = Engine(acceptance=0.0)
+    serving.engines[OLD["id"]] = Engine(dies_after_s=2.0)
+
+    run = activate(serving)
+
+    assert run.code == FAILED
+    assert "acceptance-short: 0.0 %" in run.last["error"]
+    assert f"going back to {OLD['id']} failed too (nothing serves)" in run.last["error"]
+    assert serving.running is None
+    assert serving.enabled, "a reboot may still cure it"
+
+
+def test_an_old_release_that_answers_but_fails_a_gate_goes_on_serving(serving: World) -> None:
+    serving.engines[NEW["id"]] = Engine(acceptance=0.0)
+    serving.engines[OLD["id"]] = Engine(acceptance=0.1)
+
+    run = activate(serving)
+
+    assert run.code == FAILED
+    assert "what runs is left running, unproven" in run.last["error"]
+    assert serving.running == OLD["id"]
+
+
+def test_the_way_back_has_no_part_in_the_figures_of_the_new_release(serving: World) -> None:
+    serving.engines[NEW["id"]] = Engine(acceptance=0.0)
+
+    run = activate(serving)
+
+    figures = journal.attempts(run.records)[0].figures
+    assert figures["acceptance-short"]["figure"] == 0.0
+    assert figures["acceptance-short"]["verdict"] == "fail"
+
+
+def test_requests_are_drained_before_the_engine_stops(serving: World) -> None:
+    serving.requests_running = 5.0
+
+    run = activate(serving)
+
+    notes = [record["note"] for record in run.records if record["state"] == "draining"]
+    assert notes[-1] == "no request left after 5 s"
+
+
+def test_draining_has_an_end(serving: World) -> None:
+    serving.requests_running, serving.drain_rate = 3.0, 0.0
+
+    run = activate(serving)
+
+    notes = [record["note"] for record in run.records if record["state"] == "draining"]
+    assert notes[-1] == "gave up after 30 s: 3 requests run or wait"
+    assert run.code == DONE
+
+
+def test_a_unit_that_does_not_stop_is_a_failure_with_its_name(serving: World) -> None:
+    serving.stop_hangs = True
+
+    run = activate(serving)
+
+    assert run.code == FAILED
+    assert "stopping: `systemctl stop sparkfleet-serve.service` did not answer within 130 s" in run.last["error"]
+
+
+def test_a_port_that_something_else_holds_is_not_mistaken_for_the_engine(tmp_path: Path) -> None:
+    world = World(tmp_path, stranger_on_port=True)
+    world.stage(NEW)
+
+    run = activate(world)
+
+    assert run.code == FAILED
+    assert "port 8000 is taken by something that is not sparkfleet-serve.service" in run.last["error"]
+
+
+def test_a_docker_that_hiccups_while_loading_costs_nothing(serving: World) -> None:
+    serving.engines[NEW["id"]] = Engine(load_s=60.0)
+
+    def hiccup() -> None:
+        age = serving.clock - serving.started_at
+        serving.docker_silent = serving.running == NEW["id"] and 10.0 < age < 40.0
+
+    serving.on_sleep = hiccup
+
+    assert activate(serving).code == DONE
+
+
+def test_systemd_is_reloaded_only_when_the_unit_changed(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    same = release("same-unit", unit=OLD["unit"])
+    world.stage(OLD)
+    world.stage(same)
+    world.serve(OLD)
+
+    assert activate(world, same).code == DONE
+    assert ("systemctl", "daemon-reload") not in world.commands
+
+
+def test_a_release_that_is_not_staged_is_refused_before_anything_stops(serving: World) -> None:
+    with pytest.raises(Refused, match="is not staged on this host"):
+        activate(serving, release("unknown"))
+
+    assert serving.running == OLD["id"]
+
+
+def test_an_incomplete_way_back_is_refused_before_anything_stops(serving: World) -> None:
+    del serving.images[OLD["image"]["reference"]]
+
+    with pytest.raises(Refused, match=f"the release to go back to, {OLD['id']} is not complete here"):
+        activate(serving)
+
+    assert serving.running == OLD["id"]
+    assert journal.read(serving.paths) == []
+
+
+def test_a_silent_docker_is_no_reason_to_stop_what_serves(serving: World) -> None:
+    serving.docker_silent = True
+
+    with pytest.raises(Failed, match="nothing was changed"):
+        activate(serving, OLD)
+
+    assert serving.running == OLD["id"]
+
+
+def test_two_workers_never_work_at_once(serving: World) -> None:
+    with lock.hold(serving.paths):
+        run = activate(serving)
+
+    assert run.code == BUSY
+    assert run.records == []
+
+
+def test_a_worker_that_died_is_closed_by_the_next_one(serving: World) -> None:
+    journal.append(
+        serving.paths,
+        {
+            "t": "2026-11-23T10:00:00.000Z",
+            "activation": "dead",
+            "release": NEW["id"],
+            "from": OLD["id"],
+            "state": "starting",
+        },
+    )
+
+    run = activate(serving)
+
+    assert run.code == DONE
+    assert run.records[0]["activation"] == "dead"
+    assert run.records[0]["state"] == "failed"
+    assert "cut off in `starting`: its worker died" in run.records[0]["error"]
+
+
+def test_a_fault_of_its_own_still_brings_the_old_release_back(serving: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sparknode.gates.identity", lambda _: 1 / 0)
+
+    run = activate(serving)
+
+    assert run.code == FAILED, "the same fault hits the proof of the old release"
+    assert "unexpected ZeroDivisionError" in run.last["error"]
+    assert serving.paths.linked("current") == OLD["id"]
+
+
+def test_a_journal_that_can_not_be_written_before_the_stop_changes_nothing(
+    serving: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(journal, "append", full)
+
+    run = activate(serving)
+
+    assert run.code == REVERTED
+    assert serving.running == OLD["id"]
+    assert "No space left on device" in "\n".join(run.lines)
+
+
+def test_a_journal_that_fills_up_half_way_does_not_stop_the_way_back(
+    serving: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = journal.append
+
+    def full(paths: Any, record: dict[str, Any]) -> None:
+        if record["state"] in {"starting", "reverting", "reverted"}:
+            raise OSError(28, "No space left on device")
+        real(paths, record)
+
+    monkeypatch.setattr(journal, "append", full)
+
+    run = activate(serving)
+
+    assert run.code == REVERTED
+    assert serving.running == OLD["id"]
+
+
+def test_the_api_key_goes_to_the_engine_and_into_no_line(tmp_path: Path) -> None:
+    document = release("guarded", api_key_file="/etc/sparkfleet/api-key.env")
+    world = World(tmp_path)
+    world.stage(document)
+    key_file = tmp_path / "etc/sparkfleet/api-key.env"
+    key_file.parent.mkdir(parents=True)
+    key_file.write_text("# the key\nVLLM_API_KEY=s3cret-key\n")
+
+    run = activate(world, document)
+
+    assert run.code == DONE
+    assert {request.headers["Authorization"] for request in world.requests} == {"Bearer s3cret-key"}
+    assert "s3cret" not in "\n".join(run.lines) + world.paths.journal.read_text()
+    assert not [command for command in world.commands if "s3cret" in " ".join(command)]

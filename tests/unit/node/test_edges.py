@@ -1,0 +1,248 @@
+"""The edges that touch the real machine: programs, the wire, files, the lock, the command line."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import zipapp
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import sparknode
+from sparknode import files, lock, shell, wire
+from sparknode.paths import Paths
+
+PACKAGE = Path(sparknode.__file__).parent
+
+
+def test_only_the_standard_library_is_imported() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(), feature_version=(3, 10))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for name in names:
+                top = name.split(".")[0]
+                assert top == "sparknode" or top in sys.stdlib_module_names, f"{path.name} imports {name}"
+
+
+def test_a_program_is_run_with_its_output_apart() -> None:
+    done = shell.run(["sh", "-c", "echo out; echo err >&2; exit 3"], 10.0)
+
+    assert (done.rc, done.stdout, done.stderr) == (3, "out\n", "err\n")
+    assert done.why == "`sh -c echo out; echo err >&2; exit 3` ended with 3: err"
+
+
+def test_a_program_that_hangs_ends_with_its_children() -> None:
+    started = time.monotonic()
+
+    done = shell.run(["sh", "-c", "sleep 60 & sleep 60"], 0.2)
+
+    assert done.timed_out
+    assert time.monotonic() - started < 5.0
+
+
+def test_a_program_that_is_missing_is_an_answer() -> None:
+    done = shell.run(["no-such-program"], 1.0)
+
+    assert done.missing
+    assert done.why == "`no-such-program` is not installed here, or may not be run"
+
+
+def test_bytes_that_are_no_text_are_an_answer() -> None:
+    assert shell.run(["printf", "\\377"], 5.0).stdout == "\ufffd"
+
+
+def test_streaming_hands_over_lines_and_keeps_the_last() -> None:
+    lines: list[str] = []
+
+    done = shell.stream(["sh", "-c", "echo one; echo two >&2; exit 1"], 10.0, lines.append)
+
+    assert sorted(lines) == ["one", "two"]
+    assert (done.rc, done.why) == (1, "`sh -c echo one; echo two >&2; exit 1` ended with 1: two")
+
+
+def test_streaming_has_an_end() -> None:
+    done = shell.stream(["sh", "-c", "echo one; sleep 60"], 0.3, lambda _: None)
+
+    assert done.timed_out
+
+
+@contextmanager
+def server(answer: bytes, *, drip: float | None = None) -> Iterator[int]:
+    """One connection that gets these bytes; with `drip`, one at a time and never an end."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    done = threading.Event()
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65536)
+            try:
+                connection.sendall(answer)
+                while drip and not done.wait(drip):
+                    connection.sendall(b"x")
+            except OSError:
+                return
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        done.set()
+        thread.join(5)
+        listener.close()
+
+
+@pytest.mark.parametrize(
+    ("raw", "status", "body"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", 200, b"ok"),
+        (b"HTTP/1.1 503 X\r\nContent-Length: 0\r\n\r\n", 503, b""),
+        (b"HTTP/1.0 200 OK\r\n\r\nuntil the end", 200, b"until the end"),
+        (b"", None, b""),
+        (b"SSH-2.0-OpenSSH\r\n", None, b""),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort", None, b""),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", None, b""),
+    ],
+)
+def test_any_answer_is_an_answer(raw: bytes, status: int | None, body: bytes) -> None:
+    with server(raw) as port:
+        found = wire.send(wire.Request(port, "GET", "/", 5.0))
+
+    assert (found.status, found.body) == (status, body)
+    assert (found.error is None) == (status is not None)
+
+
+def test_an_answer_that_never_ends_is_given_up_in_time() -> None:
+    started = time.monotonic()
+
+    with server(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", drip=0.05) as port:
+        found = wire.send(wire.Request(port, "GET", "/", 0.5))
+
+    assert found.status is None
+    assert time.monotonic() - started < 3.0
+
+
+def test_a_closed_port_is_told_from_everything_else() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+    assert wire.send(wire.Request(port, "GET", "/", 5.0)).refused
+
+
+def test_a_write_that_fails_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "file"
+    files.atomic_write(target, b"old")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        files.atomic_write(target, b"new")
+
+    assert target.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_link_is_moved_in_one_step_and_only_when_it_must(tmp_path: Path) -> None:
+    link = tmp_path / "current"
+
+    assert files.atomic_link(link, "releases/a")
+    assert files.atomic_link(link, "releases/b")
+    assert not files.atomic_link(link, "releases/b")
+    assert str(link.readlink()) == "releases/b"
+    assert list(tmp_path.iterdir()) == [link]
+
+
+def test_the_lock_is_held_by_one_and_asking_takes_nothing(tmp_path: Path) -> None:
+    paths = Paths(tmp_path)
+    assert not lock.held(paths)
+
+    with lock.hold(paths):
+        assert lock.held(paths)
+        with pytest.raises(lock.Busy), lock.hold(paths):
+            pass
+        assert lock.held(paths)
+
+    assert not lock.held(paths)
+
+
+def test_the_lock_dies_with_its_holder(tmp_path: Path) -> None:
+    paths = Paths(tmp_path)
+    code = (
+        "import sys, pathlib; from sparknode import lock, paths\n"
+        "with lock.hold(paths.Paths(pathlib.Path(sys.argv[1]))):\n    print('held', flush=True); sys.stdin.read()"
+    )
+    argv = [sys.executable, "-c", code, str(tmp_path)]
+    child = subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=PACKAGE.parent, env={**os.environ, "PYTHONPATH": "."}
+    )
+    with child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        assert lock.held(paths)
+        child.kill()
+        child.wait(10)
+
+    assert not lock.held(paths)
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package as it is shipped: one file."""
+    source = tmp_path_factory.mktemp("source")
+    (source / "sparknode").mkdir()
+    for path in PACKAGE.glob("*.py"):
+        (source / "sparknode" / path.name).write_bytes(path.read_bytes())
+    target = tmp_path_factory.mktemp("bin") / "sparknode"
+    (source / "__main__.py").write_bytes((PACKAGE / "__main__.py").read_bytes())
+    zipapp.create_archive(source, target)
+    return target
+
+
+def call(program: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, str(program), *arguments]
+    return subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_the_shipped_program_tells_its_schemas(program: Path) -> None:
+    assert json.loads(call(program, "--version").stdout) == {"journal": 1, "probe": 1, "release": 1, "stage": 1}
+
+
+def test_the_shipped_program_probes_any_machine_in_one_line(program: Path) -> None:
+    done = call(program, "probe")
+
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == 1
+    assert json.loads(done.stdout)["schema"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "message"),
+    [
+        (["stage"], "{", "sparknode stage: refused: stage request: this is not JSON"),
+        (["stage"], "{}", "sparknode stage: refused: stage request.schema: found nothing, expected 1"),
+        (["memory-gate", "/no/such/file"], "", "sparknode memory-gate: refused: /no/such/file: can't be read"),
+        (["activate", "0" * 16, "--rollout", "r", "--operator", "o"], "", "is not staged on this host"),
+        (["nonsense"], "", "invalid choice"),
+    ],
+)
+def test_refused_input_ends_with_two_and_one_sentence(
+    program: Path, arguments: list[str], stdin: str, message: str
+) -> None:
+    done = call(program, *arguments, stdin=stdin)
+
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,130 @@
+"""The journal: durable lines out, whatever is readable in."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparknode import journal
+from sparknode.paths import Paths
+
+
+def record(state: str, activation: str = "a", **more: Any) -> dict[str, Any]:
+    return {"t": "2026-11-23T10:00:00.123Z", "activation": activation, "release": "r", "state": state, **more}
+
+
+def test_what_is_appended_is_read_in_order(tmp_path: Path) -> None:
+    paths = Paths(tmp_path)
+    for state in ("leased", "draining"):
+        journal.append(paths, record(state))
+
+    assert [found["state"] for found in journal.read(paths)] == ["leased", "draining"]
+
+
+def test_a_line_stands_on_the_disk_before_append_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr("os.fsync", synced.append)
+
+    journal.append(Paths(tmp_path), record("leased"))
+
+    assert len(synced) == 2, "the file, and the folder that names it for the first time"
+
+
+def test_a_torn_line_swallows_nothing_that_follows(tmp_path: Path) -> None:
+    paths = Paths(tmp_path)
+    journal.append(paths, record("leased"))
+    with paths.journal.open("ab") as stream:
+        stream.write(b'{"t":"2026-11')
+
+    journal.append(paths, record("reverting"))
+
+    assert [found["state"] for found in journal.read(paths)] == ["leased", "reverting"]
+
+
+def test_a_reader_goes_on_where_it_stopped_and_waits_for_whole_lines(tmp_path: Path) -> None:
+    paths = Paths(tmp_path)
+    journal.append(paths, record("leased"))
+    first, offset = journal.read_from(paths, 0)
+    line = json.dumps(record("draining")).encode() + b"\n"
+    with paths.journal.open("ab") as stream:
+        stream.write(line[:10])
+    torn, offset = journal.read_from(paths, offset)
+    with paths.journal.open("ab") as stream:
+        stream.write(line[10:])
+
+    rest, _ = journal.read_from(paths, offset)
+
+    assert [found["state"] for found in first + torn + rest] == ["leased", "draining"]
+
+
+def test_no_journal_has_no_records(tmp_path: Path) -> None:
+    assert journal.read(Paths(tmp_path)) == []
+
+
+def test_of_a_long_journal_the_end_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = Paths(tmp_path)
+    for number in range(50):
+        journal.append(paths, record("leased", str(number)))
+
+    monkeypatch.setattr(journal, "TAIL_BYTES", 500)
+    found = journal.read(paths)
+
+    assert 0 < len(found) < 50
+    assert found[-1]["activation"] == "49"
+
+
+@given(
+    st.lists(
+        st.sampled_from([b"\n", b"{}\n", b'{"state":1}\n', b"\xff\xfe\n", b"[" * 3000 + b"\n"]) | st.binary(max_size=40)
+    )
+)
+def test_garbage_between_good_lines_costs_only_itself(noise: list[bytes]) -> None:
+    good = [json.dumps(record("leased", str(number))).encode() + b"\n" for number in range(len(noise))]
+    data = b"".join(line + part.rstrip(b"\n") + b"\n" for line, part in zip(good, noise, strict=True))
+
+    found = journal.parse_lines(data)
+
+    assert [item["activation"] for item in found if item["state"] == "leased"] == [str(at) for at in range(len(noise))]
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_journal(data: bytes) -> None:
+    for attempt in journal.attempts(journal.parse_lines(data)):
+        assert attempt.activation
+        assert attempt.figures is not None
+
+
+@pytest.mark.parametrize("cut", range(0, 90, 7))
+def test_every_prefix_of_a_journal_keeps_its_whole_lines(cut: int) -> None:
+    whole = b"".join(json.dumps(record(state)).encode() + b"\n" for state in ("leased", "starting"))
+
+    found = journal.parse_lines(whole[: len(whole) - cut])
+
+    assert [item["state"] for item in found] == ["leased", "starting"][: len(found)]
+
+
+def test_an_open_activation_and_the_last_ended_one() -> None:
+    records = [record("leased", "a"), record("committed", "a"), record("leased", "b"), record("starting", "b")]
+
+    opened, ended = journal.open_attempt(records), journal.last_ended(records)
+
+    assert opened is not None
+    assert (opened.activation, opened.state) == ("b", "starting")
+    assert ended is not None
+    assert ended.activation == "a"
+    assert journal.open_attempt(records[:2]) is None
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1_795_000_000.123, 1_795_000_000.9996])
+def test_times_go_there_and_back(seconds: float) -> None:
+    assert journal.seconds_of(journal.timestamp(seconds)) == pytest.approx(seconds, abs=0.001)
+
+
+@pytest.mark.parametrize("text", [None, "", "yesterday", 5, "2026-13-01T00:00:00Z"])
+def test_what_is_no_time_is_none(text: object) -> None:
+    assert journal.seconds_of(text) is None

@@ -1,0 +1,245 @@
+"""The readers of foreign text: the shapes that were seen in the field, and garbage."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparknode import parse
+
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+
+
+def fixture(name: str) -> str:
+    return (FIXTURES / name).read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "platform", "ota"),
+    [
+        ("fe", "DGX Server for KVM", "7.5.0"),
+        ("asus", "GX10", "7.6.0"),
+        ("dell", "Dell Pro Max with GB10 FCM1253", None),
+    ],
+)
+def test_dgx_release_takes_the_last_ota_and_no_serial_number(name: str, platform: str, ota: str | None) -> None:
+    found = parse.dgx_release(fixture(f"gb10/dgx-release.{name}.txt"))
+
+    assert found == {"name": "DGX Spark", "platform": platform, "software_version": "7.2.3", "ota_version": ota}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("DGX_PLATFORM=HP ZGX Nano G1n AI Station\n", "HP ZGX Nano G1n AI Station"),
+        ("DGX_PLATFORM='GX10'\r\n", "GX10"),
+        ('DGX_PLATFORM="one"\nDGX_PLATFORM="two"\n', "two"),
+        ('DGX_PLATFORM=" "\n', None),
+    ],
+)
+def test_dgx_release_values_may_be_bare_repeated_or_empty(text: str, expected: str | None) -> None:
+    found = parse.dgx_release(text)
+
+    assert found is not None
+    assert found["platform"] == expected
+
+
+def test_a_host_that_is_no_dgx_has_no_dgx_release() -> None:
+    assert parse.dgx_release("") is None
+    assert parse.dgx_release("ID=debian\n") is None
+
+
+def test_meminfo() -> None:
+    found = parse.meminfo(fixture("gb10/meminfo.serving.txt"))
+
+    assert (found["MemTotal"], found["MemAvailable"], found["HugePages_Total"]) == (127535224, 23135528, 0)
+
+
+@pytest.mark.parametrize(
+    ("stdout", "rc", "names", "error"),
+    [
+        ("NVIDIA GB10, 12.1, 580.159.03\n", 0, ["NVIDIA GB10"], None),
+        ("NVIDIA GB10, [N/A], [N/A]\n", 0, ["NVIDIA GB10"], None),
+        ("NVIDIA GB10, 12.1, 580.95.05\nNVIDIA GB10, 12.1, 580.95.05\n", 0, ["NVIDIA GB10"] * 2, None),
+        ("No devices were found\n", 6, [], "No devices were found"),
+        ("No devices were found\n", 0, [], "No devices were found"),
+        ("Failed to initialize NVML: Unknown Error\n", 255, [], "Failed to initialize NVML: Unknown Error"),
+        (
+            'Field "compute_cap" is not a valid field to query.\n',
+            2,
+            [],
+            'Field "compute_cap" is not a valid field to query.',
+        ),
+        ("", 0, [], "nvidia-smi ended with 0 and named no GPU"),
+        ("NVIDIA GB10, 12.1, 580.95.05\n", 9, [], "NVIDIA GB10, 12.1, 580.95.05"),
+    ],
+)
+def test_gpus(stdout: str, rc: int, names: list[str], error: str | None) -> None:
+    devices, why = parse.gpus(stdout, rc)
+
+    assert [device["name"] for device in devices] == names
+    assert why == error
+
+
+def test_what_a_gb10_does_not_know_is_none() -> None:
+    devices, _ = parse.gpus("NVIDIA GB10, [N/A], 580.95.05\n", 0)
+
+    assert devices == [{"name": "NVIDIA GB10", "compute_capability": None, "driver_version": "580.95.05"}]
+
+
+def test_gpu_processes_are_named_for_a_person() -> None:
+    text = "415592, VLLM::EngineCore, 69564 MiB\n77, odd, name, 5 MiB\nNo running processes found\n"
+
+    assert parse.gpu_processes(text) == ["VLLM::EngineCore (pid 415592, 69564 MiB)", "odd, name (pid 77, 5 MiB)"]
+
+
+def test_cdi_list_without_the_devices_that_are_made_of_a_uuid() -> None:
+    assert parse.cdi_devices(fixture("gb10/nvidia-ctk-cdi-list.txt").splitlines()) == [
+        "nvidia.com/gpu=0",
+        "nvidia.com/gpu=all",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"cdiVersion": "0.6.0", "kind": "nvidia.com/gpu", "devices": [{"name": "0"}, {"name": "all"}]}',
+        '---\ncdiVersion: 0.6.0\nkind: nvidia.com/gpu\ndevices:\n- name: "0"\n  containerEdits: {}\n- name: all\n',
+        'cdiVersion: 0.5.0\ndevices:\n  - containerEdits: {}\n    name: "0"\n  - name: all\nkind: nvidia.com/gpu\n',
+    ],
+    ids=["json", "yaml", "yaml with keys in another order"],
+)
+def test_cdi_specifications(text: str) -> None:
+    assert parse.cdi_spec(text) == ["nvidia.com/gpu=0", "nvidia.com/gpu=all"]
+
+
+def test_toolkit_version() -> None:
+    assert parse.toolkit_version("NVIDIA Container Toolkit CLI version 1.20.1\ncommit: dffc40b4\n") == "1.20.1"
+    assert parse.toolkit_version("nonsense") is None
+
+
+def test_docker_info_with_devices() -> None:
+    found = parse.docker_info(
+        json.dumps(
+            {
+                "ServerVersion": "29.1.3",
+                "DockerRootDir": "/var/lib/docker",
+                "Driver": "overlay2",
+                "Runtimes": {"runc": {}, "nvidia": {}},
+                "DiscoveredDevices": [{"Source": "cdi", "ID": "nvidia.com/gpu=all"}, {"ID": "nvidia.com/gpu=GPU-00"}],
+            }
+        )
+    )
+
+    assert found == {
+        "server_version": "29.1.3",
+        "root_dir": "/var/lib/docker",
+        "storage_driver": "overlay2",
+        "runtimes": ["nvidia", "runc"],
+        "cdi_devices": ["nvidia.com/gpu=all"],
+        "error": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        (
+            '{"ServerErrors": ["Cannot connect to the Docker daemon"], "Runtimes": null}',
+            "Cannot connect to the Docker daemon",
+        ),
+        ("", "docker info gave no JSON"),
+        ("[]", "docker info gave no JSON object"),
+        ("{}", "docker info names no server"),
+    ],
+)
+def test_docker_info_without_a_daemon(text: str, error: str) -> None:
+    assert parse.docker_info(text)["error"] == error
+
+
+def test_listening_ports_once_each_with_their_holder() -> None:
+    text = (
+        'LISTEN 0 2048 0.0.0.0:8000 0.0.0.0:* users:(("vllm",pid=123,fd=12),("vllm",pid=124,fd=12))\n'
+        "LISTEN 0 128 [::]:22 [::]:*\n"
+        'LISTEN 0 128 0.0.0.0:22 0.0.0.0:* users:(("sshd",pid=7,fd=3))\n'
+        "LISTEN 0 4096 127.0.0.53%lo:53 0.0.0.0:*\n"
+        "garbage\n"
+    )
+
+    assert parse.listening(text) == [
+        {"port": 22, "process": "sshd", "pid": 7},
+        {"port": 53, "process": None, "pid": None},
+        {"port": 8000, "process": "vllm", "pid": 123},
+    ]
+
+
+def test_metrics_of_a_real_engine() -> None:
+    samples = parse.metrics(fixture("engine/metrics-0.22.1-offline.txt"))
+
+    accepted = [sample for sample in samples if sample[0] == "vllm:spec_decode_num_accepted_tokens_total"]
+    assert accepted == [(accepted[0][0], {"engine": "0", "model_name": "gemma4-aeon-uncensored"}, 600.0)]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("a 1", [("a", {}, 1.0)]),
+        ('a{b="c",d="e"} 2.5e3 1700000000', [("a", {"b": "c", "d": "e"}, 2500.0)]),
+        ('a{b="quo\\"te"} 1', [("a", {"b": 'quo"te'}, 1.0)]),
+        ("a NaN", []),
+        ("a +Inf", []),
+        ("# TYPE a counter", []),
+        ("<html>", []),
+        ("a one", []),
+    ],
+)
+def test_metric_lines(line: str, expected: list[Any]) -> None:
+    assert parse.metrics(line) == expected
+
+
+READERS: list[Callable[[str], object]] = [
+    parse.assignments,
+    parse.os_release,
+    parse.dgx_release,
+    parse.meminfo,
+    parse.gpu_processes,
+    parse.cdi_spec,
+    parse.toolkit_version,
+    parse.docker_info,
+    parse.listening,
+    parse.properties,
+    parse.uptime,
+    parse.metrics,
+    lambda text: parse.gpus(text, 0),
+    lambda text: parse.cdi_devices(text.splitlines()),
+]
+
+
+@given(
+    st.text()
+    | st.recursive(
+        st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+    ).map(json.dumps)
+)
+def test_garbage_gives_less_but_never_an_exception(text: str) -> None:
+    for reader in READERS:
+        reader(text)
+
+
+KEYS = ["ServerErrors", "Runtimes", "DiscoveredDevices", "ServerVersion", "devices", "kind", "name", "ID"]
+ODD: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4),
+)
+
+
+@given(ODD)
+def test_documents_of_the_wrong_shape_never_raise(document: object) -> None:
+    parse.docker_info(json.dumps(document))
+    parse.cdi_spec(json.dumps(document))

@@ -1,0 +1,220 @@
+"""The probe: one document, complete in shape on any host, without serial numbers, within one deadline."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sparknode import journal, lock
+from sparknode.probe import QUESTIONS, probe, status
+from sparknode.shell import Completed
+from sparknode.system import Host
+
+from .builders import COMMIT, REPO, release
+from .world import World
+
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+OLD, NEW = release("old"), release("new")
+KEYS = {"schema", "sparknode", "host", "memory", "gpu", "docker", "injection", "disk", "listening", "tools", "fleet"}
+
+
+class Answering(World):
+    """A node on which programs answer what a test says."""
+
+    answers: dict[str, Completed]
+
+    def run(self, argv: Sequence[str], timeout: float) -> Completed:
+        found = next((done for name, done in self.answers.items() if " ".join(argv).startswith(name)), None)
+        return found or super().run(argv, timeout)
+
+
+def answering(root: Path, **answers: str) -> Answering:
+    world = Answering(root)
+    world.answers = {}
+    for name, text in answers.items():
+        command = name.replace("__", "-").replace("_", " ")
+        world.answers[command] = Completed(tuple(command.split()), 0, text)
+    return world
+
+
+def spark(root: Path) -> Answering:
+    """A GB10 as it is seen in the field."""
+    (root / "etc").mkdir(parents=True)
+    (root / "etc/dgx-release").write_text((FIXTURES / "gb10/dgx-release.asus.txt").read_text())
+    (root / "etc/os-release").write_text('ID=ubuntu\nVERSION_ID="24.04"\nPRETTY_NAME="Ubuntu 24.04.5 LTS"\n')
+    return answering(
+        root,
+        nvidia__smi="NVIDIA GB10, 12.1, 580.178.04\n",
+        docker_info='{"ServerVersion": "29.2.1", "DockerRootDir": "/var/lib/docker", "Driver": "overlay2"}',
+        docker_image_ls=f"{NEW['image']['reference']}\nregistry.example/engine:latest\n<none>:<none>\n",
+        nvidia__ctk_cdi=(FIXTURES / "gb10/nvidia-ctk-cdi-list.txt").read_text(),
+        nvidia__ctk="NVIDIA Container Toolkit CLI version 1.20.1\n",
+        ss='LISTEN 0 2048 0.0.0.0:8000 0.0.0.0:* users:(("vllm",pid=123,fd=12))\n',
+    )
+
+
+def test_the_document_of_a_spark(tmp_path: Path) -> None:
+    world = spark(tmp_path)
+    world.stage(OLD)
+    world.stage(NEW)
+    world.serve(OLD)
+
+    document = probe(world.host)
+
+    assert document["gpu"]["devices"][0]["name"] == "NVIDIA GB10"
+    assert document["host"]["dgx"]["ota_version"] == "7.6.0"
+    assert document["host"]["os"] == {"id": "ubuntu", "version_id": "24.04", "pretty_name": "Ubuntu 24.04.5 LTS"}
+    assert document["docker"]["server_version"] == "29.2.1"
+    assert document["injection"]["cdi_devices"] == ["nvidia.com/gpu=0", "nvidia.com/gpu=all"]
+    assert document["injection"]["toolkit_version"] == "1.20.1"
+    assert document["listening"] == [{"port": 8000, "process": "vllm", "pid": 123}]
+    assert document["memory"]["total_kib"] == 127_535_224
+    assert [entry["path"] for entry in document["disk"]] == ["/var/lib/docker", "/var/lib/sparkfleet"]
+    fleet = document["fleet"]
+    assert fleet["releases"] == sorted([OLD["id"], NEW["id"]])
+    assert (fleet["current"], fleet["previous"], fleet["verified"]) == (OLD["id"], None, OLD["id"])
+    assert fleet["serving"]["release"] == OLD["id"]
+    assert fleet["serving"]["drift"] == []
+    assert fleet["release"]["image_tag"] == "old"
+    assert fleet["models"] == [{"repo": REPO, "commit": COMMIT}]
+    assert fleet["images"] == [NEW["image"]["reference"]]
+    assert document["unreadable"] == []
+
+
+def test_no_serial_number_and_no_hardware_uuid_leaves_the_node(tmp_path: Path) -> None:
+    text = json.dumps(probe(spark(tmp_path).host))
+
+    assert "S0000000000000" not in text
+    assert "GPU-0000" not in text
+
+
+def test_a_bare_host_has_the_whole_shape_and_says_what_it_lacks(tmp_path: Path) -> None:
+    world = answering(tmp_path)
+    world.paths.meminfo.unlink()
+
+    document = probe(world.host)
+
+    assert set(document) == KEYS | {"unreadable"}
+    assert document["gpu"] == {"devices": [], "error": "`nvidia-smi` is not installed here, or may not be run"}
+    assert document["fleet"]["serving"] is None
+    assert {"what": "memory", "why": f"{tmp_path}/proc/meminfo has no MemTotal"} in document["unreadable"]
+    assert {"gpu", "docker", "cdi", "toolkit", "ports"} <= {entry["what"] for entry in document["unreadable"]}
+
+
+def test_drift_is_told(tmp_path: Path) -> None:
+    world = spark(tmp_path)
+    world.stage(OLD)
+    world.serve(OLD)
+    assert world.container is not None
+    world.container["Args"].append("--enforce-eager")
+
+    serving = probe(world.host)["fleet"]["serving"]
+
+    assert serving["release"] is None
+    assert serving["drift"] == ["arguments: the container has ['--enforce-eager'] where the release has nothing"]
+
+
+def test_a_unit_that_is_stopped_is_told(tmp_path: Path) -> None:
+    world = spark(tmp_path)
+    world.stage(OLD)
+    world.serve(OLD)
+    world.power_cut()
+
+    serving = probe(world.host)["fleet"]["serving"]
+
+    assert serving["unit"] == "inactive"
+    assert serving["drift"] == [
+        "unit: it is inactive, expected active",
+        "container sparkfleet-serve: there is none",
+    ]
+
+
+def test_an_activation_under_way_and_one_whose_worker_is_gone(tmp_path: Path) -> None:
+    world = spark(tmp_path)
+    record = {"t": "2026-11-23T10:00:00.000Z", "activation": "a", "release": NEW["id"], "state": "starting"}
+    journal.append(world.paths, record)
+
+    with lock.hold(world.paths):
+        alive = status(world.host)["activation"]
+    dead = status(world.host)["activation"]
+
+    assert (alive["release"], alive["state"], alive["alive"]) == (NEW["id"], "starting", True)
+    assert dead["alive"] is False
+
+
+def test_the_last_outcome_has_its_figures(tmp_path: Path) -> None:
+    world = spark(tmp_path)
+    base = {"t": "2026-11-23T10:00:00.000Z", "activation": "a", "release": NEW["id"], "from": OLD["id"]}
+    gate = {"name": "acceptance-short", "figure": 0.589, "threshold": 0.3, "unit": "ratio", "verdict": "pass"}
+    journal.append(world.paths, {**base, "state": "probing", "gate": gate})
+    journal.append(world.paths, {**base, "state": "committed", "load_s": 61.0})
+
+    last = status(world.host)["last"]
+
+    assert last["figures"]["acceptance-short"]["figure"] == 0.589
+    assert (last["state"], last["load_s"], last["error"]) == ("committed", 61.0, None)
+
+
+def test_a_model_that_lost_a_file_is_not_listed(tmp_path: Path) -> None:
+    world = spark(tmp_path)
+    world.stage(OLD)
+    (world.paths.model_dir(REPO, COMMIT) / "config.json").unlink()
+
+    assert status(world.host)["models"] == []
+
+
+def test_all_programs_are_asked_at_once(tmp_path: Path) -> None:
+    """Each waits for all the others: asked one after another, nobody would ever answer."""
+    everyone = threading.Barrier(len(QUESTIONS), timeout=20.0)
+
+    class Hung(World):
+        def run(self, argv: Sequence[str], timeout: float) -> Completed:
+            if tuple(argv) in QUESTIONS.values():
+                everyone.wait()
+            return Completed(tuple(argv), None, timeout=timeout)
+
+    document = probe(Hung(tmp_path).host)
+
+    assert document["gpu"]["error"] == (
+        "`nvidia-smi --query-gpu=name,compute_cap,driver_version --format=csv,noheader` did not answer within 10 s"
+    )
+    assert len(document["unreadable"]) == len(QUESTIONS)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    answers=st.lists(
+        st.tuples(st.none() | st.integers(0, 255), st.text(max_size=30), st.text(max_size=30)), min_size=8, max_size=8
+    )
+)
+def test_no_answer_of_any_program_makes_the_probe_raise(tmp_path: Path, answers: list[tuple[Any, str, str]]) -> None:
+    left = list(answers)
+
+    class Odd(World):
+        def run(self, argv: Sequence[str], timeout: float) -> Completed:
+            rc, out, err = left.pop() if left else (1, "", "")
+            return Completed(tuple(argv), rc, out, err, timeout)
+
+    document = probe(Host(Odd(tmp_path).paths, Odd(tmp_path)))
+
+    assert set(document) == KEYS | {"unreadable"}
+    json.dumps(document)
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.write_bytes(b"\xff\xfe"), lambda path: path.mkdir(parents=True)])
+def test_odd_files_make_nothing_raise(tmp_path: Path, spoil: Callable[[Path], object]) -> None:
+    world = spark(tmp_path)
+    for name in ("etc/dgx-release", "etc/os-release", "proc/uptime", "var/lib/sparkfleet/journal.jsonl"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        spoil(path)
+
+    assert set(probe(world.host)) == KEYS | {"unreadable"}

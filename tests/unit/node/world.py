@@ -1,0 +1,310 @@
+"""A pretended node: systemd, Docker, the engine, the memory and the clock, in one small model of cause and effect.
+
+It knows nothing of the code under test but the commands that a real node would be given.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sparknode.paths import Paths
+from sparknode.shell import Completed
+from sparknode.system import Host
+from sparknode.wire import Answer, Request
+
+from .builders import container_of, point, put_release
+
+TOTAL_KIB = 127_535_224
+MEMORY_ERROR = (
+    "(EngineCore pid=7) ERROR 11-23 08:06:35 [core.py:1136] ValueError: Free memory on device cuda:0 (8.88/121.69 GiB) "
+    "on startup is less than desired GPU memory utilization (0.8, 97.35 GiB). Decrease GPU memory utilization."
+)
+
+
+@dataclass
+class Engine:
+    """How the engine of one release behaves."""
+
+    load_s: float = 5.0
+    dies_after_s: float | None = None
+    dies_on_chat: bool = False
+    last_words: list[str] = field(default_factory=lambda: ["INFO loading"])
+    never_ready: bool = False
+    restarts: bool = True
+    acceptance: float = 0.6
+    drafts: bool = True
+    chat: Callable[[dict[str, Any]], Answer] | None = None
+    version: str = "0.22.1+cpu"
+    names: list[str] | None = None
+    root: str | None = None
+    changes: dict[str, Any] = field(default_factory=dict)
+    decay_s: float | None = None
+
+
+@dataclass
+class World:
+    """One node. Sleeping is what lets time pass."""
+
+    root: Path
+    engines: dict[str, Engine] = field(default_factory=dict)
+    clock: float = 0.0
+    running: str | None = None
+    started_at: float = 0.0
+    restarts: int = 0
+    enabled: bool = False
+    failed: bool = False
+    container: dict[str, Any] | None = None
+    containers_made: int = 0
+    images: dict[str, dict[str, Any]] = field(default_factory=dict)
+    stopped_at: float = -1e9
+    memory_return_s: float = 4.0
+    memory_never_returns: bool = False
+    stop_hangs: bool = False
+    docker_silent: bool = False
+    stranger_on_port: bool = False
+    requests_running: float = 0.0
+    drain_rate: float = 1.0
+    counters: dict[str, float] = field(default_factory=lambda: {"drafts": 0, "draft_tokens": 0, "accepted_tokens": 0})
+    log: list[str] = field(default_factory=list)
+    commands: list[tuple[str, ...]] = field(default_factory=list)
+    spawned: list[tuple[str, ...]] = field(default_factory=list)
+    on_spawn: Callable[[tuple[str, ...]], Completed] | None = None
+    on_sleep: Callable[[], None] | None = None
+    requests: list[Request] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        (self.root / "proc").mkdir(parents=True, exist_ok=True)
+        self._write_meminfo()
+
+    @property
+    def paths(self) -> Paths:
+        return Paths(self.root)
+
+    @property
+    def host(self) -> Host:
+        return Host(self.paths, self)
+
+    # What a test arranges.
+
+    def stage(self, document: dict[str, Any], engine: Engine | None = None) -> str:
+        release_id = put_release(self.paths, document)
+        image = document["image"]
+        self.images[image["reference"]] = {
+            "Id": image["image_ids"][0],
+            "Architecture": image["architecture"],
+            "RepoDigests": [f"{image['repository']}@{image['digest']}"],
+        }
+        self.engines[release_id] = engine or Engine()
+        return release_id
+
+    def serve(self, document: dict[str, Any]) -> None:
+        """Make a staged release current, verified and running."""
+        point(self.paths, "current", document["id"])
+        point(self.paths, "verified", document["id"])
+        self.paths.unit.parent.mkdir(parents=True, exist_ok=True)
+        self.paths.unit.write_text(document["unit"])
+        self.enabled = True
+        self._start()
+        self.clock += 100.0
+        self.commands.clear()
+
+    def power_cut(self) -> None:
+        """Everything that lived is gone; files stay."""
+        self.running, self.container, self.failed, self.restarts = None, None, False, 0
+        self.stopped_at = -1e9
+
+    def boot(self) -> None:
+        """What systemd does after the recovery unit has run."""
+        if self.enabled:
+            self._start()
+
+    # Time.
+
+    def now(self) -> float:
+        return 1_795_000_000.0 + self.clock
+
+    def monotonic(self) -> float:
+        return self.clock
+
+    def sleep(self, seconds: float) -> None:
+        assert seconds >= 0
+        self.clock += seconds
+        self.requests_running = max(0.0, self.requests_running - self.drain_rate * seconds)
+        self._write_meminfo()
+        self._maybe_die()
+        if self.on_sleep:
+            self.on_sleep()
+
+    def _write_meminfo(self) -> None:
+        returned = self.clock - self.stopped_at >= self.memory_return_s and not self.memory_never_returns
+        free = 5_000_000 if self.running or not returned else TOTAL_KIB - 6_000_000
+        text = f"MemTotal: {TOTAL_KIB} kB\nMemFree: {free // 2} kB\nMemAvailable: {free} kB\nSwapTotal: 0 kB\n"
+        (self.root / "proc/meminfo").write_text(text)
+
+    # The serving unit.
+
+    def _start(self) -> None:
+        link = self.paths.data / "current"
+        document = json.loads((link / "release.json").read_text())
+        self.running, self.started_at, self.failed = document["id"], self.clock, False
+        self.containers_made += 1
+        self.container = {**container_of(document, f"c{self.containers_made}"), **self._engine.changes}
+        self.counters = dict.fromkeys(self.counters, 0.0)
+        self.log = []
+
+    def _stop(self) -> None:
+        if self.running:
+            self.stopped_at = self.clock
+        self.running, self.container = None, None
+        self._write_meminfo()
+
+    @property
+    def _engine(self) -> Engine:
+        return self.engines[self.running or ""]
+
+    @property
+    def _age(self) -> float:
+        return self.clock - self.started_at
+
+    def _maybe_die(self) -> None:
+        if self.running and self._engine.dies_after_s is not None and self._age >= self._engine.dies_after_s:
+            self._die()
+
+    def _die(self) -> None:
+        engine = self._engine
+        words = list(engine.last_words)
+        self._stop()
+        if engine.restarts:
+            self.restarts += 1
+            self._start()
+        else:
+            self.failed = True
+        self.log = words
+
+    # The programs.
+
+    def run(self, argv: Sequence[str], timeout: float) -> Completed:
+        command = tuple(argv)
+        self.commands.append(command)
+        if command[0] == "systemctl":
+            return self._systemctl(command, timeout)
+        if command[0] == "docker":
+            return Completed(command, None, timeout=timeout) if self.docker_silent else self._docker(command)
+        if command[0] == "systemd-run":
+            self.spawned.append(command)
+            return self.on_spawn(command) if self.on_spawn else Completed(command, 0)
+        if command[0] == "journalctl":
+            return Completed(command, 0, "\n".join(self.log) + "\n")
+        return Completed(command, 127, "", "not found")
+
+    def stream(self, argv: Sequence[str], timeout: float, on_line: Callable[[str], None]) -> Completed:
+        command = tuple(argv)
+        self.commands.append(command)
+        on_line("Pulling fs layer")
+        pulled = self.images.get(command[-1])
+        return Completed(command, 0 if pulled else 1, "" if pulled else "manifest unknown", timeout=timeout)
+
+    def _systemctl(self, command: tuple[str, ...], timeout: float) -> Completed:
+        verb = command[1]
+        if verb == "show":
+            return Completed(command, 0, self._shown())
+        if verb == "stop":
+            if self.stop_hangs:
+                return Completed(command, None, timeout=timeout)
+            self._stop()
+            self.failed, self.restarts = False, 0
+        if verb == "start" and not self.running:
+            self._start()
+        if verb in {"enable", "disable"}:
+            self.enabled = verb == "enable"
+        return Completed(command, 0)
+
+    def _shown(self) -> str:
+        active = "failed" if self.failed else "active" if self.running else "inactive"
+        load = "loaded" if self.paths.unit.exists() else "not-found"
+        enabled = "enabled" if self.enabled else "disabled"
+        keys = {"LoadState": load, "ActiveState": active, "SubState": "running" if self.running else "dead"}
+        keys |= {"Result": "exit-code" if self.failed else "success", "NRestarts": str(self.restarts)}
+        keys |= {"UnitFileState": enabled, "NeedDaemonReload": "no", "Job": "0"}
+        return "".join(f"{key}={value}\n" for key, value in keys.items())
+
+    def _docker(self, command: tuple[str, ...]) -> Completed:
+        if command[1:3] == ("container", "inspect"):
+            if self.container is None:
+                return Completed(command, 1, "[]", f"Error: No such container: {command[3]}")
+            return Completed(command, 0, json.dumps([self.container]))
+        if command[1:3] == ("image", "inspect"):
+            found = self.images.get(command[3])
+            by_id = [image for image in self.images.values() if image["Id"] == command[3]]
+            found = found or (by_id[0] if by_id else None)
+            if found is None:
+                return Completed(command, 1, "[]", f"Error: No such image: {command[3]}")
+            return Completed(command, 0, json.dumps([found]))
+        if command[1] == "tag":
+            self.images[command[3]] = next(image for image in self.images.values() if image["Id"] == command[2])
+            return Completed(command, 0)
+        if command[1] == "rm":
+            self.container = None
+            return Completed(command, 0)
+        return Completed(command, 1, "", "unknown docker command")
+
+    # The engine's port.
+
+    def http(self, request: Request) -> Answer:
+        self.requests.append(request)
+        if self.stranger_on_port:
+            return Answer(200)
+        if not self.running or self._engine.never_ready or self._age < self._engine.load_s:
+            return Answer(None, refused=True, error="connection refused")
+        document = json.loads((self.paths.release_dir(self.running) / "release.json").read_text())
+        handlers = {
+            "/health": lambda: Answer(200),
+            "/version": lambda: self._json({"version": self._engine.version}),
+            "/v1/models": lambda: self._json({"data": self._cards(document["serve"])}),
+            "/metrics": lambda: Answer(200, self._metrics().encode()),
+            "/tokenize": lambda: self._json({"count": len(json.loads(request.body or b"{}")["prompt"]) // 3}),
+            "/v1/chat/completions": lambda: self._chat(json.loads(request.body or b"{}")),
+        }
+        return handlers[request.path]()
+
+    @staticmethod
+    def _json(document: object) -> Answer:
+        return Answer(200, json.dumps(document).encode())
+
+    def _cards(self, serve: dict[str, Any]) -> list[dict[str, Any]]:
+        names = self._engine.names if self._engine.names is not None else serve["served_names"]
+        root = self._engine.root or serve["model_root"]
+        return [{"id": name, "root": root, "max_model_len": serve["max_model_len"]} for name in names]
+
+    def _metrics(self) -> str:
+        lines = ["# HELP vllm:num_requests_running x"]
+        lines += [f'vllm:num_requests_running{{engine="0"}} {self.requests_running}', "vllm:num_requests_waiting 0.0"]
+        if self._engine.drafts:
+            lines += [f'vllm:spec_decode_num_{key}_total{{engine="0"}} {value}' for key, value in self.counters.items()]
+        return "\n".join(lines)
+
+    def _chat(self, asked: dict[str, Any]) -> Answer:
+        engine = self._engine
+        if engine.dies_on_chat:
+            self._die()
+            return Answer(None, error="ConnectionResetError: reset")
+        if engine.chat:
+            return engine.chat(asked)
+        self.clock += 0.5
+        decayed = engine.decay_s is not None and self._age >= engine.decay_s
+        self.counters["drafts"] += 10
+        self.counters["draft_tokens"] += 100
+        self.counters["accepted_tokens"] += 0 if decayed else 100 * engine.acceptance
+        return self._json(answer_document())
+
+
+def answer_document(**changes: Any) -> dict[str, Any]:
+    message = {"role": "assistant", "content": changes.get("content", "def f(): pass"), "reasoning": None}
+    return {
+        "choices": [{"message": message, "finish_reason": changes.get("finish_reason", "length")}],
+        "usage": {"prompt_tokens": 49, "completion_tokens": changes.get("completion_tokens", 64)},
+    }
