@@ -27,7 +27,13 @@ ON_HOST = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments, settings = parser.parse_known_args(argv)
+    # argparse takes all positional arguments at once, so those behind `--tag TAG` are left over.
+    if settings and hasattr(arguments, "settings") and not settings[0].startswith("-"):
+        arguments.settings += settings
+    elif settings:
+        parser.error(f"unrecognized arguments: {' '.join(settings)}")
     try:
         return int(arguments.act(arguments) or 0)
     except LabError as error:

