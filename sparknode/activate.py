@@ -11,7 +11,6 @@ from sparknode import release as releases
 from sparknode.chronicle import Chronicle, Tell
 from sparknode.errors import Failed, Refused
 from sparknode.files import atomic_link
-from sparknode.journal import Attempt
 from sparknode.paths import Paths
 from sparknode.release import Release
 from sparknode.serving import missing_pieces, unit_drift
@@ -27,6 +26,7 @@ def work(host: Host, release_id: str, rollout: str, operator: str, activation: s
     try:
         with lock.hold(host.paths):
             release = releases.load(host.paths, release_id)
+            finish_commit(host.paths)
             if is_already_serving(host, release):
                 settle(host, tell)
                 return DONE
@@ -125,8 +125,9 @@ def point_verified(paths: Paths, release_id: str, source: str | None) -> None:
     atomic_link(paths.link("verified"), f"releases/{release_id}")
 
 
-def finish_commit(paths: Paths, last: Attempt | None) -> bool:
+def finish_commit(paths: Paths) -> bool:
     """A power cut between the line `committed` and its link: the line is the promise, so the link follows."""
+    last = journal.last_attempt(journal.read(paths))
     if last is None or last.state != journal.COMMITTED or paths.linked("verified") == last.release:
         return False
     source = last.last.get("from")
@@ -147,7 +148,6 @@ def settle(host: Host, tell: Tell) -> None:
 
 def is_already_serving(host: Host, release: Release) -> bool:
     """Is this release current, verified and what really runs? When nobody can tell, nothing is touched."""
-    finish_commit(host.paths, journal.last_attempt(journal.read(host.paths)))
     if not host.paths.linked("current") == host.paths.linked("verified") == release.id:
         return False
     found, state = docker.container(host.system, release.container.name), units.serve_state(host.system)

@@ -16,6 +16,7 @@ from sparknode.activate import (
     DONE,
     EXIT_OF,
     FAILED,
+    finish_commit,
     is_already_serving,
     require_complete,
     settle,
@@ -43,6 +44,7 @@ def activate(host: Host, release_id: str, rollout: str, operator: str, tell: Tel
     release = releases.load(host.paths, release_id)
     under_way = live_attempt(host.paths)
     if under_way is None:
+        finish_commit(host.paths)
         if is_already_serving(host, release):
             settle_dead(host, tell)
             tell(f"release {release.id} is current, verified and running; nothing to do")

@@ -23,7 +23,7 @@ def recover(host: Host, tell: Tell) -> int:
         tell("an activation is under way on this host; it ends by itself, so nothing is recovered")
         return DONE
     last = journal.last_attempt(journal.read(host.paths))
-    if finish_commit(host.paths, last):
+    if finish_commit(host.paths):
         tell("the last activation was committed; its `verified` link was missing and is in place now")
         return DONE
     current, verified = host.paths.linked("current"), host.paths.linked("verified")

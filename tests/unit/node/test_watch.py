@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from sparknode.release import from_node
+from sparknode.shape import Node
 from sparknode.watch import Watch, cause
 
 from .builders import release
@@ -55,9 +57,6 @@ def started(tmp_path: Path) -> tuple[World, Watch]:
     document = release("tag")
     world.stage(document, Engine())
     world.serve(document)
-    from sparknode.release import from_node
-    from sparknode.shape import Node
-
     watch = Watch(world.host, from_node(Node(document, "release")))
     assert watch.death() is None
     return world, watch

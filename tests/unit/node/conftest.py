@@ -1,0 +1,20 @@
+"""The node that most tests begin with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from .acting import NEW, OLD
+from .world import World
+
+
+@pytest.fixture
+def serving(tmp_path: Path) -> World:
+    """A node that serves OLD, verified, and has NEW staged."""
+    world = World(tmp_path)
+    world.stage(OLD)
+    world.stage(NEW)
+    world.serve(OLD)
+    return world
