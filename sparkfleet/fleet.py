@@ -42,6 +42,14 @@ class HostPlan:
         return self.compiled.release
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """How a host's activation ended; the error is empty when it ended well or the node could not be asked."""
+
+    ok: bool
+    error: str
+
+
 @dataclass
 class FleetRun:
     """The plan of a run and, as it goes on, what each node said."""
@@ -51,7 +59,7 @@ class FleetRun:
     rollout: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     operator: str = field(default_factory=lambda: f"{getpass.getuser()}@{socket.gethostname()}")
     nodes: dict[str, dict[str, Any]] = field(default_factory=dict)
-    outcomes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
 
 
 def plan_run(entries: list[HostEntry]) -> FleetRun:

@@ -32,8 +32,8 @@ def host_row(name: str, node: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the cells of a host, as text, in the order of HEADINGS."""
     fleet = node.get("fleet") or {}
     release = fleet.get("release") or {}
-    last = fleet.get("last") or {}
-    figures = last.get("figures") or {}
+    proof = fleet.get("proof") or {}
+    figures = proof.get("figures") or {}
     speculative = release.get("drafter_backend") is not None
     cells: tuple[object, ...] = (
         name,
@@ -45,7 +45,7 @@ def host_row(name: str, node: Mapping[str, Any]) -> tuple[str, ...]:
         _on_off(release.get("prefix_caching")),
         _percent(_figure(figures, "acceptance-short")) if speculative else None,
         _decimal(_figure(figures, "mean-acceptance-length-short")) if speculative else None,
-        _seconds(last.get("load_s")),
+        _seconds(proof.get("load_s")),
     )
     return tuple(str(cell) if cell not in (None, "") else "–" for cell in cells)
 
@@ -109,8 +109,8 @@ def print_table(run: FleetRun) -> None:
         color = COLORS.get(row[1], "red") if sys.stdout.isatty() else None
         click.echo(click.style(line, fg=color) if color else line)
     for name, outcome in run.outcomes.items():
-        if not outcome.get("ok"):
-            click.echo(f"{name}: {outcome.get('error') or 'the activation did not end well; see the lines above'}")
+        if not outcome.ok:
+            click.echo(f"{name}: {outcome.error or 'the activation did not end well; see the lines above'}")
     click.echo("")
 
 

@@ -19,7 +19,6 @@ from sparknode.shape import parse
 from sparknode.system import Host, RealSystem
 
 FAILED, REFUSED = 1, 2
-RESULT_MARK = "sparknode-result "
 
 
 def say(text: str) -> None:
@@ -65,17 +64,7 @@ def dispatch(host: Host, options: argparse.Namespace) -> int:
     if options.foreground:
         activation = options.activation or str(uuid.uuid4())
         return work(host, options.release, options.rollout, options.operator, activation, say)
-    return activate(host, options.release, options.rollout, options.operator)
-
-
-def activate(host: Host, release_id: str, rollout: str, operator: str) -> int:
-    """Follow an activation to its end; the last line is how the node stands then, for a program to read."""
-    code = frontend.activate(host, release_id, rollout, operator, say)
-    fleet = probe.status(host)
-    last = fleet["last"] or {}
-    error = last.get("error") if code and last.get("release") == release_id else None
-    say(RESULT_MARK + json.dumps({"exit": code, "error": error, "fleet": fleet}, ensure_ascii=False))
-    return code
+    return frontend.activate(host, options.release, options.rollout, options.operator, say)
 
 
 def memory_gate(host: Host, path: Path) -> int:

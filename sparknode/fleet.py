@@ -34,6 +34,7 @@ def fleet(host: Host, answers: Mapping[str, Completed]) -> dict[str, Any]:
         "serving": serving(host, current, docker.read_lookup(answers["container"]), units.read_state(answers["unit"])),
         "activation": under_way(paths, journal.open_attempt(records)),
         "last": ended(journal.last_ended(records)),
+        "proof": proof(records, paths.linked("verified")),
         "release": described(current),
         "models": models(paths),
         "images": images(answers["images"]),
@@ -87,7 +88,13 @@ def ended(attempt: Attempt | None) -> dict[str, Any] | None:
         return None
     last = attempt.last
     plain = {key: last.get(key) for key in ("t", "release", "state", "from", "rollout", "operator", "error")}
-    return {**plain, "load_s": attempt.load_s, "figures": attempt.figures}
+    return {**plain, "load_s": attempt.forth.load_s, "figures": attempt.forth.figures}
+
+
+def proof(records: list[journal.Record], verified: str | None) -> dict[str, Any] | None:
+    """The figures with which the verified release was proven last, also on the way back to it."""
+    way = journal.proof_of(records, verified) if verified else None
+    return {"release": verified, "load_s": way.load_s, "figures": way.figures} if way else None
 
 
 def described(current: Release | None) -> dict[str, Any] | None:

@@ -24,6 +24,7 @@ from sparknode.activate import (
 )
 from sparknode.chronicle import Tell, sentence
 from sparknode.errors import Failed
+from sparknode.gates import PASS
 from sparknode.journal import Attempt
 from sparknode.paths import ACTIVATE_UNIT, Paths
 from sparknode.release import Release
@@ -181,6 +182,14 @@ class Follower:
             "then activate again: it takes over from here"
         )
         return FAILED
+
+
+def is_routine(record: journal.Record) -> bool:
+    """A soak repeats every gate; of those that hold, the drafter's acceptance is the one to watch."""
+    gate = record.get("gate")
+    if record["state"] != journal.SOAKING or not isinstance(gate, dict):
+        return False
+    return gate.get("verdict") == PASS and gate.get("name") != "acceptance-short"
 
 
 def progress(records: list[journal.Record], now: float, release: Release) -> str:

@@ -107,6 +107,28 @@ def append(paths: Paths, record: Record) -> None:
 
 
 @dataclass(frozen=True)
+class Way:
+    """The records of one release within an activation: the new one's, or those of the way back."""
+
+    records: list[Record]
+
+    @property
+    def load_s(self) -> float | None:
+        """How long the release took to load."""
+        times = [record["load_s"] for record in self.records if "load_s" in record]
+        return times[-1] if times else None
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """The last figure of each gate."""
+        return {
+            str(gate["name"]): {key: value for key, value in gate.items() if key != "name"}
+            for record in self.records
+            if isinstance(gate := record.get("gate"), dict) and "name" in gate
+        }
+
+
+@dataclass(frozen=True)
 class Attempt:
     """The records of one activation, oldest first."""
 
@@ -137,19 +159,22 @@ class Attempt:
         return str(self.records[0].get("t"))
 
     @property
-    def load_s(self) -> float | None:
-        """How long the release itself took to load."""
-        times = [record["load_s"] for record in self.records if record["state"] != REVERTING and "load_s" in record]
-        return times[-1] if times else None
+    def forth(self) -> Way:
+        """What the release itself did."""
+        return Way([record for record in self.records if record["state"] != REVERTING])
 
     @property
-    def figures(self) -> dict[str, Any]:
-        """The last figure of each gate that the release itself met; those of a way back are the old release's."""
-        return {
-            str(gate["name"]): {key: value for key, value in gate.items() if key != "name"}
-            for record in self.records
-            if record["state"] != REVERTING and isinstance(gate := record.get("gate"), dict) and "name" in gate
-        }
+    def back(self) -> Way:
+        """What the old release did when it was brought back."""
+        return Way([record for record in self.records if record["state"] == REVERTING])
+
+    def proof_of(self, release: str) -> Way | None:
+        """The part of this activation that proved the release, if it did."""
+        if self.state == COMMITTED and self.release == release:
+            return self.forth
+        if self.state == REVERTED and self.last.get("from") == release and self.back.figures:
+            return self.back
+        return None
 
 
 def attempts(records: Iterable[Record]) -> list[Attempt]:
@@ -176,3 +201,9 @@ def last_ended(records: Iterable[Record]) -> Attempt | None:
     """The last activation that ended."""
     ended = [attempt for attempt in attempts(records) if attempt.ended]
     return ended[-1] if ended else None
+
+
+def proof_of(records: Iterable[Record], release: str) -> Way | None:
+    """What proved this release here last."""
+    ways = (attempt.proof_of(release) for attempt in reversed(attempts(records)))
+    return next((way for way in ways if way), None)

@@ -13,8 +13,8 @@ FLEET: dict[str, Any] = {
     "verified": "0123456789abcdef",
     "serving": {"release": "0123456789abcdef", "unit": "active", "drift": []},
     "activation": None,
-    "last": {
-        "state": "committed",
+    "last": {"state": "committed"},
+    "proof": {
         "figures": {
             "acceptance-short": {"figure": 0.6},
             "mean-acceptance-length-short": {"figure": 7.0},

@@ -36,7 +36,7 @@ def test_a_good_release_is_committed_and_becomes_the_verified_one(serving: World
 def test_every_gate_leaves_its_figure_and_its_threshold(serving: World) -> None:
     run = activate(serving)
 
-    figures = journal.attempts(run.records)[0].figures
+    figures = journal.attempts(run.records)[0].forth.figures
     assert figures["acceptance-short"] == {"figure": 0.6, "threshold": 0.3, "unit": "ratio", "verdict": "pass"}
     assert figures["mean-acceptance-length-short"]["figure"] == 7.0
     assert {"ready", "health", "identity", "short-chat", "acceptance-long", "tokens-per-second-short"} <= set(figures)

@@ -164,6 +164,19 @@ def test_the_way_back_has_no_part_in_the_figures_of_the_new_release(serving: Wor
 
     run = activate(serving)
 
-    figures = journal.attempts(run.records)[0].figures
+    figures = journal.attempts(run.records)[0].forth.figures
     assert figures["acceptance-short"]["figure"] == 0.0
     assert figures["acceptance-short"]["verdict"] == "fail"
+
+
+def test_the_way_back_proves_the_release_that_serves_again(serving: World) -> None:
+    """The table shows what is known of the release that serves, not of the one that failed."""
+    serving.engines[NEW["id"]] = Engine(acceptance=0.0)
+
+    run = activate(serving)
+
+    proof = journal.proof_of(run.records, OLD["id"])
+    assert proof is not None
+    assert proof.figures["acceptance-short"]["verdict"] == "pass"
+    assert proof.load_s is not None
+    assert journal.proof_of(run.records, NEW["id"]) is None

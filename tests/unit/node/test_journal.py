@@ -96,7 +96,7 @@ def test_garbage_between_good_lines_costs_only_itself(noise: list[bytes]) -> Non
 def test_any_bytes_are_a_journal(data: bytes) -> None:
     for attempt in journal.attempts(journal.parse_lines(data)):
         assert attempt.activation
-        assert attempt.figures is not None
+        assert attempt.forth.figures is not None
 
 
 @pytest.mark.parametrize("cut", range(0, 90, 7))
