@@ -42,14 +42,16 @@ def install(host: Host, release: Release) -> None:
         atomic_write(host.paths.unit, release.unit.encode())
     atomic_link(host.paths.link("current"), f"releases/{release.id}")
     state = units.serve_state(host.system)
-    if changed or (state and state.reload_needed):
-        done = units.daemon_reload(host.system)
-        if not done.ok:
-            raise StepFailed(f"switching: {done.why}; look at `systemctl status`")
-    if state is None or not state.enabled:
+    disabled = state is None or not state.enabled
+    if disabled:
         done = units.order(host.system, "enable", "--no-reload")
         if not done.ok:
             raise StepFailed(f"switching: {done.why}; does the unit have an [Install] section?")
+    # After enabling, whose link systemd 257 takes for a change of every unit.
+    if changed or disabled or (state and state.reload_needed):
+        done = units.daemon_reload(host.system)
+        if not done.ok:
+            raise StepFailed(f"switching: {done.why}; look at `systemctl status`")
 
 
 def silence(host: Host, *, disable: bool, patience: float | None) -> None:

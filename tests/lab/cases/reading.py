@@ -87,8 +87,12 @@ class Node:
         text = self.sudo(f"cat {STATE}/journal.jsonl 2>/dev/null || true")
         return [json.loads(line) for line in text.splitlines()]
 
-    def tried(self, release: str) -> bool:
-        return any(record["release"] == release for record in self.journal())
+    def tried(self, release: str) -> int:
+        """How many activations of the release the journal holds."""
+        return len({record["activation"] for record in self.journal() if record["release"] == release})
+
+    def available_kib(self) -> int:
+        return int(self.ssh("awk '/MemAvailable/ {print $2}' /proc/meminfo"))
 
     def curl(self, path: str, *arguments: str) -> str:
         return self.ssh(f"curl -sS -m 20 {' '.join(arguments)} http://127.0.0.1:8000{path}", check=False)
