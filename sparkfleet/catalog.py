@@ -43,10 +43,11 @@ class Sourced(Row):
 class DrafterSupport(Row):
     """What an image line needs of a drafter."""
 
-    backend: str
+    backend: str | None
     refused_backends: dict[str, str] = {}
     prefix_caching: Literal["safe", "unsafe"]
     sliding_window: bool = True
+    own_kv_cache_dtype: bool = False
     concurrency_limit: int | None = None
     concurrency_note: str = ""
 
@@ -60,9 +61,17 @@ class AcceptanceGate(Row):
     min_mean_acceptance_length: float | None = Field(default=None, ge=1)
 
 
+class Throughput(Row):
+    """Floors of one stream: tokens per second, and the longest wait for the first token in seconds."""
+
+    min_tokens_per_second: float | None = Field(default=None, gt=0)
+    max_ttft_s: float | None = Field(default=None, gt=0)
+
+
 class Gates(Row):
     short: AcceptanceGate
     long: AcceptanceGate | None = None
+    throughput: Throughput | None = None
 
 
 class Line(Sourced):
@@ -73,7 +82,7 @@ class Line(Sourced):
     entrypoint: str
     image_entrypoint: str | None
     min_driver: str
-    cuda_toolkit: str
+    cuda_toolkit: str | None
     drafter: DrafterSupport | None
     v2_model_runner: Literal["unsupported", "baked-off", "must-set", "automatic", "default"] = "unsupported"
     kv_cache_dtypes: list[str]
@@ -117,6 +126,7 @@ class Drafter(Row):
     hidden_size: int | None = None
     vocab_size: int | None = None
     num_target_layers: int | None = None
+    target_layer_ids: list[int] = []
     files: dict[str, FileFact] = {}
 
 
@@ -141,6 +151,7 @@ class Model(Sourced):
     description: str
     repo: str
     repo_confirmed: bool = True
+    unproven: str = ""
     revision: Commit | None
     container_path: str
     licence: str
@@ -159,6 +170,8 @@ class Model(Sourced):
     drafter: Drafter | None
     artefact: Artefact = Artefact()
     control_token_ids: dict[str, str] = {}
+    # Where a row has this key, it goes before the profile's: dense models are several times slower.
+    throughput: Throughput | None = None
 
     def repositories(self) -> list[Model | Drafter]:
         """Return the target and, where there is one, its drafter: one unit for locking and keeping."""
@@ -183,6 +196,7 @@ class Timing(Row):
 class Profile(Sourced):
     description: str
     inherits: str | None = None
+    engine: Literal["vllm", "sglang"] = "vllm"
     speculative: bool
     speculative_args: dict[str, Scalar] = {}
     prefix_caching: Literal["auto", "on", "off"]
@@ -193,8 +207,8 @@ class Profile(Sourced):
 
 
 class Limits(Row):
-    """What a kind of machine bears: shares of its memory, tokens a step, sequences with a drafter, GPUs,
-    and the disk space that stays free."""
+    """What a kind of machine bears: shares of its memory, tokens a step, sequences with a drafter, GPUs, the disk
+    space that stays free, and the seconds that a first start takes."""
 
     memory_utilization: float = Field(gt=0, le=1)
     memory_utilization_advised: float = Field(gt=0, le=1)
@@ -202,6 +216,7 @@ class Limits(Row):
     drafter_concurrency: int
     gpus: int
     disk_reserve_bytes: int
+    cold_start_s: int | None = None
 
 
 class Hardware(Sourced):
@@ -221,6 +236,8 @@ class Hardware(Sourced):
 
 
 class DriverVerdict(Row):
+    """What is known of one version, or of a range of versions, of the driver, the kernel or the toolkit."""
+
     verdict: Literal["fail", "warn", "pass"]
     why: str
     source: str
@@ -240,6 +257,8 @@ class Catalog(Row):
     profiles: dict[str, Profile]
     hardware: dict[str, Hardware]
     driver_verdicts: list[DriverVerdict]
+    kernel_verdicts: list[DriverVerdict] = []
+    toolkit_verdicts: list[DriverVerdict] = []
 
     def line_of(self, image: Image) -> Line:
         """Return the line with the image's own engine version where it has one."""
@@ -251,7 +270,7 @@ FILES: dict[str, tuple[str, ...]] = {
     "images": ("lines", "images"),
     "models": ("models",),
     "profiles": ("profiles",),
-    "hardware": ("hardware", "driver_verdicts"),
+    "hardware": ("hardware", "driver_verdicts", "kernel_verdicts", "toolkit_verdicts"),
 }
 
 
@@ -291,7 +310,7 @@ def _merge_file(
         rows = document.get(name)
         if rows is None:
             continue
-        if name == "driver_verdicts":
+        if name.endswith("_verdicts"):
             sections[name] = [*sections.get(name, []), *rows]
             continue
         if not isinstance(rows, dict):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,10 @@ import yaml
 
 from sparkfleet import catalog, lock
 from sparkfleet.catalog import ROOT
+from sparkfleet.deepcheck import deep_check
+from sparkfleet.docker_model import docker_model_commands
 from sparkfleet.errors import FleetError, SettingsError, nearest
+from sparkfleet.interop import export_recipe, import_recipe
 from sparkfleet.recipe import Choice, find_image
 from sparkfleet.release import Compiled, compile_release
 from sparkfleet.rules import Deployment, rule_texts
@@ -34,20 +39,17 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m sparkfleet", description="Fleets of DGX Spark machines.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    show = commands.add_parser("show", help="print what would run, without connecting to anything")
-    show.add_argument("host", nargs="?", help="a host of the inventory")
-    show.add_argument("--inventory", help="an inventory file, e.g. inventory/prod.py")
-    show.add_argument("--data", action="append", default=[], metavar="KEY=VALUE", help="override a setting")
-    show.add_argument("--model", help="a model of the catalogue, instead of a host")
-    show.add_argument("--image-tag", help="an image of the catalogue")
-    show.add_argument("--image-line", help="the known line that an unknown tag behaves like")
-    show.add_argument("--profile", default="agentic")
-    show.add_argument("--hardware", default="gb10")
-    show.add_argument("--gpu-injection", choices=("gpus", "cdi"), default="gpus")
-    show.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="try a vLLM argument")
-    show.add_argument("--lock-file", default="fleet.lock.json")
-    show.add_argument("--format", choices=("unit", "argv", "json"), default="unit")
+    chosen = _choice_parser()
+    show = commands.add_parser("show", parents=[chosen], help="print what would run, without connecting to anything")
+    show.add_argument("--format", choices=FORMATS, default="unit", help="default: unit")
     show.set_defaults(run=_show)
+
+    export = commands.add_parser("export-recipe", parents=[chosen], help="print a release as a sparkrun v2 recipe")
+    export.set_defaults(run=_export)
+
+    importing = commands.add_parser("import-recipe", help="print a sparkrun v2 or eugr v1 recipe as a profile")
+    importing.add_argument("file", type=Path, metavar="FILE")
+    importing.set_defaults(run=_import)
 
     locking = commands.add_parser("lock", help="pin tags to digests and repositories to commits and hashes")
     locking.add_argument("--inventory", help="take settings and images from an inventory")
@@ -59,6 +61,24 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("rule", nargs="?")
     explain.set_defaults(run=_explain)
     return parser
+
+
+def _choice_parser() -> argparse.ArgumentParser:
+    """The options that choose what to look at: a host of an inventory, or rows of the catalogue."""
+    chosen = argparse.ArgumentParser(add_help=False)
+    chosen.add_argument("host", nargs="?", help="a host of the inventory")
+    chosen.add_argument("--inventory", help="an inventory file, e.g. inventory/prod.py")
+    chosen.add_argument("--data", action="append", default=[], metavar="KEY=VALUE", help="override a setting")
+    chosen.add_argument("--model", help="a model of the catalogue, instead of a host")
+    chosen.add_argument("--image-tag", help="an image of the catalogue")
+    chosen.add_argument("--image-line", help="the known line that an unknown tag behaves like")
+    chosen.add_argument("--profile", default="agentic", help="default: agentic")
+    chosen.add_argument("--hardware", default="gb10", help="default: gb10")
+    chosen.add_argument("--gpu-injection", choices=("gpus", "cdi"), default="gpus")
+    chosen.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="try an engine argument")
+    chosen.add_argument("--lock-file", default="fleet.lock.json")
+    chosen.add_argument("--catalog-overlay", action="append", default=[], type=Path, metavar="FOLDER")
+    return chosen
 
 
 def _value(text: str) -> Any:
@@ -78,19 +98,57 @@ def _pairs(texts: list[str]) -> dict[str, Any]:
     return pairs
 
 
-def _show(options: argparse.Namespace) -> int:
+def _compiled(options: argparse.Namespace) -> Compiled:
+    """Compile what the options choose, with everything that is to be said about it on stderr."""
     compiled = _compiled_for_host(options) if options.host else _compiled_for_choice(options)
+    for words in compiled.overridden:
+        print(f"overridden: {words}", file=sys.stderr)
     for finding in compiled.findings:
         print(f"{finding.severity}: {finding.text()}", file=sys.stderr)
     if compiled.unlocked:
         names = ", ".join(compiled.unlocked)
         print(f"info: not locked: {names}; a deploy needs `python -m sparkfleet lock` first", file=sys.stderr)
-    if options.format == "unit":
-        print(compiled.release["unit"], end="")
-    elif options.format == "argv":
-        print(json.dumps(compiled.release["argv"], ensure_ascii=False))
-    else:
-        print(json.dumps(compiled.release, indent=2, ensure_ascii=False))
+    return compiled
+
+
+def _show(options: argparse.Namespace) -> int:
+    compiled = _compiled(options)
+    print(FORMATS[options.format](compiled), end="")
+    return 0
+
+
+def _as_argv(compiled: Compiled) -> str:
+    return json.dumps(compiled.release["argv"], ensure_ascii=False) + "\n"
+
+
+def _as_json(compiled: Compiled) -> str:
+    return json.dumps(compiled.release, indent=2, ensure_ascii=False) + "\n"
+
+
+def _as_deep_check(compiled: Compiled) -> str:
+    return shlex.join(deep_check(compiled.recipe, compiled.release)) + "\n"
+
+
+FORMATS: dict[str, Callable[[Compiled], str]] = {
+    "unit": lambda compiled: str(compiled.release["unit"]),
+    "argv": _as_argv,
+    "json": _as_json,
+    "deep-check": _as_deep_check,
+    "docker-model": lambda compiled: docker_model_commands(compiled.recipe),
+}
+
+
+def _export(options: argparse.Namespace) -> int:
+    print(export_recipe(_compiled(options)), end="")
+    return 0
+
+
+def _import(options: argparse.Namespace) -> int:
+    try:
+        text = options.file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{options.file} cannot be read: {error}", "a recipe file", "check the path") from None
+    print(import_recipe(text, options.file.name, catalog.load()).text(), end="")
     return 0
 
 
@@ -121,7 +179,7 @@ def _compiled_for_choice(options: argparse.Namespace) -> Compiled:
         if not getattr(options, name):
             flag = f"--{name.replace('_', '-')}"
             raise SettingsError(f"{flag} is missing", "a HOST with --inventory, or --model and --image-tag")
-    known = catalog.load()
+    known = catalog.load(tuple(path.resolve() for path in options.catalog_overlay))
     choice = Choice(
         model=options.model,
         image_tag=options.image_tag,

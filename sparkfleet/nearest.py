@@ -16,10 +16,11 @@ _STATES = {"current": 0, "baseline": 1, "rollback": 2, "candidate": 3, "supersed
 def nearest_working(catalog: Catalog, choice: Choice, deployment: Deployment) -> str | None:
     """Return the nearest combination that no rule refuses, in words, or None when there is none."""
     # What is not written down yet (key, terms) is its own remedy and says nothing about the combination.
-    trial = replace(deployment, trial=True)
+    reason = deployment.allow_unauthenticated or "to be written down"
+    settled = replace(deployment, terms_accepted=True, allow_unauthenticated=reason)
     for candidate in _candidates(catalog, choice):
         try:
-            if not failures(compile_recipe(catalog, candidate), trial):
+            if not failures(compile_recipe(catalog, candidate), settled):
                 return _difference(choice, candidate)
         except FleetError:
             continue

@@ -7,19 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeVar
 
 from sparkfleet.catalog import Catalog, Gates, Hardware, Image, Line, Model, Profile, Scalar
 from sparkfleet.contract import Contract, contract_for
-from sparkfleet.errors import SettingsError, nearest
+from sparkfleet.engine import Engine
+from sparkfleet.engines import ENGINES
+from sparkfleet.errors import nearest
+from sparkfleet.rules.book import refusal
 
 SPECULATIVE_KEYS = {
     "num_speculative_tokens": "num_speculative_tokens",
     "drafter_attention_backend": "attention_backend",
     "drafter_kv_cache_dtype": "kv_cache_dtype",
 }
-# Set by the recipe itself, so an override would contradict what is staged and mounted.
-RESERVED = {"model_tag", "model", "speculative_config", "served_model_name", "config", "headless", "api_key"}
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,25 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class Override:
+    """One argument that the host sets differently; `instead_of` is what profile, model and image would give."""
+
+    key: str
+    value: Any
+    instead_of: Any
+
+    def words(self) -> str:
+        """Say it for the plan: «max_num_seqs: 16 instead of 64»."""
+        return f"{self.key}: {_words(self.value)} instead of {_words(self.instead_of)}"
+
+
+def _words(value: Any) -> str:
+    if value is None:
+        return "the engine's default"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+@dataclass(frozen=True)
 class Recipe:
     choice: Choice
     image: Image
@@ -47,17 +68,43 @@ class Recipe:
     speculative: dict[str, Any] | None
     env: dict[str, str]
     gates: Gates
-    overridden: tuple[str, ...]
+    overridden: tuple[Override, ...]
 
     @property
     def contract(self) -> Contract:
-        return contract_for(self.line.engine_version)
+        return contract_for(self.line.engine_version, self.line.engine)
+
+    @property
+    def engine(self) -> Engine:
+        return ENGINES[self.line.engine]
+
+    @cached_property
+    def arguments(self) -> tuple[str, ...]:
+        """The engine's arguments as they are written."""
+        return tuple(self.engine.arguments(self))
+
+    @property
+    def memory_utilization(self) -> float | None:
+        """The share of the machine's memory that the engine takes, where one is set."""
+        value = self.args.get(self.engine.memory_argument)
+        return value if isinstance(value, float) else None
+
+    @property
+    def max_model_len(self) -> int:
+        """The context that the engine serves: the model's own where none is set."""
+        value = self.args.get(self.engine.context_argument)
+        return value if isinstance(value, int) else self.model.max_model_len
+
+    def number(self, key: str) -> int | float | None:
+        """Return an argument's value when it is a number."""
+        value = self.args.get(key)
+        return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def compile_recipe(catalog: Catalog, choice: Choice) -> Recipe:
     """Combine the rows that the choice names.
 
-    Raises SettingsError for an id that the catalogue does not know, an override that this vLLM has no argument
+    Raises SettingsError for an id that the catalogue does not know, an override that this engine has no argument
     for, or a value of the wrong type.
     """
     model = _known("model", choice.model, catalog.models)
@@ -66,16 +113,10 @@ def compile_recipe(catalog: Catalog, choice: Choice) -> Recipe:
     image, line, image_known = find_image(catalog, choice.image_tag, choice.image_line)
 
     drafter = model.drafter if profile.speculative and line.drafter is not None else None
-    args: dict[str, Scalar] = {
-        "served_model_name": list(model.served_names),
-        **profile.args,
-        **_model_args(model),
-        **line.args,
-    }
-    caching = _prefix_caching(profile, line, drafter is not None)
+    args = {**profile.args, **ENGINES[line.engine].model_arguments(model, profile), **line.args}
+    caching = _prefix_caching(profile, line, drafter is not None) if line.engine == "vllm" else None
     if caching is not None:
         args["enable_prefix_caching"] = caching
-    args["shutdown_timeout"] = profile.timing.shutdown_timeout_s
     speculative: dict[str, Any] | None = None
     if drafter is not None and line.drafter is not None:
         speculative = {
@@ -87,7 +128,8 @@ def compile_recipe(catalog: Catalog, choice: Choice) -> Recipe:
         }
         speculative = {key: value for key, value in speculative.items() if value is not None}
     env = {**line.env, **profile.env}
-    _override(args, speculative, choice, line)
+    args = {key: _canonical(line, key, value) for key, value in args.items() if value is not None}
+    overridden = _override(args, speculative, choice, line)
     return Recipe(
         choice=choice,
         image=image,
@@ -96,16 +138,28 @@ def compile_recipe(catalog: Catalog, choice: Choice) -> Recipe:
         model=model,
         profile=profile,
         hardware=hardware,
-        args={key: value for key, value in args.items() if value is not None},
+        args=args,
         speculative=speculative,
         env={key: value for key, value in env.items() if value is not None},
-        gates=_gates(profile, line) if speculative else profile.gates,
-        overridden=tuple(sorted(choice.overrides)),
+        gates=_gates(profile, model, line, speculative is not None),
+        overridden=overridden,
     )
 
 
-def _gates(profile: Profile, line: Line) -> Gates:
-    return profile.gates.model_copy(update={str(name): gate for name, gate in line.gate_overrides.items()})
+def _canonical(line: Line, key: str, value: Scalar) -> Scalar:
+    flag = contract_for(line.engine_version, line.engine).flags.get(key)
+    canonical: Scalar = flag.canonical(value) if flag and not flag.problem_with(value) else value
+    return canonical
+
+
+def _gates(profile: Profile, model: Model, line: Line, speculative: bool) -> Gates:
+    """Speed is the model's, acceptance the image's: their rows go before the profile's."""
+    changes: dict[str, Any] = {}
+    if "throughput" in model.model_fields_set:
+        changes["throughput"] = model.throughput
+    if speculative:
+        changes |= {str(name): gate for name, gate in line.gate_overrides.items()}
+    return profile.gates.model_copy(update=changes)
 
 
 def find_image(catalog: Catalog, tag: str, image_line: str | None) -> tuple[Image, Line, bool]:
@@ -114,37 +168,38 @@ def find_image(catalog: Catalog, tag: str, image_line: str | None) -> tuple[Imag
     An unknown tag needs `image_line`, the id of a known line or tag that it behaves like; `latest` is never taken.
     """
     if tag == "latest":
-        raise SettingsError(
-            "image_tag 'latest' is a name that moves, so a restart could change what a host runs",
-            f"one of {', '.join(sorted(catalog.images))}",
-            "name a tag; `python -m sparkfleet lock --check` says what :latest points to today",
-        )
+        raise refusal("image-latest", "image_tag is 'latest'", f"one of {', '.join(sorted(catalog.images))}")
     if tag in catalog.images and image_line is None:
         image = catalog.images[tag]
         return image, catalog.line_of(image), True
     if image_line is None:
-        raise SettingsError(
+        raise refusal(
+            "image-unknown",
             f"image_tag '{tag}' is not in the catalogue{nearest(tag, list(catalog.images))}",
-            f"one of {', '.join(sorted(catalog.images))}",
-            "use a known tag, or set image_line to the known line that this tag behaves like "
-            f"(one of {', '.join(sorted(catalog.lines))})",
+            f"one of {', '.join(sorted(catalog.images))}; or image_line with one of {', '.join(sorted(catalog.lines))}",
         )
     like = catalog.images.get(image_line)
     line_id = like.line if like else image_line
     if line_id not in catalog.lines:
-        raise SettingsError(
+        raise refusal(
+            "image-unknown",
             f"image_line '{image_line}' is neither a line nor a tag{nearest(image_line, list(catalog.lines))}",
             f"a line ({', '.join(sorted(catalog.lines))}) or a known tag",
         )
     known = catalog.images.get(tag)
-    image = known or Image(
+    if known is not None:
+        # The tag's own version belongs to its own line.
+        changes = {"line": line_id, "engine_version": like.engine_version if like else None}
+        image = known.model_copy(update=changes)
+        return image, catalog.line_of(image), True
+    image = Image(
         repository=like.repository if like else _repository_of(catalog, line_id),
         line=line_id,
+        engine_version=like.engine_version if like else None,
         state="candidate",
         sources={"*": f"declared by image_line: {image_line}"},
     )
-    image = image.model_copy(update={"line": line_id})
-    return image, catalog.line_of(image), known is not None
+    return image, catalog.line_of(image), False
 
 
 def _repository_of(catalog: Catalog, line_id: str) -> str:
@@ -156,25 +211,15 @@ R = TypeVar("R")
 
 def _known(kind: str, row_id: str, rows: Mapping[str, R]) -> R:
     if row_id not in rows:
-        raise SettingsError(
+        raise refusal(
+            "catalogue-id",
             f"{kind} '{row_id}' is not in the catalogue{nearest(row_id, list(rows))}",
             f"one of {', '.join(sorted(rows))}",
-            f"set {kind} in the inventory or in group_data/",
         )
     return rows[row_id]
 
 
-def _model_args(model: Model) -> dict[str, Scalar]:
-    return {
-        "quantization": model.quantization,
-        "attention_backend": model.attention_backend,
-        "trust_remote_code": True if model.trust_remote_code else None,
-        "tool_call_parser": model.tool_call_parser,
-        "reasoning_parser": model.reasoning_parser,
-    }
-
-
-def _prefix_caching(profile: Profile, line: Line, with_drafter: bool) -> bool | None:
+def _prefix_caching(profile: Profile, line: Line, with_drafter: bool) -> bool:
     """vLLM turns prefix caching on when the flag is left out, so «off» must be written as well."""
     if profile.prefix_caching != "auto":
         return profile.prefix_caching == "on"
@@ -183,38 +228,50 @@ def _prefix_caching(profile: Profile, line: Line, with_drafter: bool) -> bool | 
     return True
 
 
-def _override(args: dict[str, Scalar], speculative: dict[str, Any] | None, choice: Choice, line: Line) -> None:
-    contract = contract_for(line.engine_version)
-    for key, value in choice.overrides.items():
+def _override(
+    args: dict[str, Scalar], speculative: dict[str, Any] | None, choice: Choice, line: Line
+) -> tuple[Override, ...]:
+    contract = contract_for(line.engine_version, line.engine)
+    reserved = ENGINES[line.engine].reserved
+    overridden = []
+    for key, value in sorted(choice.overrides.items()):
         if key in SPECULATIVE_KEYS:
-            _override_speculative(speculative, key, value, choice)
+            overridden.append(_override_speculative(speculative, key, value, choice))
             continue
         flag = contract.flags.get(key)
-        if key in RESERVED or flag is None:
-            known = [name for name in [*contract.flags, *SPECULATIVE_KEYS] if name not in RESERVED]
-            what = "is set by the recipe itself" if key in RESERVED else "is no argument of vllm serve"
-            raise SettingsError(
-                f"override '{key}' {what} (vLLM {line.engine_version}){nearest(key, known)}",
-                "a vLLM argument in snake_case, num_speculative_tokens or drafter_attention_backend",
+        if key in reserved or flag is None:
+            known = [name for name in [*contract.flags, *SPECULATIVE_KEYS] if name not in reserved]
+            what = "is set by the recipe itself" if key in reserved else "is no argument of the engine"
+            raise refusal(
+                "override-unknown",
+                f"override '{key}' {what} ({contract}){nearest(key, known)}",
+                f"an argument of {contract.engine} in snake_case, {' or '.join(list(SPECULATIVE_KEYS)[:2])}",
             )
-        if value is None:
-            args.pop(key, None)
-            continue
-        problem = flag.problem_with(value)
-        if problem:
-            raise SettingsError(f"override '{key}' {problem}", f"a value that {flag.option} accepts")
-        args[key] = value
+        before = args.pop(key, None)
+        if value is not None:
+            problem = flag.problem_with(value)
+            if problem:
+                raise refusal(
+                    "override-value", f"override '{key}' {problem}", f"a value that {flag.option} accepts ({contract})"
+                )
+            args[key] = flag.canonical(value)
+        overridden.append(Override(key, args.get(key), before))
+    return tuple(overridden)
 
 
-def _override_speculative(speculative: dict[str, Any] | None, key: str, value: object, choice: Choice) -> None:
+def _override_speculative(speculative: dict[str, Any] | None, key: str, value: object, choice: Choice) -> Override:
     if speculative is None:
-        raise SettingsError(
-            f"override '{key}' has no drafter to apply to: profile '{choice.profile}' on image "
-            f"'{choice.image_tag}' serves without one",
-            "a profile with a drafter",
-            "choose the profile agentic or production, or remove the override",
+        raise refusal(
+            "override-drafter",
+            f"override '{key}' has no drafter to apply to: profile {choice.profile} with model {choice.model} on image "
+            f"{choice.image_tag} serves without one",
+            "a model, a profile and an image with a drafter",
         )
     wanted: type = int if key == "num_speculative_tokens" else str
     if not isinstance(value, wanted) or isinstance(value, bool):
-        raise SettingsError(f"override '{key}' takes {wanted.__name__}, not {value!r}")
+        raise refusal("override-value", f"override '{key}' takes {wanted.__name__}, not {value!r}", wanted.__name__)
+    if isinstance(value, str) and not value.isprintable():
+        raise refusal("override-value", f"override '{key}' takes printable text, not {value!r}", "printable text")
+    before = speculative.get(SPECULATIVE_KEYS[key])
     speculative[SPECULATIVE_KEYS[key]] = value
+    return Override(key, value, before)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from sparkfleet.catalog import Catalog
-from sparkfleet.engine_vllm import serve_arguments
 from sparkfleet.errors import LockError, RefusedError
 from sparkfleet.lock import Lock, LockedImage, canonical
 from sparkfleet.nearest import nearest_working
@@ -19,9 +18,6 @@ from sparkfleet.unit import serve_unit
 SCHEMA = 1
 STATE = PurePosixPath("/var/lib/sparkfleet")
 CONTAINER = "sparkfleet-serve"
-# What the engine compiles on its first start, kept per image so that the next start takes 2 minutes and not 13
-# (AEON README; vllm#41871 and #48031 on why the kept files must not outlive their image).
-CACHES = {"vllm": "/root/.cache/vllm", "flashinfer": "/root/.cache/flashinfer", "triton": "/root/.triton"}
 
 
 @dataclass(frozen=True)
@@ -37,6 +33,11 @@ class Compiled:
     def id(self) -> str:
         return str(self.release["id"])
 
+    @property
+    def overridden(self) -> list[str]:
+        """What the host sets differently, in words for the plan."""
+        return [override.words() for override in self.recipe.overridden]
+
 
 def compile_release(
     catalog: Catalog,
@@ -50,7 +51,7 @@ def compile_release(
     Raises SettingsError for an unknown id or override, RefusedError when a rule refuses the combination.
     """
     recipe = compile_recipe(catalog, choice)
-    findings = judge(recipe, deployment)
+    findings = judge(recipe, replace(deployment, image_locked=bool(lock and choice.image_tag in lock.images)))
     failed = [finding for finding in findings if finding.severity == "fail"]
     if failed:
         working = nearest_working(catalog, choice, deployment)
@@ -63,8 +64,8 @@ def compile_release(
     image = _image(recipe, lock, unlocked)
     artefacts = _artefacts(recipe, lock, unlocked)
     container = _container(recipe, image, artefacts, gpu_injection)
-    argv = _docker_run(container, image["reference"], deployment.api_key_file)
-    memory = {"utilization": recipe.args["gpu_memory_utilization"]} if recipe.hardware.unified_memory else None
+    argv = _docker_run(container, image["reference"], deployment.api_key_file, recipe.engine.docker_options)
+    memory = {"utilization": recipe.memory_utilization} if recipe.hardware.unified_memory else None
     timing = recipe.profile.timing
     release: dict[str, Any] = {
         "schema": SCHEMA,
@@ -73,8 +74,12 @@ def compile_release(
         "profile": choice.profile,
         "image_tag": choice.image_tag,
         "image_line": choice.image_line,
-        "overrides": {key: choice.overrides[key] for key in recipe.overridden},
-        "engine": {"kind": recipe.line.engine, "version": recipe.line.engine_version},
+        "overrides": {override.key: override.value for override in recipe.overridden},
+        "engine": {
+            "kind": recipe.line.engine,
+            "version": recipe.line.engine_version,
+            "api": recipe.engine.api.document(),
+        },
         "image": image,
         "artefacts": artefacts,
         "container": container,
@@ -82,7 +87,7 @@ def compile_release(
         "serve": {
             "port": recipe.args["port"],
             "served_names": list(recipe.model.served_names),
-            "max_model_len": recipe.args["max_model_len"],
+            "max_model_len": recipe.max_model_len,
             "model_root": recipe.model.container_path,
             "drafter_backend": (recipe.speculative or {}).get("attention_backend"),
             "prefix_caching": recipe.args.get("enable_prefix_caching") is not False,
@@ -163,21 +168,21 @@ def _container(
     mounts = [{"source": row["host_path"], "target": row["container_path"], "read_only": True} for row in artefacts]
     mounts += [
         {"source": str(STATE / "cache" / key / name), "target": target, "read_only": False}
-        for name, target in CACHES.items()
+        for name, target in recipe.engine.caches.items()
     ]
     return {
         "name": CONTAINER,
         "entrypoint": recipe.line.entrypoint,
-        "args": serve_arguments(recipe),
+        "args": recipe.engine.command(recipe),
         "env": dict(recipe.env),
         "mounts": mounts,
         "gpu": list(recipe.hardware.gpu_arguments[gpu_injection]),
     }
 
 
-def _docker_run(container: dict[str, Any], reference: str, env_file: str | None) -> list[str]:
+def _docker_run(container: dict[str, Any], reference: str, env_file: str | None, options: tuple[str, ...]) -> list[str]:
     argv = ["docker", "run", "--rm", "--name", container["name"], *container["gpu"]]
-    argv += ["--ipc", "host", "--network", "host", "--log-driver", "local"]
+    argv += ["--ipc", "host", "--network", "host", "--log-driver", "local", *options]
     if env_file:
         argv += ["--env-file", env_file]
     for name, value in container["env"].items():

@@ -7,6 +7,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from sparkfleet.catalog import ROOT, Timing
+from sparkfleet.errors import SettingsError
 
 DOCKER = "/usr/bin/docker"
 RELEASE_JSON = "/var/lib/sparkfleet/current/release.json"
@@ -17,7 +18,11 @@ RESTART_PAUSE_S = 10
 def systemd_quote(argument: str) -> str:
     """Quote one argument for ExecStart=, so that systemd passes it on unchanged (systemd.service(5))."""
     if "\n" in argument or "\r" in argument or "\0" in argument:
-        raise ValueError(f"a systemd argument cannot hold a line break or NUL: {argument!r}")
+        raise SettingsError(
+            f"the command line has an argument with a line break or NUL: {argument!r}",
+            "one line",
+            "mend the value in the catalogue or the inventory",
+        )
     escaped = argument.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
     return f'"{escaped}"'
 

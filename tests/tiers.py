@@ -27,13 +27,13 @@ def _fast() -> list[list[str]]:
 
 
 def _lab() -> list[list[str]]:
-    # Two processes: the cases share one lab, and the self-tests take labs up and down.
+    # A process each: the cases share one lab, the real engine needs its own, and the self-tests end labs.
     pytest = [sys.executable, "-m", "pytest", "-q", "--durations=10"]
-    return [[*pytest, "tests/lab/cases"], [*pytest, "tests/lab/selftest"]]
+    return [[*pytest, f"tests/lab/{part}"] for part in ("cases", "realcases", "selftest")]
 
 
 def _contract() -> list[list[str]]:
-    return [[sys.executable, "-m", "pytest", "-q", "-m", "contract", "tests/contract", "tests/unit"]]
+    return [[sys.executable, "-m", "pytest", "-q", "-m", "contract", "tests/contract", "tests/sglang", "tests/unit"]]
 
 
 TIERS: dict[str, Callable[[], list[list[str]]]] = {"fast": _fast, "lab": _lab, "contract": _contract}

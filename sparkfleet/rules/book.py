@@ -1,0 +1,122 @@
+"""What a rule is: an id, a check over plain data, and its reason, source and remedy in `catalog/rules.yaml`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import yaml
+from pydantic import ValidationError
+
+from sparkfleet.catalog import ROOT, Row
+from sparkfleet.errors import CatalogError, SettingsError
+
+if TYPE_CHECKING:
+    from sparkfleet.recipe import Recipe
+
+Severity = Literal["fail", "warn", "info"]
+# (what was found, what was expected), with the rule's id in front where a check serves several rules.
+Problem = tuple[str, str]
+FamilyProblem = tuple[str, str, str]
+RULES_FILE = ROOT / "catalog" / "rules.yaml"
+
+
+class RuleText(Row):
+    severity: Severity
+    why: str
+    source: str
+    remedy: str
+    # Looking at a release is allowed before it may be deployed: `show` turns these failures into warnings.
+    warn_when_showing: bool = False
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What the host's owner has written down, as far as rules ask for it; `trial` is a look without a deploy."""
+
+    api_key_file: str | None = None
+    allow_unauthenticated: str | None = None
+    terms_accepted: bool = False
+    trial: bool = False
+    image_locked: bool = False
+
+
+@dataclass(frozen=True)
+class Finding:
+    rule: str
+    severity: Severity
+    found: str
+    expected: str
+    why: str
+    source: str
+    remedy: str
+
+    def text(self) -> str:
+        """Return the finding as lines for a person."""
+        lines = [f"{self.rule}: {self.found}"]
+        if self.expected:
+            lines.append(f"  expected: {self.expected}")
+        lines += [f"  why: {self.why} [{self.source}]", f"  next: {self.remedy}"]
+        return "\n".join(lines)
+
+
+Check = Callable[["Recipe", Deployment], Iterator[Problem]]
+FamilyCheck = Callable[["Recipe", Deployment], Iterator[FamilyProblem]]
+CHECKS: dict[tuple[str, ...], FamilyCheck] = {}
+# Rules that the recipe compiler itself keeps, because without them there is no recipe to check.
+COMPILED = ("catalogue-id", "image-latest", "image-unknown", "override-drafter", "override-unknown", "override-value")
+
+
+def rule(rule_id: str) -> Callable[[Check], Check]:
+    """Register the check of one rule."""
+
+    def register(check: Check) -> Check:
+        def family(recipe: Recipe, deployment: Deployment) -> Iterator[FamilyProblem]:
+            for found, expected in check(recipe, deployment):
+                yield rule_id, found, expected
+
+        CHECKS[(rule_id,)] = family
+        return check
+
+    return register
+
+
+def rules(*rule_ids: str) -> Callable[[FamilyCheck], FamilyCheck]:
+    """Register a check that serves several rules and names the one that it found broken."""
+
+    def register(check: FamilyCheck) -> FamilyCheck:
+        CHECKS[rule_ids] = check
+        return check
+
+    return register
+
+
+@cache
+def rule_texts(path: Path = RULES_FILE) -> dict[str, RuleText]:
+    """Return reason, source and remedy of every rule; raises CatalogError naming the row that cannot be used."""
+    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        return {rule_id: RuleText.model_validate(row) for rule_id, row in document["rules"].items()}
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise CatalogError(f"{path}: {where}: {first['msg']}", ", ".join(RuleText.model_fields)) from None
+
+
+def findings(recipe: Recipe, deployment: Deployment, checks: Iterable[FamilyCheck]) -> Iterator[Finding]:
+    """Apply the checks."""
+    texts = rule_texts()
+    for check in checks:
+        for rule_id, found, expected in check(recipe, deployment):
+            text = texts[rule_id]
+            severity = "warn" if deployment.trial and text.warn_when_showing else text.severity
+            yield Finding(rule_id, severity, found, expected, text.why, text.source, text.remedy)
+
+
+def refusal(rule_id: str, found: str, expected: str) -> SettingsError:
+    """Return the error for a choice that cannot even be compiled, with the rule's reason and remedy."""
+    text = rule_texts()[rule_id]
+    return SettingsError(f"{rule_id}: {found}", f"{expected}\n  why: {text.why} [{text.source}]", text.remedy)

@@ -1,0 +1,197 @@
+"""What the compiler renders, put to real vLLM parsers, and each known mistake to the parsers and to the rules."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparkfleet.arguments import read_arguments
+from sparkfleet.catalog import Catalog
+from sparkfleet.contract import contract_for
+from sparkfleet.deepcheck import PROGRAM, expectation
+from sparkfleet.errors import RefusedError
+from sparkfleet.recipe import Choice
+from sparkfleet.release import Compiled, compile_release
+from sparkfleet.rules import Deployment
+from tests.contract import test_real_parser as table
+from tests.contract.real_parser import FIXTURES, check
+from tests.contract.record import recorded_path
+from tests.contract.venv import HERE as CONTRACT_TESTS
+from tests.contract.venv import PINS, ensure, quiet_environment
+from tests.lab import labmodels
+from tests.unit.controller.combos import CATALOG, CURRENT, MODEL, TRIAL, compiled, rendered
+
+pytestmark = pytest.mark.contract
+
+VERSIONS = sorted(PINS)
+
+
+def distinct(model: str | None = None) -> dict[tuple[str, ...], Compiled]:
+    """The rendered vLLM command lines, each once."""
+    return {
+        outcome.recipe.arguments: outcome
+        for names, outcome in rendered().items()
+        if outcome.recipe.engine.kind == "vllm" and model in (None, names[2])
+    }
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_rendered_recipe_is_accepted_by_the_parser(version: str) -> None:
+    lines = list(distinct())
+    results = check(version, lines, deep=False)
+    assert len(lines) > 30
+    refused = {line: result.error for line, result in zip(lines, results, strict=True) if not result.ok}
+    assert not refused
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_engine_would_be_configured_as_the_recipe_says(version: str) -> None:
+    recipes = [outcome.recipe for outcome in distinct(MODEL).values() if version in outcome.recipe.contract.basis]
+    results = check(version, [recipe.arguments for recipe in recipes], deep=True)
+    for recipe, result in zip(recipes, results, strict=True):
+        assert result.ok, (recipe.choice, result.error)
+        assert result.resolved["max_model_len"] == recipe.max_model_len
+        assert result.resolved["prefix_caching"] is (recipe.args.get("enable_prefix_caching") is not False)
+        speculative = result.resolved["speculative"]
+        assert (speculative is not None) is (recipe.speculative is not None)
+        if speculative:
+            assert speculative["method"] == "dflash"
+            assert speculative["attention_backend"].lower() == (recipe.speculative or {})["attention_backend"]
+
+
+def ours(words: list[str]) -> str | None:
+    """What this project says to a command line that was written by hand, or None when it has nothing against it."""
+    contract = contract_for("0.22.1")
+    reading, card = read_arguments(contract, words), read_arguments(contract, table.card())
+    if reading.problems:
+        return reading.problems[0][0]
+    if len(reading.positional) != 1:
+        return "positional"
+    keys = [key for key in reading.values if key != "speculative_config"]
+    overrides = {key: reading.values[key] for key in keys if reading.values[key] != card.values.get(key)}
+    overrides |= {key: None for key in card.values if key not in reading.values}
+    rows = CATALOG.model_dump(by_alias=True)
+    rows["profiles"]["agentic"]["speculative_args"] = json.loads(reading.values["speculative_config"])
+    asked = Choice(MODEL, CURRENT, "agentic", "gb10", overrides=overrides)
+    try:
+        compile_release(Catalog.model_validate(rows), None, asked, Deployment(trial=True))
+    except RefusedError as error:
+        return error.found.splitlines()[1].partition(":")[0]
+    return None
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "layer"), [row[:3] for row in table.MISTAKES], ids=[r[0] for r in table.MISTAKES]
+)
+def test_each_known_mistake_is_caught_by_the_parser_or_by_a_rule(
+    name: str, words: list[str], layer: str | None
+) -> None:
+    found = ours(words)
+    # What only a start would find must be found by the rules; the rest is the parser's, and usually ours as well.
+    if layer in (None, "engine_config"):
+        assert found, f"neither the parser nor a rule finds {name}"
+
+
+def test_the_card_s_own_command_has_nothing_against_it() -> None:
+    assert ours(table.card()) is None
+
+
+def test_two_gpus_on_one_are_caught_though_the_engine_s_configuration_takes_them() -> None:
+    assert ours(table.card(tensor_parallel_size="2")) == "tensor-parallel"
+
+
+TYPES = """\
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from parse_server import cli_module, make_parser
+answers = {}
+for action in make_parser(cli_module())._actions:
+    if action.dest not in sys.argv[2].split(","):
+        continue
+    answers[action.dest] = []
+    for word in ("1", "1.5", "256k", '{"a":1}', "abc"):
+        try:
+            action.type(word)
+            answers[action.dest].append(word)
+        except Exception:
+            pass
+print(json.dumps(answers))
+"""
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_types_of_optional_arguments_are_those_of_the_real_converters(version: str) -> None:
+    contract = contract_for(version)
+    kinds = ("int", "human_readable_int", "float")
+    raw = json.loads(recorded_path(version).read_text())
+    optional = [row["dest"] for row in raw["flags"] if row["type"] == "_optional_type"]
+    asked = [dest for dest in optional if contract.flags[dest].type in kinds]
+    assert len(asked) > 5
+    command = [str(ensure(version)), "-c", TYPES, str(CONTRACT_TESTS), ",".join(asked)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, check=True, env=quiet_environment(version)
+    )
+    for dest, accepted in json.loads(done.stdout.splitlines()[-1]).items():
+        flag = contract.flags[dest]
+        assert accepted == [
+            word for word in ("1", "1.5", "256k", '{"a":1}', "abc") if flag.problem_with(word) is None
+        ], dest
+
+
+def deep_checked(folder: Path, expected: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    done = subprocess.run(
+        [str(ensure("0.22.1")), "-c", PROGRAM, json.dumps(expected)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env=quiet_environment("0.22.1"),
+        cwd=folder,
+    )
+    return done.returncode, json.loads(done.stdout.splitlines()[-1])
+
+
+def synced(folder: Path) -> dict[str, Any]:
+    """A synced pair of tiny configurations, and what the deep check expects of them."""
+    paths = {}
+    for role in ("target", "drafter"):
+        place = folder / role
+        place.mkdir()
+        for file in (FIXTURES / role).iterdir():
+            (place / file.name).write_bytes(file.read_bytes())
+        paths[role] = str(place)
+    for name, data in labmodels.files_of(labmodels.MODELS[0]).items():
+        if name.startswith("tokenizer"):
+            (folder / "target" / name).write_bytes(data)
+    expected = expectation(compiled().recipe, paths)
+    # The tiny target has no images to preprocess.
+    expected["parts"][0]["processor"] = False
+    return expected
+
+
+def test_the_deep_check_loads_a_synced_model_with_the_image_s_transformers(tmp_path: Path) -> None:
+    code, document = deep_checked(tmp_path, synced(tmp_path))
+    assert (code, document["problems"]) == (0, [])
+    assert [line.split()[0] for line in document["loaded"]] == ["config", "tokenizer", "config"]
+
+
+def test_the_deep_check_names_what_does_not_load(tmp_path: Path) -> None:
+    expected = synced(tmp_path)
+    (tmp_path / "drafter" / "config.json").write_text("{}")
+    (tmp_path / "target" / "generation_config.json").write_text('{"eos_token_id": 1}')
+    code, document = deep_checked(tmp_path, expected)
+    assert code == 1
+    problems = "\n".join(document["problems"])
+    assert "eos_token_id is [1], expected [1, 106, 50, 98, 100, 101]" in problems
+    assert "config: ValueError" in problems
+
+
+def test_trial_and_deploy_render_the_same_arguments() -> None:
+    settled = Deployment(allow_unauthenticated="a test", terms_accepted=True)
+    asked = Choice(MODEL, CURRENT, "agentic", "gb10")
+    look, deploy = (compile_release(CATALOG, None, asked, how).release["argv"] for how in (TRIAL, settled))
+    assert look == deploy

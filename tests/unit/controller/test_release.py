@@ -1,0 +1,187 @@
+"""Releases: their identity, the nearest combination when one is refused, marked overrides, and speed."""
+
+from __future__ import annotations
+
+import copy
+import json
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparkfleet.catalog import ROOT, Catalog
+from sparkfleet.engines import ENGINES
+from sparkfleet.errors import LockError, RefusedError
+from sparkfleet.fleet import HostEntry, plan_run
+from sparkfleet.lock import Lock
+from sparkfleet.nearest import nearest_working
+from sparkfleet.recipe import Choice
+from sparkfleet.release import compile_release, release_id
+from sparkfleet.rules import Deployment
+from tests.plan.harness import lock_document
+from tests.unit.controller.combos import CATALOG, CURRENT, MODEL, PREFIX, STOCK, TRIAL, choice, compiled
+
+LOCK = Lock.model_validate(lock_document())
+
+
+def locked(asked: Choice, catalog: Catalog = CATALOG, pins: Lock = LOCK) -> dict[str, Any]:
+    return compile_release(catalog, pins, asked, TRIAL).release
+
+
+def test_the_same_input_gives_the_same_id_in_another_process() -> None:
+    command = [sys.executable, "-m", "sparkfleet", "show", "--model", MODEL, "--image-tag", CURRENT, "--format", "json"]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    assert json.loads(shown.stdout)["id"] == compiled().id
+
+
+def test_any_change_gives_another_id() -> None:
+    asked = choice()
+    moved = copy.deepcopy(lock_document())
+    moved["images"][CURRENT]["digest"] = "sha256:" + "99" * 32
+    other_files = copy.deepcopy(lock_document())
+    other_files["repos"]["z-lab/gemma-4-26B-A4B-it-DFlash"]["files"][0]["sha256"] = "ef" * 32
+    rows = CATALOG.model_dump(by_alias=True)
+    rows["profiles"]["agentic"]["gates"]["short"]["min_acceptance_rate"] = 0.31
+    ids = [
+        locked(asked)["id"],
+        locked(replace(asked, image_tag=PREFIX))["id"],
+        locked(replace(asked, profile="production"))["id"],
+        locked(replace(asked, overrides={"max_num_seqs": 63}))["id"],
+        locked(asked, pins=Lock.model_validate(moved))["id"],
+        locked(asked, pins=Lock.model_validate(other_files))["id"],
+        locked(asked, catalog=Catalog.model_validate(rows))["id"],
+        compile_release(CATALOG, LOCK, asked, replace(TRIAL, api_key_file="/etc/k"))
+        .release["id"],
+        compile_release(CATALOG, LOCK, asked, TRIAL, "cdi").release["id"],
+    ]  # fmt: skip
+    assert len(set(ids)) == len(ids)
+    assert locked(asked)["id"] == ids[0]
+
+
+def test_the_id_is_the_hash_of_the_rest() -> None:
+    release = locked(choice())
+    assert release_id(release) == release["id"] == release_id({**release, "id": "anything"})
+
+
+def test_a_locked_release_runs_a_tag_of_the_digest() -> None:
+    release = locked(choice())
+    assert release["image"]["reference"] == "ghcr.io/aeon-7/aeon-vllm-ultimate:sha256-" + "a1" * 32
+    assert f"sha256-{'a1' * 32}" in release["container"]["mounts"][2]["source"]
+
+
+def test_rolling_back_changes_backend_and_caching_together() -> None:
+    new, old = compiled(image=CURRENT).release, compiled(image=PREFIX).release
+    assert (new["serve"]["drafter_backend"], new["serve"]["prefix_caching"]) == ("flash_attn", True)
+    assert (old["serve"]["drafter_backend"], old["serve"]["prefix_caching"]) == ("flex_attention", False)
+    assert "--no-enable-prefix-caching" in old["argv"]
+    assert new["gates"]["long"]["min_acceptance_rate"] == 0.2
+    assert old["gates"]["long"] is None
+
+
+def test_gates_hold_the_card_s_figures_and_a_dense_model_its_own() -> None:
+    assert compiled().release["gates"]["throughput"] == {"min_tokens_per_second": 60, "max_ttft_s": 2}
+    assert compiled("nvfp4-kv").release["gates"]["throughput"] is None
+    dense = compiled(model="gemma4-31b-deckard-awq").release["gates"]["throughput"]
+    assert dense == {"min_tokens_per_second": 6, "max_ttft_s": None}
+
+
+def test_overrides_are_marked_with_what_they_replace() -> None:
+    outcome = compiled("agentic", max_num_seqs=16, num_speculative_tokens=15, enforce_eager=True, max_model_len="100k")
+    assert outcome.overridden == [
+        "enforce_eager: true instead of the engine's default",
+        "max_model_len: 100000 instead of 262144",
+        "max_num_seqs: 16 instead of 64",
+        "num_speculative_tokens: 15 instead of 10",
+    ]
+    assert outcome.release["overrides"]["max_model_len"] == 100000
+    assert outcome.release["serve"]["max_model_len"] == 100000
+
+
+@pytest.mark.parametrize(
+    ("asked", "suggested"),
+    [
+        (choice(kv_cache_dtype="fp8"), "without kv_cache_dtype, the rest as asked"),
+        (choice(drafter_attention_backend="flex_attention"), "without drafter_attention_backend, the rest as asked"),
+        (choice(max_num_seqs=16, kv_cache_dtype="fp8"), "without kv_cache_dtype, keeping max_num_seqs=16"),
+        (choice("nvfp4-kv", STOCK), "profile max-throughput, the rest as asked"),
+        (choice("agentic", STOCK), "profile max-throughput, the rest as asked"),
+        (choice("agentic", "lmsysorg-sglang"), "profile sglang-baseline, the rest as asked"),
+        (replace(choice("stock-baseline"), hardware="rtx50"), f"image {STOCK}, the rest as asked"),
+    ],
+)
+def test_a_refusal_names_the_nearest_combination_that_works(asked: Choice, suggested: str) -> None:
+    with pytest.raises(RefusedError) as refused:
+        compile_release(CATALOG, None, asked, TRIAL)
+    assert "the nearest combination that works: " in refused.value.remedy
+    assert suggested in refused.value.remedy
+
+
+def test_what_the_owner_has_to_write_down_is_its_own_remedy() -> None:
+    words = nearest_working(CATALOG, choice(), Deployment())
+    assert words == "the same combination, once the points above are written into the inventory"
+
+
+def test_a_deploy_is_never_pointed_at_an_engine_that_cannot_be_deployed() -> None:
+    words = nearest_working(CATALOG, choice("agentic", "lmsysorg-sglang"), Deployment())
+    assert words == f"image {CURRENT}, the rest as asked"
+
+
+def test_an_unknown_tag_is_marked_in_the_release() -> None:
+    asked = replace(choice(image="2026-12-01-v0.40.0"), image_line="2026-07-27-v0.26.0")
+    outcome = compile_release(CATALOG, None, asked, TRIAL)
+    assert outcome.release["image_line"] == "2026-07-27-v0.26.0"
+    assert "image-undeclared" in {finding.rule for finding in outcome.findings}
+
+
+def test_the_engines_say_how_they_are_found_ready_and_measured() -> None:
+    vllm, sglang = ENGINES["vllm"], ENGINES["sglang"]
+    assert (vllm.api.readiness_generates, sglang.api.readiness_generates) == (False, True)
+    assert (vllm.api.health_while_draining, sglang.api.health_while_draining) == (200, 503)
+    release = compiled().release
+    assert release["engine"]["api"]["metrics"]["accepted"] == "vllm:spec_decode_num_accepted_tokens_total"
+    shown = compiled("sglang-baseline", "lmsysorg-sglang").release
+    assert shown["argv"][shown["argv"].index("--entrypoint") :][:5] == [
+        "--entrypoint", "python3", "lmsysorg/sglang:latest", "-m", "sglang.launch_server",
+    ]  # fmt: skip
+    assert shown["memory"] == {"utilization": 0.8}
+    assert shown["serve"]["max_model_len"] == 262144
+
+
+def test_a_fleet_of_200_hosts_compiles_in_under_two_seconds(tmp_path: Path) -> None:
+    (tmp_path / "lock.json").write_text(json.dumps(lock_document()))
+    data = {
+        "model": MODEL, "profile": "agentic", "hardware": "gb10", "image_tag": CURRENT,
+        "lock_file": str(tmp_path / "lock.json"), "allow_unauthenticated": "a test",
+        "terms_accepted": {MODEL: {"by": "a test", "on": "2026-11-01"}},
+    }  # fmt: skip
+    entries = [
+        HostEntry(f"spark-{n}", f"10.0.0.{n}:22", ("fleet",), {**data, "overrides": {"max_num_seqs": 1 + n % 32}})
+        for n in range(200)
+    ]
+    # Processor time: how busy the machine is otherwise must not decide.
+    started = time.process_time()
+    run = plan_run(entries)
+    assert time.process_time() - started < 2
+    assert len(run.hosts) == 200
+    assert len({plan.compiled.id for plan in run.hosts.values()}) == 32
+
+
+def test_showing_one_host_takes_under_a_second() -> None:
+    command = [sys.executable, "-m", "sparkfleet", "show", "spark-01.local", "--inventory", "inventory/prod.py"]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, cwd=ROOT, capture_output=True, check=True, timeout=60)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
+
+
+def test_a_lock_without_the_machine_s_build_is_refused() -> None:
+    document = copy.deepcopy(lock_document())
+    platform = document["images"][CURRENT]["platforms"].pop("arm64")
+    document["images"][CURRENT]["platforms"]["amd64"] = platform
+    with pytest.raises(LockError, match="no arm64 build"):
+        locked(choice(), pins=Lock.model_validate(document))

@@ -1,0 +1,48 @@
+"""The unit of a release, read back by a second implementation of systemd's quoting."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparkfleet.errors import SettingsError
+from sparkfleet.unit import systemd_quote
+from tests.unit.controller import systemd
+from tests.unit.controller.combos import CURRENT, compiled, rendered
+
+ONE_LINE = st.text(st.characters(exclude_characters="\n\r\0", exclude_categories=["Cs"]))
+
+
+@given(st.lists(ONE_LINE, min_size=1, max_size=5))
+def test_words_come_back_as_they_went_in(words: list[str]) -> None:
+    assert systemd.words(" ".join(systemd_quote(word) for word in words)) == words
+
+
+@pytest.mark.parametrize("word", ["a\nb", "a\rb", "a\0b"])
+def test_what_a_unit_cannot_hold_is_refused(word: str) -> None:
+    with pytest.raises(SettingsError, match="line break"):
+        systemd_quote(word)
+
+
+def test_execstart_is_the_release_argv_of_every_combination() -> None:
+    for outcome in rendered().values():
+        argv = outcome.release["argv"]
+        assert systemd.exec_start(outcome.release["unit"]) == ["/usr/bin/docker", *argv[1:]]
+
+
+def test_an_awkward_override_survives_the_unit() -> None:
+    outcome = compiled(chat_template='/t/%h $HOME "x" \\ ünï.jinja')
+    assert '/t/%h $HOME "x" \\ ünï.jinja' in systemd.exec_start(outcome.release["unit"])
+
+
+def test_the_limits_of_the_unit_leave_room_for_each_other() -> None:
+    release = compiled("agentic", CURRENT).release
+    settings = dict(line.split("=", 1) for line in release["unit"].splitlines() if "=" in line and line[0].isupper())
+    timing = release["timing"]
+    assert settings["Restart"] == "always"
+    assert int(settings["TimeoutStopSec"]) > timing["docker_stop_s"] > timing["shutdown_timeout_s"]
+    assert int(settings["TimeoutStartSec"]) >= timing["load_deadline_s"] >= 1200
+    burst = int(settings["StartLimitBurst"])
+    assert int(settings["StartLimitIntervalSec"]) > burst * timing["load_deadline_s"]
+    assert "--restart" not in release["argv"]
