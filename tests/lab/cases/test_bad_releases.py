@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.lab import control, faults
-from tests.lab.cases.reading import OTHER_TAG, Node, pyinfra, shown, wait_for
+from tests.lab.cases.reading import OTHER_TAG, STATE, Node, pyinfra, shown, wait_for
 
 
 @pytest.mark.parametrize(
@@ -62,11 +62,12 @@ def test_memory_that_does_not_come_back_starts_nothing(serving: list[Node]) -> N
 
 def test_an_unfit_host_is_refused_before_any_change(serving: list[Node]) -> None:
     started = [(node.container() or {})["State"]["StartedAt"] for node in serving]
+    on_disk = [node.sudo(f"find {STATE} -not -path '*/cache/*' -printf '%p %T@\\n' | sort") for node in serving]
     faults.break_gpu(serving[2].name)
     outcome = pyinfra("--data", f"image_tag={OTHER_TAG}")
     assert outcome.code != 0
     assert "gpu.visible" in outcome.output
     assert serving[2].name in outcome.output
     assert [(node.container() or {})["State"]["StartedAt"] for node in serving] == started
-    for node in serving:
-        assert shown(node.name, f"image_tag={OTHER_TAG}")["id"] not in node.sudo("ls /var/lib/sparkfleet/releases")
+    after = [node.sudo(f"find {STATE} -not -path '*/cache/*' -printf '%p %T@\\n' | sort") for node in serving]
+    assert after == on_disk
