@@ -33,11 +33,21 @@ def is_unified() -> bool:
 def create(name: str) -> tuple[Path, ...]:
     folders = []
     for root in hierarchies():
-        for folder in (root / PARENT, root / PARENT / name):
-            folder.mkdir(exist_ok=True)
-            _inherit_cpuset(folder)
+        _make(root / PARENT, name)
         folders.append(root / PARENT / name)
     return tuple(folders)
+
+
+def _make(parent: Path, name: str) -> None:
+    # Whoever removes another host's group takes an empty parent with it, at any moment.
+    while True:
+        try:
+            for folder in (parent, parent / name):
+                folder.mkdir(exist_ok=True)
+                _inherit_cpuset(folder)
+        except FileNotFoundError:
+            continue
+        return
 
 
 def _inherit_cpuset(folder: Path) -> None:
