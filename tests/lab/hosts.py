@@ -7,6 +7,7 @@ import json
 import signal
 import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from tests.lab.run import run
 KEY = LAB_DIR / "id_ed25519"
 KNOWN_HOSTS = LAB_DIR / "known_hosts"
 BOOT_S = 60.0
+# Hosts are made in parallel, and each adds its line to the one file.
+_known_hosts_lock = threading.Lock()
 
 # Each boot joins the host's control groups and becomes the container; 133 is its way of saying that the guest
 # asked to be restarted. This shell stays outside the groups, which on the unified layout hold no process themselves.
@@ -124,9 +127,10 @@ def _dockerd(host: Host) -> dict[str, object]:
 def _remember(host: Host, public: str) -> None:
     """Put a host's key into known_hosts in place of any older one of the same address."""
     algorithm, key = public.split()[:2]
-    old = KNOWN_HOSTS.read_text().splitlines() if KNOWN_HOSTS.exists() else []
-    kept = [line for line in old if line.split(" ", 1)[0] != host.address]
-    KNOWN_HOSTS.write_text("\n".join([*kept, f"{host.address} {algorithm} {key}"]) + "\n")
+    with _known_hosts_lock:
+        old = KNOWN_HOSTS.read_text().splitlines() if KNOWN_HOSTS.exists() else []
+        kept = [line for line in old if line.split(" ", 1)[0] != host.address]
+        KNOWN_HOSTS.write_text("\n".join([*kept, f"{host.address} {algorithm} {key}"]) + "\n")
 
 
 def boot(host: Host) -> None:
