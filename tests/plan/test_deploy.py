@@ -187,3 +187,26 @@ def test_ctrl_c_ends_with_130_and_says_what_goes_on(fleet: FakeFleet) -> None:
         output, _ = run.process.communicate(timeout=30)
     assert run.process.returncode == 130, output
     assert "no further wave starts" in output
+
+
+def test_preflight_alone_asks_and_changes_nothing(fleet: FakeFleet) -> None:
+    outcome = fleet.run("-y", deploy="tasks/preflight.py")
+    assert outcome.code == 0, outcome.output
+    assert outcome.changes() == []
+    fleet.probes["spark-3"] = probe(gpu={"devices": [], "error": "No devices were found"})
+    outcome = fleet.run("-y", deploy="tasks/preflight.py")
+    assert outcome.code != 0
+    assert "gpu.visible" in outcome.output
+    assert outcome.changes() == []
+
+
+def test_status_shows_every_host_and_changes_nothing(fleet: FakeFleet) -> None:
+    release = release_of(CURRENT_TAG)
+    fleet.probes = {name: serving(release) for name in HOSTS[:3]} | {"spark-4": probe()}
+    outcome = fleet.run("-y", deploy="tasks/status.py")
+    assert outcome.code == 0, outcome.output
+    assert outcome.changes() == []
+    rows = [line for line in outcome.output.splitlines() if line.startswith("@fake/spark-")]
+    assert len(rows) == len(HOSTS)
+    assert sum("verified" in row for row in rows) == 3
+    assert sum("unprovisioned" in row for row in rows) == 1
