@@ -21,7 +21,7 @@ def leftovers() -> list[str]:
     found += [line for line in spaces.splitlines() if line.startswith("sflab")]
     with open("/proc/self/mounts", encoding="utf-8") as mounts:  # noqa: PTH123
         found += [line for line in mounts if "/.lab/" in line]
-    processes = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
+    processes = subprocess.run(["ps", "-eww", "-o", "pid,args"], capture_output=True, text=True, check=True).stdout
     found += [line for line in processes.splitlines() if "/.lab/" in line or "tests.lab.hub" in line]
     return found
 
