@@ -64,8 +64,54 @@ sync_parallel = 4
 # The group whose hosts go first, as a wave of their own; None = no canaries.
 canary_group = "canary"
 
-# How many hosts a wave stops at the same time. Each is out of service for one engine start.
-batch_size = 1
+# How many hosts a wave changes at the same time: a number, a share of the run's hosts ("25%", rounded down), or a ramp
+# whose last step goes on. Each is out of service for one engine start, some minutes. One host learns what a release is
+# worth, a tenth confirms it, then a quarter at a time.
+batch_size = [1, "10%", "25%"]
+
+# How many hosts of the run may be out of service at once, those counted that were down before. At least one always may.
+max_unavailable = "25%"
+
+# How many hosts must serve at any time; a wave that would leave fewer does not start. 0 = max_unavailable decides.
+min_serving = 0
+
+# How many hosts may fail over the whole roll-out before it stops. One is already more than a good release needs.
+max_failures = 0
+
+# What happens to hosts that took the release when the roll-out stops: "halt" leaves them, each is proven; "revert_all"
+# takes them back, for a fleet that must serve one release.
+on_failure = "halt"
+
+# Hosts that are down or drifted go before the good ones: they cost no capacity, and if the release is bad there, no
+# good host was lost to it.
+unhealthy_first = True
+
+# Seconds between waves, for figures that need a while to show. What the soak below does not cover.
+pause_between_waves_s = 0
+
+# Whether a canary whose figures are worse than the old release's by more than its profile allows fails its wave.
+judge_canary = True
+
+# How long a host stays reserved for a roll-out whose controller vanished. It is renewed three times in this time.
+lease_ttl_s = 60
+
+# Where the report of each roll-out is kept.
+runs_dir = ".sparkfleet/runs"
+
+# Seconds under light load before a release counts as proven; None = the profile's.
+soak_s = None
+
+# A look each minute at what serves, with one restart when it hangs. Off only where something else does that.
+watch = True
+
+# How a host leaves its load balancer before it drains, and comes back once proven; None = nothing in front of it:
+# {"out": {"command": ["/usr/local/bin/pool", "out"]}, "in": {"http": {"method": "POST", "url": "http://…"}},
+#  "timeout_s": 10}
+rotation = None
+
+# A release that failed its gates on a host is not tried there again unless its id stands here:
+# --data retry_release=ID
+retry_release = None
 
 # Preflight failures to pass over, by id, for a run that you watch: --data 'force_preflight=["mem.available"]'.
 force_preflight = []

@@ -10,12 +10,12 @@ import json
 from typing import Any
 
 from pyinfra import logger
-from pyinfra.api import Host, QuoteString, State, StringCommand
+from pyinfra.api import Host, State
 
-from sparkfleet import artefacts, guard
+from sparkfleet import artefacts, remote
 from sparkfleet.errors import FleetError
-from sparkfleet.fleet import HostPlan, Outcome
-from sparkfleet.nodeprogram import INSTALL_PATH
+from sparkfleet.fleet import HostPlan
+from sparkfleet.remote import ConnectionLost
 
 
 def refuse(state: State, host: Host, reasons: list[str]) -> bool:  # noqa: ARG001
@@ -47,37 +47,11 @@ def send_models(state: State, host: Host, plan: HostPlan, repos: list[str]) -> b
 
 
 def stage(state: State, host: Host, plan: HostPlan) -> bool:  # noqa: ARG001
-    return _sparknode(host, ["stage"], stdin=json.dumps(stage_request(plan)))
-
-
-def activate(state: State, host: Host, plan: HostPlan) -> bool:  # noqa: ARG001
-    run = guard.run()
-    arguments = ["activate", plan.compiled.id, "--rollout", run.rollout, "--operator", run.operator]
-    ok = _sparknode(host, arguments)
-    fleet = _status(host)
-    if fleet:
-        run.nodes[host.name]["fleet"] = fleet
-    last = (fleet or {}).get("last") or {}
-    error = last.get("error") if last.get("rollout") == run.rollout else None
-    run.outcomes[host.name] = Outcome(ok, error or "" if not ok else "")
-    return ok
-
-
-def _sparknode(host: Host, arguments: list[str], stdin: str | None = None) -> bool:
-    """Run the node's program as root, its lines shown as they come; return whether it succeeded."""
-    command = StringCommand(INSTALL_PATH, *(QuoteString(argument) for argument in arguments))
-    ok, _ = host.run_shell_command(command, _sudo=True, _stdin=stdin.splitlines() if stdin else None, print_output=True)
-    return bool(ok)
-
-
-def _status(host: Host) -> dict[str, Any] | None:
-    """How the node stands now, or None when it does not answer."""
-    ok, output = host.run_shell_command(StringCommand(INSTALL_PATH, "status"), _sudo=True)
     try:
-        document = json.loads(output.stdout) if ok else None
-    except ValueError:
-        return None
-    return document if isinstance(document, dict) else None
+        return remote.call(host, ["stage"], stdin=json.dumps(stage_request(plan)), show=True).ok
+    except ConnectionLost as lost:
+        host.log_styled(f"{lost}; nothing that serves was touched: run the same command again", fg="red")
+        return False
 
 
 def stage_request(plan: HostPlan) -> dict[str, Any]:

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, Field, StringConstraints, ValidationError
 
 from sparkfleet.errors import CatalogError, nearest
+from sparkfleet.rows import STRICT, AcceptanceGate, Gates, Throughput, Timing, Watch
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = 1
@@ -29,7 +30,7 @@ Scalar = bool | int | float | str | list[str] | None
 class Row(BaseModel):
     """One row of a catalogue file; unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = STRICT
 
 
 class Sourced(Row):
@@ -47,31 +48,10 @@ class DrafterSupport(Row):
     refused_backends: dict[str, str] = {}
     prefix_caching: Literal["safe", "unsafe"]
     sliding_window: bool = True
+    restart_cures_collapse: bool = False
     own_kv_cache_dtype: bool = False
     concurrency_limit: int | None = None
     concurrency_note: str = ""
-
-
-class AcceptanceGate(Row):
-    """Floors over fixed prompts: rates are fractions of drafted tokens, lengths are tokens per step."""
-
-    max_tokens: int = Field(gt=0)
-    prompt_tokens: int | None = None
-    min_acceptance_rate: float | None = Field(default=None, ge=0, le=1)
-    min_mean_acceptance_length: float | None = Field(default=None, ge=1)
-
-
-class Throughput(Row):
-    """Floors of one stream: tokens per second, and the longest wait for the first token in seconds."""
-
-    min_tokens_per_second: float | None = Field(default=None, gt=0)
-    max_ttft_s: float | None = Field(default=None, gt=0)
-
-
-class Gates(Row):
-    short: AcceptanceGate
-    long: AcceptanceGate | None = None
-    throughput: Throughput | None = None
 
 
 class Line(Sourced):
@@ -178,21 +158,6 @@ class Model(Sourced):
         return [self, self.drafter] if self.drafter else [self]
 
 
-class Timing(Row):
-    """Deadlines in seconds."""
-
-    drain_s: int = Field(ge=0)
-    shutdown_timeout_s: int = Field(ge=0)
-    stop_margin_s: int = Field(ge=0)
-    docker_stop_s: int
-    unit_stop_s: int
-    memory_wait_s: int
-    load_deadline_s: int
-    request_timeout_s: int
-    soak_s: int = Field(ge=0)
-    soak_interval_s: int = Field(gt=0)
-
-
 class Profile(Sourced):
     description: str
     inherits: str | None = None
@@ -204,6 +169,7 @@ class Profile(Sourced):
     env: dict[str, str | None] = {}
     timing: Timing
     gates: Gates
+    watch: Watch | None = None
 
 
 class Limits(Row):

@@ -171,7 +171,9 @@ def _compiled_for_host(options: argparse.Namespace) -> Compiled:
     known = settings.catalog()
     choice = replace(settings.choice, overrides={**settings.overrides, **_pairs(options.set)})
     locked = lock.read(settings.lock_path, known)
-    return compile_release(known, locked, choice, _trial(settings.deployment), settings.gpu_injection)
+    return compile_release(
+        known, locked, choice, _trial(settings.deployment), settings.gpu_injection, settings.operation
+    )
 
 
 def _compiled_for_choice(options: argparse.Namespace) -> Compiled:

@@ -6,10 +6,9 @@ import base64
 import json
 from typing import Any
 
-from pyinfra import host
-from pyinfra.api import FactBase
+from pyinfra.api import FactBase, State
+from pyinfra.api.facts import get_facts
 
-from sparkfleet import guard
 from sparkfleet.nodeprogram import INSTALL_PATH, program, program_sha256
 
 
@@ -41,10 +40,8 @@ class NodeProbe(FactBase[dict[str, Any]]):
         return document
 
 
-def node() -> dict[str, Any]:
-    """Return the current host's probe, read once a run."""
-    nodes = guard.run().nodes
-    if host.name not in nodes:
-        program_text = base64.encodebytes(program()).decode().splitlines()
-        nodes[host.name] = host.get_fact(NodeProbe, _stdin=program_text)
-    return nodes[host.name]
+def ask_all(state: State) -> dict[str, dict[str, Any]]:
+    """Return every connected host's probe, all asked at the same time: the waves depend on how each of them stands."""
+    program_text = base64.encodebytes(program()).decode().splitlines()
+    answers = get_facts(state, NodeProbe, kwargs={"_stdin": program_text})
+    return {host.name: answer for host, answer in answers.items()}

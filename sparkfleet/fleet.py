@@ -1,6 +1,7 @@
 """One run over the fleet: each host's settings and release, the waves, and what the nodes answered.
 
-The plan is made once a run, before any connection (see `sparkfleet.guard`), from the inventory's data alone.
+What each host shall run is planned once a run, before any connection (see `sparkfleet.guard`), from the inventory's
+data alone; the waves are planned once all nodes were asked.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ import socket
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from sparkfleet import lock
 from sparkfleet.errors import FleetError, LockError, SettingsError
 from sparkfleet.lock import Lock
 from sparkfleet.release import Compiled, compile_release
+from sparkfleet.rollout import Progress
 from sparkfleet.settings import Settings, parse_settings
-from sparkfleet.waves import plan_waves
+from sparkfleet.waves import Member, Pace, first_obstacle, plan_waves
 
 
 @dataclass(frozen=True)
@@ -42,24 +45,26 @@ class HostPlan:
         return self.compiled.release
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a host's activation ended; the error is empty when it ended well or the node could not be asked."""
-
-    ok: bool
-    error: str
-
-
 @dataclass
 class FleetRun:
     """The plan of a run and, as it goes on, what each node said."""
 
     hosts: dict[str, HostPlan]
-    waves: list[list[str]]
+    pace: Pace
     rollout: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     operator: str = field(default_factory=lambda: f"{getpass.getuser()}@{socket.gethostname()}")
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
     nodes: dict[str, dict[str, Any]] = field(default_factory=dict)
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    waves: list[list[str]] = field(default_factory=list)
+    progress: Progress = field(default_factory=Progress)
+
+    def wanted(self, name: str) -> str:
+        """Return the id of the release that a host shall serve."""
+        return self.hosts[name].compiled.id
+
+    def fleet_of(self, name: str) -> dict[str, Any]:
+        """Return what a node last said about its releases; empty when it could not say."""
+        return self.nodes.get(name, {}).get("fleet") or {}
 
 
 def plan_run(entries: list[HostEntry]) -> FleetRun:
@@ -77,7 +82,7 @@ def plan_run(entries: list[HostEntry]) -> FleetRun:
             problems.setdefault(error.text(), []).append(entry.name)
     if problems:
         raise FleetError("\n".join(f"{', '.join(names)}: {text}" for text, names in problems.items()))
-    return FleetRun(hosts, _waves(hosts))
+    return FleetRun(hosts, _pace(hosts))
 
 
 def plan_host(entry: HostEntry) -> HostPlan:
@@ -85,7 +90,9 @@ def plan_host(entry: HostEntry) -> HostPlan:
     settings = parse_settings(entry.name, entry.data)
     catalog = settings.catalog()
     locked = lock.read(settings.lock_path, catalog)
-    compiled = compile_release(catalog, locked, settings.choice, settings.deployment, settings.gpu_injection)
+    compiled = compile_release(
+        catalog, locked, settings.choice, settings.deployment, settings.gpu_injection, settings.operation
+    )
     if locked is None or compiled.unlocked:
         raise LockError(
             f"{settings.lock_file} has no digest or commit for {', '.join(compiled.unlocked)}",
@@ -107,17 +114,76 @@ def _refuse_same_address(entries: list[HostEntry]) -> None:
             )
 
 
-def _waves(hosts: Mapping[str, HostPlan]) -> list[list[str]]:
-    if not hosts:
-        return []
-    canaries = {
-        name
-        for name, plan in hosts.items()
-        if plan.settings.canary_group is not None and plan.settings.canary_group in plan.entry.groups
-    }
-    # Hosts of one run share the run's pace: the most careful batch size among them holds.
-    batch_size = min(plan.settings.batch_size for plan in hosts.values())
-    return plan_waves(list(hosts), canaries, batch_size)
+def _pace(hosts: Mapping[str, HostPlan]) -> Pace:
+    """Return the one pace of the run; hosts that ask for different ones cannot share waves."""
+    paces = {name: plan.settings.pace for name, plan in hosts.items()}
+    first, pace = next(iter(paces.items()), ("", Pace()))
+    for name, other in paces.items():
+        key = pace.differs_from(other)
+        if key:
+            raise SettingsError(
+                f"{key} is {getattr(pace, key)!r} on {first} and {getattr(other, key)!r} on {name}",
+                "one value for all hosts of a run",
+                f"set {key} in group_data/all.py, give --data {key}=…, or roll the groups one by one with --limit",
+            )
+    return pace
+
+
+def settle_waves(run: FleetRun) -> None:
+    """Decide the waves from what the nodes said; only hosts that shall change are in one.
+
+    Raises FleetError when the run must not start: a release that is known to be bad on a host, or too few hosts that
+    would serve.
+    """
+    changing = [name for name in run.hosts if name in run.nodes and not converged(run.hosts[name], run.nodes[name])]
+    _refuse_known_bad(run, changing)
+    members = [_member(run.hosts[name], run.nodes[name]) for name in changing]
+    run.waves = plan_waves(members, run.pace, len(run.nodes))
+    run.progress.before = {name: run.fleet_of(name) for name in changing}
+    reason = first_obstacle(run.waves, {name: serves(node) for name, node in run.nodes.items()}, run.pace)
+    if reason:
+        raise FleetError(
+            reason,
+            "enough hosts that serve throughout",
+            "mend the hosts that are down, or set min_serving or max_unavailable for this run with --data",
+        )
+
+
+def _member(plan: HostPlan, node: Mapping[str, Any]) -> Member:
+    return Member(plan.entry.name, is_canary(plan), serves(node), healthy(node))
+
+
+def is_canary(plan: HostPlan) -> bool:
+    return plan.settings.canary_group is not None and plan.settings.canary_group in plan.entry.groups
+
+
+def _refuse_known_bad(run: FleetRun, names: list[str]) -> None:
+    known: dict[str, list[str]] = {}
+    for name in names:
+        wanted = run.wanted(name)
+        failed = (run.fleet_of(name).get("failed_releases") or {}).get(wanted)
+        if failed and run.hosts[name].settings.retry_release != wanted:
+            text = f"release {wanted} failed here at {failed.get('t')}: {failed.get('gate')}: {failed.get('error')}"
+            known.setdefault(text, []).append(name)
+    if known:
+        raise FleetError(
+            "\n".join(f"{', '.join(names)}: {text}" for text, names in known.items()),
+            "a release that has not failed its gates on the host",
+            f"choose another image_tag, or try it again with --data retry_release={run.wanted(names[0])}",
+        )
+
+
+def serves(node: Mapping[str, Any]) -> bool:
+    """Say whether the node's server is up."""
+    return bool(((node.get("fleet") or {}).get("serving") or {}).get("unit") == "active")
+
+
+def healthy(node: Mapping[str, Any]) -> bool:
+    """Say whether the node serves the release it was proven with, and its watch has no complaint."""
+    fleet = node.get("fleet") or {}
+    drift = (fleet.get("serving") or {}).get("drift")
+    complaint = (fleet.get("watch") or {}).get("verdict") == "bad"
+    return serves(node) and not drift and not complaint and fleet.get("current") == fleet.get("verified")
 
 
 def converged(plan: HostPlan, node: Mapping[str, Any]) -> bool:

@@ -20,14 +20,16 @@ from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.state import StateStage
 from pyinfra.context import ctx_state
 
+from sparkfleet import facts, record
 from sparkfleet.catalog import ROOT
 from sparkfleet.errors import FleetError, SettingsError
-from sparkfleet.fleet import FleetRun, HostEntry, plan_run
+from sparkfleet.fleet import FleetRun, HostEntry, plan_run, settle_waves
 
 EXIT_REFUSED = 2
 EXIT_INTERRUPTED = 130
 
 _run: FleetRun | None = None
+_settled = False
 
 
 def _refuse(error: FleetError) -> NoReturn:
@@ -49,10 +51,26 @@ def run() -> FleetRun:
     return _run
 
 
+def waves() -> list[list[str]]:
+    """Return the waves of the run, planned at the first call from what the nodes said; ends a run that must not start.
+
+    Deploy code runs once per host: all must see the same waves.
+    """
+    global _settled
+    found = run()
+    if not _settled:
+        _settled = True
+        try:
+            settle_waves(found)
+        except FleetError as error:
+            _refuse(error)
+    return found.waves
+
+
 def install() -> None:
     """Guard the run that pyinfra is about to make; called by config.py."""
-    global _run
-    _run = None
+    global _run, _settled
+    _run, _settled = None, False
     signal.signal(signal.SIGINT, _on_interrupt)
     parameters = _parameters()
     if not _is_fleet_run(parameters):
@@ -68,6 +86,8 @@ def install() -> None:
         if stage == StateStage.Connect:
             _before_connect(state)
         set_stage(stage)
+        if stage == StateStage.Prepare:
+            run().nodes.update(facts.ask_all(state))
 
     state.set_stage = guarded_set_stage
 
@@ -105,6 +125,12 @@ def _refuse_traps(parameters: dict[str, Any]) -> None:
             "a run without it",
             "leave --no-wait out; waves already run their hosts in parallel",
         )
+    if parameters.get("serial"):
+        raise SettingsError(
+            "--serial was given, which takes each host through everything before the next",
+            "a run without it",
+            "leave --serial out; --data batch_size=1 changes one host at a time",
+        )
 
 
 def _no_host(parameters: dict[str, Any], state: Any) -> SettingsError:
@@ -130,15 +156,34 @@ def _entry(host: Any) -> HostEntry:
     )
 
 
-def _on_interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
-    """End at once with 130, where pyinfra would end with 0: whoever scripted this run must see that it did not finish.
+def _on_interrupt(_signal: int, _frame: FrameType | None) -> None:
+    """Once: no further wave starts, the hosts of this one finish. Twice, or before the first wave: leave at once.
 
-    Connections need no farewell: what runs on a node goes on by itself.
+    pyinfra would end with 0; whoever scripted this run must see that it did not finish. Connections need no farewell:
+    what runs on a node goes on by itself.
     """
+    progress = _run.progress if _run else None
+    if _run and progress and progress.begun and not progress.interrupted:
+        progress.interrupted = True
+        progress.stop(f"interrupted by {_run.operator}")
+        click.echo(
+            "\ninterrupted: no further wave starts; waiting for the hosts that are being activated. "
+            "Once more leaves at once: they finish or go back by themselves.",
+            err=True,
+        )
+        return
     click.echo(
         "\ninterrupted: no further wave starts. A host that is being activated finishes or goes back by itself; "
         "run the same command again to converge.",
         err=True,
     )
+    leave_interrupted()
+
+
+def leave_interrupted() -> NoReturn:
+    """End the process at once; pyinfra's own end would report success, or a failed host."""
+    if _run and _run.progress.begun:
+        record.write(_run)
     sys.stdout.flush()
+    sys.stderr.flush()
     os._exit(EXIT_INTERRUPTED)

@@ -11,7 +11,9 @@ from sparkfleet.catalog import ROOT
 
 INSTALL_PATH = "/usr/local/bin/sparknode"
 RECOVER_UNIT = "sparkfleet-recover.service"
-RECOVER_UNIT_PATH = f"/etc/systemd/system/{RECOVER_UNIT}"
+WATCH_TIMER = "sparkfleet-watch.timer"
+UNITS = (RECOVER_UNIT, "sparkfleet-watch.service", WATCH_TIMER)
+UNITS_PATH = "/etc/systemd/system"
 _SHEBANG = b"#!/usr/bin/env python3\n"
 _MAIN = b"import sys\n\nfrom sparknode.cli import main\n\nsys.exit(main())\n"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -25,14 +27,15 @@ def program() -> bytes:
         _add(archive, "__main__.py", _MAIN)
         for path in sorted((ROOT / "sparknode").rglob("*.py")):
             _add(archive, f"sparknode/{path.relative_to(ROOT / 'sparknode').as_posix()}", path.read_bytes())
-        # Packed so that the program's hash also says which boot-time unit was installed with it.
-        _add(archive, RECOVER_UNIT, recover_unit())
+        # Packed so that the program's hash also says which units were installed with it.
+        for name in UNITS:
+            _add(archive, name, unit(name))
     return _SHEBANG + buffer.getvalue()
 
 
-def recover_unit() -> bytes:
-    """Return the boot-time unit that takes back what a power cut interrupted."""
-    return (ROOT / "templates" / RECOVER_UNIT).read_bytes()
+def unit(name: str) -> bytes:
+    """Return one of UNITS: what takes back an interrupted activation after a boot, and the minutely look."""
+    return (ROOT / "templates" / name).read_bytes()
 
 
 @cache

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from typing import Any
 
 from pyinfra import host
 from pyinfra.api import FunctionCommand, StringCommand, operation
+from pyinfra.api.state import StateStage
 
-from sparkfleet import actions, fleet, guard, preflight
-from sparkfleet.facts import node
+from sparkfleet import actions, conduct, fleet, guard, preflight
 from sparkfleet.fleet import HostPlan
 from sparkfleet.nodeprogram import (
     INSTALL_PATH,
     RECOVER_UNIT,
-    RECOVER_UNIT_PATH,
+    UNITS,
+    UNITS_PATH,
+    WATCH_TIMER,
     program,
     program_sha256,
-    recover_unit,
+    unit,
 )
 
 Commands = Generator[StringCommand | FunctionCommand, None, None]
@@ -26,11 +29,15 @@ def _plan() -> HostPlan:
     return guard.run().hosts[host.name]
 
 
+def _node() -> dict[str, Any]:
+    return guard.run().nodes[host.name]
+
+
 @operation()
 def refuse_unfit() -> Commands:
     """Stop before any change when a host is unfit for its release; every reason is shown."""
     plan = _plan()
-    findings = preflight.check(node(), plan.release, plan.settings.catalog())
+    findings = preflight.check(_node(), plan.release, plan.settings.catalog())
     failed = [
         finding
         for finding in findings
@@ -47,17 +54,19 @@ def refuse_unfit() -> Commands:
 
 @operation()
 def install_node_program() -> Commands:
-    """Install /usr/local/bin/sparknode and its boot-time unit where they are missing or another version.
+    """Install /usr/local/bin/sparknode, its boot-time unit and its watch where they are missing or another version.
 
     The program comes last: its hash is what the next run asks for.
     """
-    if (node().get("sparknode") or {}).get("installed_sha256") == program_sha256():
+    if (_node().get("sparknode") or {}).get("installed_sha256") == program_sha256():
         host.noop("sparknode is installed")
         return
-    yield FunctionCommand(actions.upload, (recover_unit(), RECOVER_UNIT_PATH, "0644"), {})
-    # --no-reload: the unit is for the next boot, and a reload could take the GPU from running containers
-    # (nvidia-container-toolkit#48).
-    yield StringCommand("systemctl", "enable", "--no-reload", "--quiet", RECOVER_UNIT)
+    for name in UNITS:
+        yield FunctionCommand(actions.upload, (unit(name), f"{UNITS_PATH}/{name}", "0644"), {})
+    # --no-reload: a reload could take the GPU from running containers (nvidia-container-toolkit#48), and systemd reads
+    # a unit that it does not know yet when it is started.
+    yield StringCommand("systemctl", "enable", "--no-reload", "--quiet", RECOVER_UNIT, WATCH_TIMER)
+    yield StringCommand("systemctl", "start", "--quiet", WATCH_TIMER)
     yield FunctionCommand(actions.upload, (program(), INSTALL_PATH, "0755"), {})
 
 
@@ -65,7 +74,7 @@ def install_node_program() -> Commands:
 def sync_models() -> Commands:
     """Bring target and drafter to the host together, where they are missing."""
     plan = _plan()
-    present = {(row["repo"], row["commit"]) for row in (node().get("fleet") or {}).get("models") or []}
+    present = {(row["repo"], row["commit"]) for row in (_node().get("fleet") or {}).get("models") or []}
     missing = [row for row in plan.release["artefacts"] if (row["repo"], row["commit"]) not in present]
     if not missing:
         host.noop("target and drafter are here")
@@ -77,25 +86,53 @@ def sync_models() -> Commands:
 def stage_release() -> Commands:
     """Verify the models, pull the image by digest and write the release; nothing that serves is touched."""
     plan = _plan()
-    if fleet.staged(plan, node(), program_sha256()):
+    if fleet.staged(plan, _node(), program_sha256()):
         host.noop(f"release {plan.compiled.id} is staged")
         return
     yield FunctionCommand(actions.stage, (plan,), {})
 
 
 @operation()
-def activate_release(wave: list[str]) -> Commands:
+def take_lease() -> Commands:
+    """Take the lease of every host that shall change, before the first one does."""
+    if not _executing() or not _changes():
+        return
+    yield FunctionCommand(conduct.take_lease, (), {})
+
+
+@operation()
+def activate_release(wave: int) -> Commands:
     """Activate the host's release when the host is in this wave.
 
     Every host registers every wave, because pyinfra orders operations by what all hosts have in common: a wave that
     only its own hosts knew would run beside the next one.
 
-    + wave: the hosts of this wave
+    + wave: the wave's number, from 1
     """
-    if host.name not in wave:
+    run = guard.run()
+    if host.name not in run.waves[wave - 1]:
         return
-    plan = _plan()
-    if fleet.converged(plan, node()):
-        host.noop(f"already serves {plan.compiled.id}, verified")
+    if run.progress.stopped:
+        host.noop("the roll-out was stopped")
         return
-    yield FunctionCommand(actions.activate, (plan,), {})
+    yield FunctionCommand(conduct.activate, (), {})
+
+
+@operation()
+def conclude_wave(wave: int) -> Commands:
+    """Judge the wave; every host that shall change goes on, goes back, or leaves the run.
+
+    + wave: the wave's number, from 1
+    """
+    if not _executing() or host.name not in guard.run().progress.leases:
+        return
+    yield FunctionCommand(conduct.conclude, (wave,), {})
+
+
+def _executing() -> bool:
+    """Say whether changes are made, and not only looked for: what serves order alone is no change to show."""
+    return bool(host.state.current_stage == StateStage.Execute)
+
+
+def _changes() -> bool:
+    return any(host.name in wave for wave in guard.run().waves)

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
 
-from sparkfleet.catalog import Catalog, Gates, Hardware, Image, Line, Model, Profile, Scalar
+from sparkfleet.catalog import Catalog, Hardware, Image, Line, Model, Profile, Scalar
 from sparkfleet.contract import Contract, contract_for
 from sparkfleet.engine import Engine
 from sparkfleet.engines import ENGINES
 from sparkfleet.errors import nearest
+from sparkfleet.rows import Gates
 from sparkfleet.rules.book import refusal
 
 SPECULATIVE_KEYS = {

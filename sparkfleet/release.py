@@ -21,6 +21,15 @@ CONTAINER = "sparkfleet-serve"
 
 
 @dataclass(frozen=True)
+class Operation:
+    """What a fleet's operator decides about running a release, apart from what it serves."""
+
+    soak_s: int | None = None
+    watch: bool = True
+    rotation: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
 class Compiled:
     """A release with what was said about it and whether it can be staged (every digest and commit known)."""
 
@@ -45,6 +54,7 @@ def compile_release(
     choice: Choice,
     deployment: Deployment,
     gpu_injection: Literal["gpus", "cdi"] = "gpus",
+    operation: Operation | None = None,
 ) -> Compiled:
     """Compile the choice to a release.
 
@@ -66,7 +76,10 @@ def compile_release(
     container = _container(recipe, image, artefacts, gpu_injection)
     argv = _docker_run(container, image["reference"], deployment.api_key_file, recipe.engine.docker_options)
     memory = {"utilization": recipe.memory_utilization} if recipe.hardware.unified_memory else None
+    operation = operation or Operation()
     timing = recipe.profile.timing
+    if operation.soak_s is not None:
+        timing = timing.model_copy(update={"soak_s": operation.soak_s})
     release: dict[str, Any] = {
         "schema": SCHEMA,
         "host_kind": {"hardware": choice.hardware},
@@ -95,12 +108,28 @@ def compile_release(
         },
         "memory": memory,
         "timing": timing.model_dump(exclude={"stop_margin_s"}),
-        "gates": recipe.gates.model_dump(),
+        # The margins of a comparison are the controller's: a host that was proven is not proven again for them.
+        "gates": recipe.gates.model_dump(exclude={"compare"}),
+        "rotation": operation.rotation,
+        "watch": _watch(recipe, operation),
         "api_key_file": deployment.api_key_file,
         "unit": serve_unit(argv, CONTAINER, timing, memory is not None, choice.model, recipe.line.engine),
     }
     release["id"] = release_id(release)
     return Compiled(release, recipe, tuple(findings), tuple(unlocked))
+
+
+def _watch(recipe: Recipe, operation: Operation) -> dict[str, Any] | None:
+    rules = recipe.profile.watch
+    if rules is None:
+        return None
+    drafter = recipe.line.drafter if recipe.speculative is not None else None
+    document: dict[str, Any] = {
+        "enabled": operation.watch,
+        "restart_on_collapse": drafter is not None and drafter.restart_cures_collapse,
+        **rules.model_dump(),
+    }
+    return document if drafter else {**document, "min_acceptance_rate": None}
 
 
 def release_id(release: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ import click
 from pyinfra.api.state import BaseStateCallback
 from pyinfra.context import ctx_state
 
-from sparkfleet import guard
+from sparkfleet import compare, guard, record
 from sparkfleet.fleet import FleetRun
 
 HEADINGS = (
@@ -43,8 +43,8 @@ def host_row(name: str, node: Mapping[str, Any]) -> tuple[str, ...]:
         (release.get("digest") or "").removeprefix("sha256:")[:12],
         release.get("drafter_backend") or ("none" if release else None),
         _on_off(release.get("prefix_caching")),
-        _percent(_figure(figures, "acceptance-short")) if speculative else None,
-        _decimal(_figure(figures, "mean-acceptance-length-short")) if speculative else None,
+        _percent(compare.figure_of(figures, "acceptance-short")) if speculative else None,
+        _decimal(compare.figure_of(figures, "mean-acceptance-length-short")) if speculative else None,
         _seconds(proof.get("load_s")),
     )
     return tuple(str(cell) if cell not in (None, "") else "–" for cell in cells)
@@ -70,11 +70,6 @@ def state_of(node: Mapping[str, Any]) -> str:
     return "verified"
 
 
-def _figure(figures: Mapping[str, Any], gate: str) -> float | None:
-    value = (figures.get(gate) or {}).get("figure")
-    return float(value) if isinstance(value, int | float) else None
-
-
 def _on_off(value: object) -> str | None:
     return None if value is None else "on" if value else "off"
 
@@ -91,26 +86,38 @@ def _seconds(value: Any) -> str | None:
     return f"{float(value):.0f} s" if isinstance(value, int | float) else None
 
 
-def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+def table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Return the lines of a table with aligned columns."""
-    widths = [max(len(row[column]) for row in (HEADINGS, *rows)) for column in range(len(HEADINGS))]
+    widths = [max(len(row[column]) for row in (headings, *rows)) for column in range(len(headings))]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in (HEADINGS, *rows)
+        for row in (headings, *rows)
     ]
 
 
 def print_table(run: FleetRun) -> None:
     rows = [host_row(name, run.nodes[name]) for name in run.hosts if name in run.nodes]
-    lines = table(rows)
+    lines = table(HEADINGS, rows)
     click.echo("")
     click.echo(click.style(lines[0], bold=True))
     for row, line in zip(rows, lines[1:], strict=True):
         color = COLORS.get(row[1], "red") if sys.stdout.isatty() else None
         click.echo(click.style(line, fg=color) if color else line)
-    for name, outcome in run.outcomes.items():
-        if not outcome.ok:
-            click.echo(f"{name}: {outcome.error or 'the activation did not end well; see the lines above'}")
+    click.echo("")
+
+
+def print_roll_out(run: FleetRun) -> None:
+    """Print the comparison, if there was one, how each host ended that did not go well, and the roll-out in a line."""
+    progress = run.progress
+    if progress.comparison:
+        for line in table(compare.HEADINGS, compare.cells(progress.comparison)):
+            click.echo(line)
+        click.echo("")
+    for name in progress.failures():
+        click.echo(f"{name}: {record.ending(run, name)}")
+    for line in record.summary(run):
+        click.echo(line)
+    click.echo(f"report: {record.write(run)}")
     click.echo("")
 
 
@@ -123,11 +130,17 @@ class _AtTheEnd(BaseStateCallback):
 
     def host_disconnect(self, state: Any, host: Any) -> None:  # type: ignore[override]  # pyinfra calls it bound
         self.left += 1 if host.name in self.run.hosts else 0
-        if self.left == len(state.activated_hosts):
-            print_table(self.run)
+        if self.left != len(state.activated_hosts):
+            return
+        print_table(self.run)
+        if self.run.progress.begun:
+            self.run.progress.leases.clear()
+            print_roll_out(self.run)
+        if self.run.progress.interrupted:
+            guard.leave_interrupted()
 
 
-def print_table_at_end() -> None:
+def print_at_end() -> None:
     """Arrange for the table of this run; calls after the first change nothing (deploy code runs once per host)."""
     state = ctx_state.get()
     if not any(isinstance(handler, _AtTheEnd) for handler in state.callback_handlers):

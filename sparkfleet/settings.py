@@ -7,21 +7,48 @@ start with an underscore) pass by.
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Mapping
+from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from sparkfleet.catalog import ROOT, Catalog, load
 from sparkfleet.errors import SettingsError, nearest
 from sparkfleet.recipe import Choice
+from sparkfleet.release import Operation
 from sparkfleet.rules import Deployment
+from sparkfleet.waves import Pace, Share
 
 FOREIGN_PREFIXES = ("ssh_", "fake_", "_", "docker_", "winrm_")
 
 # `--data image_tag=20260611` reaches us as a number, and an operator means the tag.
 Text = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int | float) else value)]
+
+_PERCENT = re.compile(r"(100|[1-9]?[0-9])%")
+
+
+def _share(value: object, least: int = 1) -> object:
+    """A number of hosts or a share of them, refused in words that name both."""
+    number = isinstance(value, int) and not isinstance(value, bool) and value >= least
+    if number or (isinstance(value, str) and _PERCENT.fullmatch(value)):
+        return value
+    raise ValueError(f'expected a number of hosts from {least} up, or a share of them such as "25%"')
+
+
+def _ramp(value: object) -> object:
+    steps = value if isinstance(value, list) else [value]
+    if not steps:
+        raise ValueError('expected at least one step, such as [1, "25%", "100%"]')
+    return tuple(_share(step) for step in steps)
+
+
+Hosts = Annotated[Share, BeforeValidator(_share)]
+HostsOrNone = Annotated[Share, BeforeValidator(partial(_share, least=0))]
+Ramp = Annotated[tuple[Share, ...], BeforeValidator(_ramp)]
 
 
 class Terms(BaseModel):
@@ -31,6 +58,38 @@ class Terms(BaseModel):
 
     by: str = Field(min_length=1)
     on: datetime.date
+
+
+class HttpCall(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] = "POST"
+    url: str = Field(pattern=r"^https?://")
+
+
+class Hook(BaseModel):
+    """What a host does to leave or enter the rotation: a command, or an HTTP call."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    command: list[str] | None = Field(default=None, min_length=1)
+    http: HttpCall | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Hook:
+        if (self.command is None) == (self.http is None):
+            raise ValueError('expected {"command": […]} or {"http": {…}}')
+        return self
+
+
+class Rotation(BaseModel):
+    """How a host is taken out of rotation before it drains, and given back after it is proven."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    out: Hook
+    in_: Hook = Field(alias="in")
+    timeout_s: int = Field(default=10, ge=1, le=300)
 
 
 class Settings(BaseModel):
@@ -52,7 +111,20 @@ class Settings(BaseModel):
     registry_mirrors: dict[str, str] = {}
     artefact_cache: str = ".sparkfleet/artefacts"
     canary_group: str | None = "canary"
-    batch_size: int = Field(default=1, ge=1)
+    batch_size: Ramp = (1,)
+    max_unavailable: Hosts = "25%"
+    max_failures: int = Field(default=0, ge=0)
+    pause_between_waves_s: float = Field(default=0, ge=0)
+    on_failure: Literal["halt", "revert_all"] = "halt"
+    min_serving: HostsOrNone = 0
+    unhealthy_first: bool = True
+    judge_canary: bool = True
+    lease_ttl_s: int = Field(default=60, ge=15, le=3600)
+    runs_dir: str = ".sparkfleet/runs"
+    soak_s: int | None = Field(default=None, ge=0)
+    watch: bool = True
+    rotation: Rotation | None = None
+    retry_release: Text | None = None
     sync_parallel: int = Field(default=4, ge=1)
     force_preflight: list[str] = []
 
@@ -65,6 +137,10 @@ class Settings(BaseModel):
         return ROOT / self.lock_file
 
     @property
+    def pace(self) -> Pace:
+        return Pace(**{field.name: getattr(self, field.name) for field in fields(Pace)})
+
+    @property
     def choice(self) -> Choice:
         return Choice(
             model=self.model,
@@ -74,6 +150,11 @@ class Settings(BaseModel):
             image_line=self.image_line,
             overrides=dict(self.overrides),
         )
+
+    @property
+    def operation(self) -> Operation:
+        rotation = self.rotation.model_dump(by_alias=True, exclude_none=True) if self.rotation else None
+        return Operation(self.soak_s, self.watch, rotation)
 
     @property
     def deployment(self) -> Deployment:

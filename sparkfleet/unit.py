@@ -6,8 +6,9 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from sparkfleet.catalog import ROOT, Timing
+from sparkfleet.catalog import ROOT
 from sparkfleet.errors import SettingsError
+from sparkfleet.rows import Timing
 
 DOCKER = "/usr/bin/docker"
 RELEASE_JSON = "/var/lib/sparkfleet/current/release.json"

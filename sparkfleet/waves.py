@@ -1,17 +1,121 @@
-"""In which order hosts take a release, and how many at once. Pure."""
+"""In which order hosts take a release, how many at once, and when another wave would leave too few serving. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Literal
+
+# A number of hosts, or a share of the run's hosts: "25%".
+Share = int | str
 
 
-def plan_waves(hosts: Sequence[str], canaries: Collection[str], batch_size: int) -> list[list[str]]:
-    """Return the waves: canaries first, then the others, both in inventory order, `batch_size` hosts a wave.
+@dataclass(frozen=True)
+class Pace:
+    """How a run goes about it; one for all hosts of a run."""
 
-    A wave never mixes canaries with other hosts, so that a bad release stops before it reaches the fleet.
+    batch_size: tuple[Share, ...] = (1,)
+    max_unavailable: Share = "25%"
+    max_failures: int = 0
+    pause_between_waves_s: float = 0
+    on_failure: Literal["halt", "revert_all"] = "halt"
+    min_serving: Share = 0
+    unhealthy_first: bool = True
+    judge_canary: bool = True
+    lease_ttl_s: int = 60
+    runs_dir: str = ".sparkfleet/runs"
+
+    def differs_from(self, other: Pace) -> str | None:
+        """Return the first setting that differs, if one does."""
+        names = (field.name for field in fields(self))
+        return next((name for name in names if getattr(self, name) != getattr(other, name)), None)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A host that shall change, as it was found."""
+
+    name: str
+    canary: bool = False
+    serving: bool = True
+    healthy: bool = True
+
+
+def share_of(share: Share, total: int) -> int:
+    """Return how many of `total` hosts a share is, rounded down: a share limits what is at risk."""
+    return int(share) if isinstance(share, int) else int(share.removesuffix("%")) * total // 100
+
+
+def least_of(share: Share, total: int) -> int:
+    """Return how many hosts a share is at least, rounded up: for a share that protects."""
+    return int(share) if isinstance(share, int) else -(-int(share.removesuffix("%")) * total // 100)
+
+
+def plan_waves(members: Sequence[Member], pace: Pace, total: int) -> list[list[str]]:
+    """Return the waves, each host once.
+
+    Hosts that are down or unhealthy go first: they cost no capacity, and a release that fails there has not taken a
+    good host with it. Canaries go before the others. A wave never mixes these kinds. The ramp's step is the wave's
+    number; its last step goes on. Of hosts that serve, a wave holds no more than may be out.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}, expected 1 or more")
-    first = [host for host in hosts if host in canaries]
-    rest = [host for host in hosts if host not in canaries]
-    return [group[start : start + batch_size] for group in (first, rest) for start in range(0, len(group), batch_size)]
+    allowed_out = max(1, share_of(pace.max_unavailable, total))
+    waves: list[list[str]] = []
+    for group in _groups(members, pace.unhealthy_first):
+        left = list(group)
+        while left:
+            step = pace.batch_size[min(len(waves), len(pace.batch_size) - 1)]
+            wave = _wave(left, max(1, share_of(step, total)), allowed_out)
+            waves.append([member.name for member in wave])
+            left = [member for member in left if member not in wave]
+    return waves
+
+
+def _groups(members: Sequence[Member], unhealthy_first: bool) -> Iterator[list[Member]]:
+    for healthy in (False, True) if unhealthy_first else (None,):
+        for canary in (True, False):
+            yield [
+                member
+                for member in members
+                if member.canary == canary and (healthy is None or member.healthy == healthy)
+            ]
+
+
+def _wave(left: Sequence[Member], size: int, allowed_out: int) -> list[Member]:
+    wave: list[Member] = []
+    for member in left:
+        if len(wave) == size:
+            break
+        if not member.serving or sum(other.serving for other in wave) < allowed_out:
+            wave.append(member)
+    return wave
+
+
+def obstacle(wave: Sequence[str], serving: Mapping[str, bool], pace: Pace) -> str | None:
+    """Say why this wave must not start, given which hosts serve now; None when it may."""
+    out = [name for name in wave if serving.get(name)]
+    if not out:
+        return None
+    total = len(serving)
+    rest = [name for name, up in serving.items() if up and name not in out]
+    least = least_of(pace.min_serving, total)
+    if len(rest) < least:
+        return f"{len(rest)} of {total} hosts would serve while {', '.join(out)} changes, and min_serving is {least}"
+    down = [name for name, up in serving.items() if not up and name not in wave]
+    allowed = max(1, share_of(pace.max_unavailable, total))
+    if len(down) + len(out) > allowed:
+        return (
+            f"{', '.join(down)} {'does' if len(down) == 1 else 'do'} not serve, so that {len(down) + len(out)} of "
+            f"{total} hosts would be out, and max_unavailable is {allowed}"
+        )
+    return None
+
+
+def first_obstacle(waves: Sequence[Sequence[str]], serving: Mapping[str, bool], pace: Pace) -> str | None:
+    """Say why a run could not go through even if every wave ended well; better known before the first."""
+    now = dict(serving)
+    for wave in waves:
+        reason = obstacle(wave, now, pace)
+        if reason:
+            return reason
+        now.update(dict.fromkeys(wave, True))
+    return None

@@ -6,36 +6,57 @@ the release that was verified before, and says which gate did not hold.
 
 from __future__ import annotations
 
-from sparknode import docker, journal, lock, units
+from dataclasses import dataclass
+
+from sparknode import docker, journal, lease, lock, rotation, units
 from sparknode import release as releases
 from sparknode.chronicle import Chronicle, Tell
-from sparknode.errors import Failed, Refused
+from sparknode.errors import Failed, KnownBad, Refused, StepFailed
 from sparknode.files import atomic_link
 from sparknode.paths import Paths
 from sparknode.release import Release
 from sparknode.serving import missing_pieces, unit_drift
-from sparknode.steps import StepFailed, Steps, silence
+from sparknode.steps import Steps, silence
 from sparknode.system import Host
 
 DONE, REVERTED, FAILED, BUSY = 0, 10, 20, 30
 EXIT_OF = {journal.COMMITTED: DONE, journal.REVERTED: REVERTED, journal.FAILED: FAILED}
 
 
-def work(host: Host, release_id: str, rollout: str, operator: str, activation: str, tell: Tell) -> int:
+@dataclass(frozen=True)
+class Order:
+    """Which release to activate, and for whom; without a token the activation takes its lease itself."""
+
+    release: str
+    rollout: str
+    operator: str
+    token: int | None = None
+    retry: str | None = None
+
+
+def work(host: Host, order: Order, activation: str, tell: Tell) -> int:
     """Activate one staged release, or say why not; the exit code."""
     try:
-        with lock.hold(host.paths):
-            release = releases.load(host.paths, release_id)
+        # A worker that lives is why nobody else gets a lease; its name for that is busy.
+        if lock.held(host.paths):
+            raise lock.Busy
+        with lease.held_for(host, order.rollout, order.operator, order.token) as held, lock.hold(host.paths):
+            release = releases.load(host.paths, order.release)
             finish_commit(host.paths)
+            cut = journal.open_attempt(journal.read(host.paths))
+            if cut and cut.activation == activation:
+                story = Chronicle.resume(host, cut, tell)
+                return Activation(host, story, release, way_back(host, release)).take_back(cut.state)
             if is_already_serving(host, release):
                 settle(host, tell)
                 return DONE
             back = way_back(host, release)
+            require_good(host, release, order.retry)
             require_complete(host, release, back)
             # Not before a new activation is sure to begin: what was cut off keeps a boot from trusting what it left.
             settle(host, tell)
             source = host.paths.linked("verified")
-            story = Chronicle(host, activation, rollout, operator, release.id, source, tell)
+            story = Chronicle(host, activation, order.rollout, order.operator, release.id, source, tell, held)
             return Activation(host, story, release, back).run()
     except lock.Busy:
         tell("another activation is under way on this host; wait for it or look at `sparknode status`")
@@ -57,7 +78,7 @@ class Activation:
         going_back = f"goes back to {self._back.id}" if self._back else "has nothing to go back to"
         try:
             self._story.write(journal.LEASED, note=f"a release that fails {going_back}")
-            self._steps.drain(self._outgoing, self._release.timing.drain_s)
+            self._steps.drain(self._outgoing, self._release)
             self._steps.stop(self._outgoing, self._release)
             self._steps.reclaim(self._release)
             self._steps.switch(self._release)
@@ -72,20 +93,26 @@ class Activation:
         except Exception as fault:
             return self._go_back(StepFailed(f"unexpected {type(fault).__name__}: {fault}"))
 
+    def take_back(self, state: str) -> int:
+        """Go back after the worker was killed and systemd started it again: what it knew of the engine is lost."""
+        self._steps.touched = state not in {journal.LEASED, journal.DRAINING}
+        return self._go_back(StepFailed(f"cut off in `{state}`: its worker was killed"))
+
     def _commit(self) -> int:
-        self._story.write(journal.COMMITTED, note=f"release {self._release.id} is verified", load_s=self._steps.load_s)
+        self._story.require_lease()
+        note = with_rotation(self._host, f"release {self._release.id} is verified")
+        self._story.write(journal.COMMITTED, note=note, load_s=self._steps.load_s)
         point_verified(self._host.paths, self._release.id, self._story.source)
         return DONE
 
     def _go_back(self, failure: StepFailed) -> int:
         self._story.going_back = True
         if not self._steps.touched:
-            self._story.write(
-                journal.REVERTED, error=f"{failure}; nothing was changed, what served before still serves"
-            )
+            error = f"{failure}; nothing was changed, what served before still serves"
+            self._story.write(journal.REVERTED, error=error, note=with_rotation(self._host))
             return REVERTED
         log = "last log lines:\n" + "\n".join(failure.log) if failure.log else None
-        self._story.write(journal.REVERTING, error=str(failure), note=log)
+        self._story.write(journal.REVERTING, error=str(failure), note=log, blame=failure.blame)
         if self._back is None:
             silence(self._host, disable=True, patience=self._release.timing.unit_stop_s)
             self._story.write(
@@ -114,8 +141,18 @@ def bring_back(steps: Steps, story: Chronicle, back: Release, cause: str, *, sto
         outcome = "what runs is left running, unproven" if alive else "nothing serves"
         story.write(journal.FAILED, error=f"{cause}; going back to {back.id} failed too ({outcome}): {second}")
         return FAILED
-    story.write(journal.REVERTED, error=cause, note=f"release {back.id} serves again and is proven")
+    story.write(
+        journal.REVERTED, error=cause, note=with_rotation(host, f"release {back.id} serves again and is proven")
+    )
     return REVERTED
+
+
+def with_rotation(host: Host, note: str | None = None) -> str | None:
+    """What is said of an outcome, and of this host's way back into rotation, which comes just before it.
+
+    So the line that ends an activation tells whether requests come again, and a power cut before it repeats the proof.
+    """
+    return "; ".join(text for text in (note, rotation.give_back(host)) if text) or None
 
 
 def point_verified(paths: Paths, release_id: str, source: str | None) -> None:
@@ -164,6 +201,16 @@ def way_back(host: Host, release: Release) -> Release | None:
     """The release to go back to. The one that is being started again is no way back from itself."""
     verified = host.paths.linked("verified")
     return releases.load(host.paths, verified) if verified and verified != release.id else None
+
+
+def require_good(host: Host, release: Release, retry: str | None) -> None:
+    """Refuse a release that failed here by its own fault, unless it is named to be tried again."""
+    bad = journal.known_bad(journal.read(host.paths)).get(release.id)
+    if bad and retry != release.id:
+        raise KnownBad(
+            f"release {release.id} failed gate {bad['gate']} on this host at {bad['t']}: {bad['error']}; deploy "
+            f"another release, or try it again with --retry-release {release.id}"
+        )
 
 
 def require_complete(host: Host, release: Release, back: Release | None) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from sparknode import journal
-from sparknode.gates import GateResult
 from sparknode.journal import Attempt, Record
+from sparknode.lease import Hold
 from sparknode.system import Host
+from sparknode.verdict import GateResult
 
 Tell = Callable[[str], None]
 
@@ -25,6 +25,7 @@ class Chronicle:
     release: str
     source: str | None
     tell: Tell
+    lease: Hold | None = None
     going_back: bool = False
 
     @classmethod
@@ -42,15 +43,7 @@ class Chronicle:
             tell,
         )
 
-    def write(
-        self,
-        state: str,
-        *,
-        note: str | None = None,
-        gate: GateResult | None = None,
-        error: str | None = None,
-        load_s: float | None = None,
-    ) -> None:
+    def write(self, state: str, *, gate: GateResult | None = None, **more: str | float | None) -> None:
         """One durable line. On the way back a journal that can't be written must not stop the node from healing."""
         record: Record = {
             "t": journal.timestamp(self.host.system.now()),
@@ -61,13 +54,9 @@ class Chronicle:
             "from": self.source,
             "state": state,
         }
-        more: dict[str, Any] = {
-            "note": note,
-            "gate": gate.record if gate else None,
-            "error": error,
-            "load_s": load_s,
-        }
         record.update({key: value for key, value in more.items() if value is not None})
+        if gate:
+            record["gate"] = gate.record
         try:
             journal.append(self.host.paths, record)
         except OSError as problem:
@@ -76,16 +65,28 @@ class Chronicle:
             self.tell(f"the journal can't be written ({problem}); going on without it")
         self.tell(sentence(record))
 
-    def enter(self, step: str, note: str) -> None:
-        """Begin a step; on the way back the state stays `reverting` and the step stands in the note."""
-        if self.going_back:
-            self.write(journal.REVERTING, note=f"{step}: {note}")
-        else:
-            self.write(step, note=note)
+    def require_lease(self) -> None:
+        """Fail the step when the host was given to a newer roll-out. The way back asks nobody."""
+        if self.lease and not self.going_back:
+            self.lease.check()
 
-    def gate(self, step: str, result: GateResult, load_s: float | None = None) -> None:
+    def pause(self, seconds: float) -> None:
+        """Wait within a step, and keep the lease meanwhile."""
+        self.host.system.sleep(seconds)
+        if self.lease and not self.going_back:
+            self.lease.keep()
+
+    def enter(self, step: str, note: str, deadline_s: float | None = None) -> None:
+        """Begin a step; on the way back the state stays `reverting` and the step stands in the note."""
+        self.require_lease()
+        if self.going_back:
+            self.write(journal.REVERTING, note=f"{step}: {note}", deadline_s=deadline_s)
+        else:
+            self.write(step, note=note, deadline_s=deadline_s)
+
+    def gate(self, step: str, result: GateResult, **more: str | float | None) -> None:
         state = journal.REVERTING if self.going_back else step
-        self.write(state, note=result.detail, gate=result, load_s=load_s)
+        self.write(state, note=result.detail, gate=result, **more)
 
 
 def sentence(record: Record) -> str:

@@ -1,4 +1,8 @@
-"""The command line. Exit codes: 0 done or nothing to do, 1 failed, 2 refused input; those of `activate` below."""
+"""The command line.
+
+Exit codes: 0 done or nothing to do, 1 failed, 2 refused input, 31 another roll-out has the lease; those of `activate`
+stand below.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +13,16 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from sparknode import SCHEMAS, frontend, memory, probe, recover, stage
+from sparknode import SCHEMAS, frontend, lease, lookout, memory, probe, recover, stage
 from sparknode import release as releases
-from sparknode.activate import work
-from sparknode.errors import Failed, Refused
+from sparknode.activate import Order, work
+from sparknode.errors import Refused, Stopped
 from sparknode.files import read_text
 from sparknode.paths import Paths
 from sparknode.shape import parse
 from sparknode.system import Host, RealSystem
 
-FAILED, REFUSED = 1, 2
+FAILED = 1
 
 
 def say(text: str) -> None:
@@ -34,17 +38,33 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("status", help="print what is staged, serving and under way as JSON")
     commands.add_parser("stage", help="read a stage request from stdin and carry it out")
     activate = commands.add_parser(
-        "activate", help="exit 0 committed, 10 reverted, 20 failed, 30 another activation is under way"
+        "activate",
+        help="exit 0 committed, 10 reverted, 20 failed, 30 another activation is under way, 31 another roll-out has "
+        "the lease, 32 the release failed its gates here before",
     )
     activate.add_argument("release")
     activate.add_argument("--rollout", required=True)
     activate.add_argument("--operator", required=True)
+    activate.add_argument("--token", type=int, default=None, help="of the lease; without one it is taken for this")
+    activate.add_argument("--retry-release", default=None, help="try this release although it failed here before")
     activate.add_argument("--foreground", action="store_true", help="do the work in this process")
     activate.add_argument("--activation", default=None, help="the id under which the journal holds it")
     gate = commands.add_parser("memory-gate", help="wait until a release's memory is free, or exit 1")
     gate.add_argument("release_json", type=Path)
     recovery = commands.add_parser("recover", help="after a boot: finish or take back what was cut off")
     recovery.add_argument("--finish", action="store_true", help="prove the release that was put back")
+    commands.add_parser("watch", help="look at the engine once, and restart it where that is the known cure")
+    leases = commands.add_parser("lease", help="who rolls this host").add_subparsers(dest="verb", required=True)
+    for verb in ("take", "renew", "release"):
+        one = leases.add_parser(verb)
+        one.add_argument("--rollout", required=True)
+        if verb == "take":
+            one.add_argument("--operator", required=True)
+            one.add_argument("--from", dest="source", required=True, help="the address that the operator comes from")
+        else:
+            one.add_argument("--token", type=int, required=True)
+        if verb != "release":
+            one.add_argument("--ttl", type=float, default=lease.TTL_S)
     return top
 
 
@@ -61,10 +81,27 @@ def dispatch(host: Host, options: argparse.Namespace) -> int:
         return memory_gate(host, options.release_json)
     if options.command == "recover":
         return recover.finish(host, say) if options.finish else recover.recover(host, say)
+    if options.command == "watch":
+        return lookout.look(host, say)
+    if options.command == "lease":
+        return lease_command(host, options)
+    order = Order(options.release, options.rollout, options.operator, options.token, options.retry_release)
     if options.foreground:
-        activation = options.activation or str(uuid.uuid4())
-        return work(host, options.release, options.rollout, options.operator, activation, say)
-    return frontend.activate(host, options.release, options.rollout, options.operator, say)
+        return work(host, order, options.activation or str(uuid.uuid4()), say)
+    return frontend.activate(host, order, say)
+
+
+def lease_command(host: Host, options: argparse.Namespace) -> int:
+    """Take, renew or give back the lease; the one that stands is printed as JSON."""
+    if options.verb == "release":
+        lease.release(host, options.rollout, options.token)
+        return 0
+    if options.verb == "take":
+        found = lease.take(host, options.rollout, options.operator, options.source, options.ttl)
+    else:
+        found = lease.renew(host, options.rollout, options.token, options.ttl)
+    say(json.dumps(found, ensure_ascii=False))
+    return 0
 
 
 def memory_gate(host: Host, path: Path) -> int:
@@ -87,9 +124,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
     try:
         return dispatch(Host(Paths(), RealSystem()), options)
-    except Refused as problem:
-        print(f"sparknode {options.command}: refused: {problem}", file=sys.stderr, flush=True)
-        return REFUSED
-    except (Failed, OSError) as problem:
+    except Stopped as problem:
+        refused = "refused: " if isinstance(problem, Refused) else ""
+        print(f"sparknode {options.command}: {refused}{problem}", file=sys.stderr, flush=True)
+        return problem.code
+    except OSError as problem:
         print(f"sparknode {options.command}: {problem}", file=sys.stderr, flush=True)
         return FAILED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from sparknode.system import System
 
 INSPECT_S = 20.0
 REMOVE_S = 120.0
+EXEC_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,25 @@ def image(system: System, name: str) -> Lookup:
 
 def remove(system: System, name: str) -> Completed:
     return system.run(["docker", "rm", "-f", name], REMOVE_S)
+
+
+def gpu_argv(name: str) -> list[str]:
+    return ["docker", "exec", name, "nvidia-smi", "-L"]
+
+
+def sees_gpu(system: System, name: str) -> tuple[bool | None, str]:
+    """Whether the GPU is seen inside a container (None: that can't be told), and what was said."""
+    return read_gpu(system.run(gpu_argv(name), EXEC_S))
+
+
+def read_gpu(done: Completed) -> tuple[bool | None, str]:
+    said = " ".join((done.stdout + done.stderr).split())[:200]
+    if done.ok and "GPU 0" in done.stdout:
+        return True, "the container sees the GPU"
+    # These are the driver's own words; anything else is Docker's, or an image without the program.
+    if re.search(r"NVML|No devices|couldn't communicate|Unknown Error", said):
+        return False, f"the container does not see the GPU: {said}; restart it"
+    return None, f"nvidia-smi could not be asked within the container: {done.why}"
 
 
 def running(found: Lookup) -> bool:

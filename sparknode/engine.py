@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sparknode import parse
@@ -27,13 +27,21 @@ _SPECULATION = "vllm:spec_decode_num_"
 
 @dataclass(frozen=True)
 class Chat:
-    """One answer; `problem` says why it does not count as one."""
+    """One answer; `problem` says why it does not count as one.
+
+    `empty` marks an answer in good order that says nothing; `deltas` and `first_s` are those of a stream.
+    """
 
     problem: str | None = None
     text: str = ""
+    reasoning: str = ""
+    calls: tuple[dict[str, Any], ...] = ()
     prompt_tokens: int = 0
     completion_tokens: int = 0
     seconds: float = 0.0
+    empty: bool = False
+    deltas: int = 0
+    first_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -70,11 +78,15 @@ def api_key(paths: Paths, release: Release) -> str | None:
     return None
 
 
-def in_flight(samples: Iterable[Sample]) -> float | None:
-    """Requests that run or wait, or None when the engine does not count them."""
-    names = {"vllm:num_requests_running", "vllm:num_requests_waiting"}
+def total(samples: Iterable[Sample], *names: str) -> float | None:
+    """The sum over engines and over these names, or None when the engine counts none of them."""
     values = [value for name, _, value in samples if name in names]
     return sum(values) if values else None
+
+
+def in_flight(samples: Iterable[Sample]) -> float | None:
+    """Requests that run or wait, or None when the engine does not count them."""
+    return total(samples, "vllm:num_requests_running", "vllm:num_requests_waiting")
 
 
 def counters(samples: Iterable[Sample]) -> Counters | None:
@@ -104,6 +116,24 @@ def problem_of(answer: Answer) -> str | None:
     return f"HTTP {answer.status}: {body[:200] or 'empty'}"
 
 
+_MALFORMED = (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError)
+
+
+def _thoughts(message: dict[str, Any]) -> str:
+    # Older versions call the field `reasoning_content`.
+    return message.get("reasoning") or message.get("reasoning_content") or ""
+
+
+def _judged(chat: Chat, end: object) -> Chat:
+    """The answer with what is wrong with it."""
+    if end not in GOOD_ENDS:
+        return replace(chat, problem=f"it ended with {end!r}, expected one of {', '.join(GOOD_ENDS)}")
+    if chat.completion_tokens <= 0 or not (chat.text.strip() or chat.reasoning.strip() or chat.calls):
+        said = f"{chat.completion_tokens} tokens and no text, expected at least 1 token"
+        return replace(chat, problem=said, empty=True)
+    return chat
+
+
 def read_chat(answer: Answer, seconds: float) -> Chat:
     """The answer of one chat completion."""
     problem = problem_of(answer)
@@ -113,23 +143,61 @@ def read_chat(answer: Answer, seconds: float) -> Chat:
         document = json.loads(answer.body)
         choice = document["choices"][0]
         message, usage = choice["message"], document["usage"]
-        text = (message.get("content") or "") + (message.get("reasoning") or message.get("reasoning_content") or "")
-        spoke = bool(text.strip() or message.get("tool_calls"))
-        prompt, completion = int(usage["prompt_tokens"]), int(usage["completion_tokens"])
-        end = choice.get("finish_reason")
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
-        return Chat(f"HTTP 200, but no chat completion: {answer.body[:120]!r}", seconds=seconds)
-    if end not in GOOD_ENDS:
-        return Chat(
-            f"it ended with {end!r}, expected one of {', '.join(GOOD_ENDS)}",
-            text,
-            prompt,
-            completion,
-            seconds,
+        chat = Chat(
+            text=str(message.get("content") or ""),
+            reasoning=str(_thoughts(message)),
+            calls=tuple(dict(call) for call in message.get("tool_calls") or ()),
+            prompt_tokens=int(usage["prompt_tokens"]),
+            completion_tokens=int(usage["completion_tokens"]),
+            seconds=seconds,
         )
-    if completion <= 0 or not spoke:
-        return Chat(f"{completion} tokens and no text, expected at least 1 token", text, prompt, completion, seconds)
-    return Chat(None, text, prompt, completion, seconds)
+        return _judged(chat, choice.get("finish_reason"))
+    except _MALFORMED:
+        return Chat(f"HTTP 200, but no chat completion: {answer.body[:120]!r}", seconds=seconds)
+
+
+def read_stream(answer: Answer, seconds: float) -> Chat:
+    """The answer of one streamed chat completion: its deltas, its usage, and the end that a client waits for."""
+    problem = problem_of(answer)
+    if problem:
+        return Chat(problem, seconds=seconds)
+    text = thoughts = ""
+    usage: dict[str, Any] = {}
+    end, done, deltas, position = None, False, 0, 0
+    first: float | None = None
+    try:
+        for line in answer.body.split(b"\n"):
+            position += len(line) + 1
+            name, _, data = line.strip().partition(b":")
+            if name != b"data" or done:
+                continue
+            if data.strip() == b"[DONE]":
+                done = True
+                continue
+            event = json.loads(data.decode(errors="replace"))
+            usage = event.get("usage") or usage
+            for choice in event.get("choices") or ():
+                delta = choice.get("delta") or {}
+                said, thought = delta.get("content") or "", _thoughts(delta)
+                if said or thought:
+                    deltas += 1
+                    text, thoughts = text + said, thoughts + thought
+                    first = first if first is not None else _arrived(answer, position - 1)
+                end = choice.get("finish_reason") or end
+        tokens = int(usage.get("prompt_tokens", 0)), int(usage.get("completion_tokens", 0))
+    except _MALFORMED:
+        return Chat(f"HTTP 200, but no event stream: {answer.body[:120]!r}", seconds=seconds)
+    chat = Chat(None, text, thoughts, (), *tokens, seconds, False, deltas, first)
+    if not done:
+        return replace(chat, problem=f"the stream ended after {deltas} deltas without [DONE]")
+    if not usage:
+        return replace(chat, problem="the stream told no usage, which was asked for")
+    return _judged(chat, end)
+
+
+def _arrived(answer: Answer, position: int) -> float | None:
+    """When this much of the body was here."""
+    return next((seconds for size, seconds in answer.arrivals if size >= position), None)
 
 
 class Engine:
@@ -191,12 +259,10 @@ class Engine:
             return None
         return count if isinstance(count, int) and count > 0 else None
 
-    def chat(self, prompt: str, max_tokens: int) -> Chat:
-        """One chat at temperature 0."""
+    def chat(self, content: str | list[dict[str, Any]], max_tokens: int, **more: object) -> Chat:
+        """One chat at temperature 0; `more` goes into the request as it is."""
         started = self._system.monotonic()
-        message = {"role": "user", "content": prompt}
-        answer = self._post(
-            "/v1/chat/completions",
-            {"model": self._model, "messages": [message], "max_tokens": max_tokens, "temperature": 0},
-        )
-        return read_chat(answer, self._system.monotonic() - started)
+        asked = {"model": self._model, "messages": [{"role": "user", "content": content}], "max_tokens": max_tokens}
+        answer = self._post("/v1/chat/completions", {**asked, "temperature": 0, **more})
+        read = read_stream if more.get("stream") else read_chat
+        return read(answer, self._system.monotonic() - started)

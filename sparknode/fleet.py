@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sparknode import docker, journal, lock, units
+from sparknode import docker, journal, lease, lock, units
 from sparknode.docker import Lookup
 from sparknode.journal import Attempt, Record
+from sparknode.lookout import last_look
 from sparknode.paths import Paths
 from sparknode.release import Release, load_linked
 from sparknode.serving import folder_problems, read_stamp, unit_drift
@@ -35,6 +36,12 @@ def fleet(host: Host, answers: Mapping[str, Completed]) -> dict[str, Any]:
         "activation": under_way(paths, journal.open_attempt(records)),
         "last": ended(journal.last_ended(records)),
         "proof": proof(records, paths.linked("verified")),
+        "lease": lease.holder(host),
+        "failed_releases": journal.known_bad(records),
+        "watch": last_look(host),
+        "out_of_rotation": paths.out_of_rotation.exists(),
+        "loads": journal.loads(records, current.image.digest)[-10:] if current else [],
+        "history": [plain(attempt) for attempt in journal.attempts(records) if attempt.ended][-20:],
         "release": described(current),
         "models": models(paths),
         "images": images(answers["images"]),
@@ -86,9 +93,11 @@ def ended(attempt: Attempt | None) -> dict[str, Any] | None:
     """How the last activation that ended did end, with the figures of its gates."""
     if attempt is None:
         return None
-    last = attempt.last
-    plain = {key: last.get(key) for key in ("t", "release", "state", "from", "rollout", "operator", "error")}
-    return {**plain, "load_s": attempt.forth.load_s, "figures": attempt.forth.figures}
+    return {**plain(attempt), "load_s": attempt.forth.load_s, "figures": attempt.forth.figures}
+
+
+def plain(attempt: Attempt) -> dict[str, Any]:
+    return {key: attempt.last.get(key) for key in ("t", "release", "state", "from", "rollout", "operator", "error")}
 
 
 def proof(records: list[journal.Record], verified: str | None) -> dict[str, Any] | None:

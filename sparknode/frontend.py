@@ -9,28 +9,29 @@ from __future__ import annotations
 import uuid
 from contextlib import suppress
 
-from sparknode import journal, lock, units
+from sparknode import journal, lease, lock, rotation, units
 from sparknode import release as releases
 from sparknode.activate import (
     BUSY,
     DONE,
     EXIT_OF,
     FAILED,
+    Order,
     finish_commit,
     is_already_serving,
     require_complete,
+    require_good,
     settle,
     way_back,
 )
 from sparknode.chronicle import Tell, sentence
 from sparknode.errors import Failed
-from sparknode.gates import PASS
 from sparknode.journal import Attempt
 from sparknode.paths import ACTIVATE_UNIT, Paths
 from sparknode.release import Release
 from sparknode.shell import Completed
-from sparknode.steps import STOP_MARGIN_S
 from sparknode.system import Host
+from sparknode.verdict import PASS
 
 POLL_S = 0.5
 TICK_S = 10.0
@@ -40,19 +41,23 @@ SETTLE_S = 3.0
 SPAWN_S = 60.0
 
 
-def activate(host: Host, release_id: str, rollout: str, operator: str, tell: Tell) -> int:
+def activate(host: Host, order: Order, tell: Tell) -> int:
     """Start an activation or attach to it, follow it to its end; the exit code."""
-    release = releases.load(host.paths, release_id)
+    release = releases.load(host.paths, order.release)
     under_way = live_attempt(host.paths)
+    if order.token is not None:
+        lease.renew(host, order.rollout, order.token)
     if under_way is None:
         finish_commit(host.paths)
         if is_already_serving(host, release):
             settle_dead(host, tell)
             tell(f"release {release.id} is current, verified and running; nothing to do")
             return DONE
+        lease.require_free(host, order.rollout)
+        require_good(host, release, order.retry)
         require_complete(host, release, way_back(host, release))
         activation = str(uuid.uuid4())
-        done = spawn_worker(host, release.id, rollout, operator, activation)
+        done = spawn_worker(host, order, activation)
         if done.ok:
             return Follower(host, release, activation, tell).follow()
         # Another session may have been faster by a moment; then there is something to attach to.
@@ -70,6 +75,9 @@ def settle_dead(host: Host, tell: Tell) -> None:
     """Close what a dead worker left open; one that has only just begun is left to itself."""
     with suppress(lock.Busy), lock.hold(host.paths):
         settle(host, tell)
+        returned = rotation.give_back(host)
+        if returned:
+            tell(returned)
 
 
 def live_attempt(paths: Paths) -> Attempt | None:
@@ -106,15 +114,20 @@ def unit_argv(paths: Paths, command: list[str], *options: str) -> list[str]:
         f"--description=sparknode {command[0]}",
         "--property=After=docker.service",
         "--property=OOMScoreAdjust=-900",
+        # A worker that is killed must not leave the host as it was at that moment: it begins again, and goes back.
+        "--property=Restart=on-abnormal",
+        "--property=RestartSec=3",
         *options,
         str(paths.program),
         *command,
     ]
 
 
-def spawn_worker(host: Host, release_id: str, rollout: str, operator: str, activation: str) -> Completed:
-    named = ["--rollout", rollout, "--operator", operator, "--activation", activation]
-    return host.system.run(unit_argv(host.paths, ["activate", release_id, *named, "--foreground"]), SPAWN_S)
+def spawn_worker(host: Host, order: Order, activation: str) -> Completed:
+    named = ["--rollout", order.rollout, "--operator", order.operator, "--activation", activation]
+    named += ["--token", str(order.token)] if order.token is not None else []
+    named += ["--retry-release", order.retry] if order.retry else []
+    return host.system.run(unit_argv(host.paths, ["activate", order.release, *named, "--foreground"]), SPAWN_S)
 
 
 class Follower:
@@ -139,7 +152,7 @@ class Follower:
             # between the two looks is read once more before it counts as dead.
             if records and not lock.held(self._host.paths):
                 records = self._tell_new()
-                if records[-1]["state"] not in journal.TERMINAL:
+                if records[-1]["state"] not in journal.TERMINAL and not self._unit_lives():
                     return self._abandoned(f"in `{records[-1]['state']}`")
             if records and records[-1]["state"] in journal.TERMINAL:
                 return EXIT_OF[records[-1]["state"]]
@@ -149,7 +162,7 @@ class Follower:
                     return DONE
                 return self._abandoned("before its first journal line")
             if records and self._host.system.monotonic() - self._spoke >= TICK_S:
-                self._say(progress(records, self._host.system.now(), self._release))
+                self._say(progress(records, self._host.system.now()))
             self._host.system.sleep(POLL_S)
 
     def _tell_new(self) -> list[journal.Record]:
@@ -165,10 +178,12 @@ class Follower:
         waited = self._host.system.monotonic() - self._began
         if waited > FIRST_LINE_S:
             return True
-        if waited < SETTLE_S or lock.held(self._host.paths):
-            return False
+        return waited >= SETTLE_S and not lock.held(self._host.paths) and not self._unit_lives()
+
+    def _unit_lives(self) -> bool:
+        """Does the worker's unit run, or will systemd start it again? Silence counts as yes."""
         asked = self._host.system.run(["systemctl", "is-active", ACTIVATE_UNIT], SPAWN_S)
-        return not asked.timed_out and asked.stdout.strip() not in {"active", "activating", "reloading"}
+        return asked.timed_out or asked.stdout.strip() in {"active", "activating", "reloading"}
 
     def _say(self, text: str) -> None:
         self._spoke = self._host.system.monotonic()
@@ -192,22 +207,17 @@ def is_routine(record: journal.Record) -> bool:
     return gate.get("verdict") == PASS and gate.get("name") != "acceptance-short"
 
 
-def progress(records: list[journal.Record], now: float, release: Release) -> str:
-    """How long the step under way has taken, of how long it may take."""
-    last = records[-1]
-    state = last["state"]
-    began = next(record["t"] for record in records if record["state"] == state)
-    seconds = max(0.0, now - (journal.seconds_of(began) or now))
-    timing = release.timing
-    if state == journal.STARTING:
-        return f"starting: engine has loaded for {seconds:.0f} s of at most {timing.load_deadline_s:.0f} s"
-    longest = {
-        journal.DRAINING: timing.drain_s,
-        journal.STOPPING: timing.unit_stop_s + STOP_MARGIN_S,
-        journal.RECLAIMING: timing.memory_wait_s,
-    }.get(state)
-    if longest is not None:
-        return f"{state}: {seconds:.0f} s of at most {longest:.0f} s"
-    if state == journal.SOAKING:
-        return f"soaking: {seconds:.0f} s of {timing.soak_s:.0f} s"
-    return f"{state}: for {seconds:.0f} s"
+def progress(records: list[journal.Record], now: float) -> str:
+    """How long the step under way has taken, of how long it may take, and how far its engine is."""
+    state = records[-1]["state"]
+    since = [record for record in records if record["state"] == state]
+    seconds = max(0.0, now - (journal.seconds_of(since[0]["t"]) or now))
+    longest = next((record["deadline_s"] for record in reversed(since) if "deadline_s" in record), None)
+    if not isinstance(longest, (int, float)):
+        return f"{state}: for {seconds:.0f} s"
+    left = f"{max(0.0, longest - seconds):.0f} s left"
+    if state != journal.STARTING:
+        return f"{state}: {seconds:.0f} s of at most {longest:.0f} s, {left}"
+    phase = str(since[-1].get("note", "")).partition(" after ")
+    named = f"{phase[0]}, " if phase[1] else ""
+    return f"starting: engine has loaded for {seconds:.0f} s of at most {longest:.0f} s ({named}{left})"

@@ -8,67 +8,40 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from sparknode import docker, prompts
-from sparknode.engine import Chat, Counters, Engine, counters, problem_of
+from sparknode import docker, exchanges, memory, parse, prompts
+from sparknode.engine import Chat, Counters, counters, problem_of
 from sparknode.release import Floors, Release
-from sparknode.system import Host
+from sparknode.verdict import FAIL, NO_DATA, PASS, GateResult, Subject, at_least
 
-PASS, FAIL, NO_DATA = "pass", "fail", "no-data"
 # A daemon that hiccups once must not cost a healthy release its life.
 DOCKER_TRIES = 4
 DOCKER_PAUSE_S = 2.0
-_CONTROL_TOKEN = re.compile(
-    r"<\|[a-z_/]{2,40}\|?>|<[a-z_]{2,40}\|>|</?(?:start|end)_of_turn>|<(?:eos|bos|pad|unk|mask)>|<unused\d+>"
-)
-
-
-@dataclass(frozen=True)
-class GateResult:
-    """What one gate measured; `detail` is the sentence for a person."""
-
-    name: str
-    figure: float | None
-    threshold: float | None
-    unit: str
-    verdict: str
-    detail: str
-
-    @property
-    def failed(self) -> bool:
-        """No data fails where a floor asks for data."""
-        return self.verdict == FAIL or (self.verdict == NO_DATA and self.threshold is not None)
-
-    @property
-    def record(self) -> dict[str, Any]:
-        """As the journal holds it."""
-        return {key: value for key, value in asdict(self).items() if key != "detail"}
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.detail}"
-
-
-@dataclass(frozen=True)
-class Subject:
-    """The engine under test."""
-
-    host: Host
-    release: Release
-    engine: Engine
+# Long enough for the GPU to be at work on the prompt that its power is measured with.
+POWER_AFTER_S = 1.0
 
 
 def all_gates(subject: Subject) -> Iterator[GateResult]:
     """Every gate in order, one at a time: whoever reads stops at the first that failed."""
+    asked = subject.release.gates
     yield health(subject, "health")
     yield identity(subject)
-    yield short_chat(subject)
-    yield from acceptance(subject, "short", list(prompts.CODING), subject.release.short)
-    floors = subject.release.long
-    if floors:
-        prompt = prompts.long_prompt(floors.prompt_tokens, subject.engine.count_tokens)
-        yield from acceptance(subject, "long", [prompt], floors)
+    if asked.gpu:
+        yield gpu(subject)
+    yield from exchanges.all_exchanges(subject)
+    yield from acceptance(subject, "short", list(prompts.CODING), asked.short, asked.min_tokens_per_second)
+    for kind, floors in (("long", asked.long), ("very-long", asked.very_long)):
+        if floors:
+            prompt = prompts.long_prompt(floors.prompt_tokens, subject.engine.count_tokens)
+            yield from acceptance(subject, kind, [prompt], floors)
+    if asked.control_tokens:
+        yield exchanges.control_tokens(subject)
+    if asked.min_available_gib is not None:
+        yield available(subject, asked.min_available_gib)
+    if asked.min_power_w is not None:
+        yield power(subject, asked.min_power_w)
     yield health(subject, "health-after")
 
 
@@ -103,7 +76,10 @@ def identity(subject: Subject) -> GateResult:
     cards, problem = subject.engine.models()
     differences += [f"/v1/models gave {problem}"] if problem else served_differences(release, cards)
     detail = "; ".join(differences) or f"the container, /version and {len(cards)} served names are the release's"
-    return GateResult("identity", float(len(differences)), 0.0, "differences", FAIL if differences else PASS, detail)
+    # A daemon that says nothing says nothing of the release.
+    verdict = NO_DATA if found.error else FAIL if differences else PASS
+    figure = float(len(differences))
+    return GateResult("identity", figure, 0.0, "differences", verdict, detail, of_host=bool(found.error))
 
 
 def served_differences(release: Release, cards: list[dict[str, Any]]) -> list[str]:
@@ -122,49 +98,56 @@ def served_differences(release: Release, cards: list[dict[str, Any]]) -> list[st
     return texts
 
 
-def short_chat(subject: Subject) -> GateResult:
-    """One chat comes back as text, and no control token leaks into it."""
-    chat = subject.engine.chat(prompts.CHAT, subject.release.short.max_tokens)
-    leaked = _CONTROL_TOKEN.search(chat.text)
-    problem = chat.problem
-    if not problem and leaked:
-        problem = f"the text holds the control token {leaked[0]!r}; is the chat template the model's own?"
-    detail = problem or f"{chat.completion_tokens} tokens in {chat.seconds:.1f} s"
-    figure = float(chat.completion_tokens)
-    return GateResult("short-chat", figure, 1.0, "tokens", FAIL if problem else PASS, detail)
+def gpu(subject: Subject) -> GateResult:
+    """The container still sees the GPU, which a daemon-reload can take from it (nvidia-container-toolkit#48)."""
+    seen, said = docker.sees_gpu(subject.host.system, subject.release.container.name)
+    verdict = NO_DATA if seen is None else PASS if seen else FAIL
+    figure, least = (None, None) if seen is None else (float(seen), 1.0)
+    return GateResult("gpu", figure, least, "GPUs", verdict, said, of_host=True)
 
 
-def acceptance(subject: Subject, kind: str, questions: list[str], floors: Floors) -> Iterator[GateResult]:
+def available(subject: Subject, least: float) -> GateResult:
+    """What is left for the host beside the loaded engine."""
+    found = memory.available_gib(subject.host.paths)
+    said = f"{found:.1f} GiB available beside the loaded engine" if found is not None else "/proc/meminfo names none"
+    return at_least("memory-available", found, least, "GiB", said, of_host=True)
+
+
+def power(subject: Subject, least: float) -> GateResult:
+    """The GPU draws power while it works; one that is wedged stays under 30 W (minefield trap 124)."""
+    with ThreadPoolExecutor(1) as pool:
+        work = pool.submit(subject.ask, "power", prompts.CODING[0], subject.release.gates.short.max_tokens)
+        subject.host.system.sleep(POWER_AFTER_S)
+        done = subject.host.system.run(parse.POWER_ARGV, 10.0)
+        work.result()
+    found = parse.watts(done.stdout) if done.ok else None
+    said = f"{found:.0f} W while it answers" if found is not None else f"nvidia-smi names no power ({done.why})"
+    return at_least("power", found, least, "W", said, of_host=True)
+
+
+def acceptance(
+    subject: Subject, kind: str, questions: list[str], floors: Floors, least_speed: float | None = None
+) -> Iterator[GateResult]:
     """The drafter's acceptance over prompts, its mean acceptance length, and the speed they were answered with."""
     engine, speculative = subject.engine, subject.release.serve.speculative
     before = counters(engine.metrics()) if speculative else None
     chats = []
     for question in questions:
-        chats.append(engine.chat(question, floors.max_tokens))
+        chats.append(subject.ask(f"prompts-{kind}", question, floors.max_tokens))
         if chats[-1].problem:
-            yield GateResult(
-                f"prompts-{kind}",
-                float(len(chats) - 1),
-                float(len(questions)),
-                "prompts",
-                FAIL,
-                _unanswered(chats),
-            )
+            said = f"prompt {len(chats)}: {chats[-1].problem}"
+            yield GateResult(f"prompts-{kind}", len(chats) - 1.0, float(len(questions)), "prompts", FAIL, said)
             return
     if speculative:
         after = counters(engine.metrics())
         yield from judge(kind, after.since(before) if after and before else None, floors)
-    yield speed(kind, chats)
-
-
-def _unanswered(chats: list[Chat]) -> str:
-    return f"prompt {len(chats)}: {chats[-1].problem}"
+    yield speed(kind, chats, least_speed)
 
 
 def judge(kind: str, moved: Counters | None, floors: Floors) -> Iterator[GateResult]:
     """Two results out of what the counters moved by: the acceptance rate and the mean acceptance length."""
     rate, length = f"acceptance-{kind}", f"mean-acceptance-length-{kind}"
-    least, shortest = floors.acceptance_rate, floors.mean_acceptance_length
+    least, shortest = floors.min_acceptance_rate, floors.min_mean_acceptance_length
     missing = None
     if moved is None:
         missing = "the engine counts no drafts in /metrics; is speculation on?"
@@ -180,24 +163,15 @@ def judge(kind: str, moved: Counters | None, floors: Floors) -> Iterator[GateRes
     mean = round(1 + moved.accepted / moved.drafts, 2)
     by_position = ", ".join(f"{value / moved.drafts:.0%}" for value in moved.positions.values())
     where = f"; by position {by_position}" if by_position else ""
-    yield _floored(rate, ratio, least, "ratio", "{:.1%} of drafted tokens accepted", "{:.1%}", where)
-    yield _floored(length, mean, shortest, "tokens", "mean acceptance length {:.2f}", "{:.2f}", "")
+    yield at_least(rate, ratio, least, "ratio", f"{100 * ratio:.1f} % of drafted tokens accepted", more=where)
+    yield at_least(length, mean, shortest, "tokens", f"mean acceptance length {mean:.2f}")
 
 
-def _floored(name: str, figure: float, least: float | None, unit: str, found: str, floor: str, more: str) -> GateResult:
-    said = found.format(figure).replace("%", " %")
-    if least is None:
-        return GateResult(name, figure, None, unit, PASS, said + more)
-    expected = floor.format(least).replace("%", " %")
-    verdict = PASS if figure >= least else FAIL
-    return GateResult(name, figure, least, unit, verdict, f"{said}, expected at least {expected}{more}")
-
-
-def speed(kind: str, chats: list[Chat]) -> GateResult:
-    """Tokens a second over the prompts, from the engine's own count; measured, never judged."""
+def speed(kind: str, chats: list[Chat], least: float | None) -> GateResult:
+    """Tokens a second over the prompts, from the engine's own count."""
     seconds = sum(chat.seconds for chat in chats)
     tokens = sum(chat.completion_tokens for chat in chats)
     asked = sum(chat.prompt_tokens for chat in chats)
     figure = round(tokens / seconds, 1) if seconds > 0 else None
-    detail = f"{tokens} tokens in {seconds:.1f} s after {asked} prompt tokens"
-    return GateResult(f"tokens-per-second-{kind}", figure, None, "tok/s", PASS if figure else NO_DATA, detail)
+    said = f"{figure} tok/s, {tokens} tokens in {seconds:.1f} s after {asked} prompt tokens"
+    return at_least(f"tokens-per-second-{kind}", figure, least, "tok/s", said)

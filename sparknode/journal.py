@@ -27,8 +27,8 @@ TERMINAL = frozenset({COMMITTED, REVERTED, FAILED})
 # Until here the files and the unit still are those of the release before.
 UNTOUCHED = frozenset({LEASED, DRAINING, STOPPING, RECLAIMING})
 
-# A reader wants the last activation, and one writes some 20 kB; years of history aren't read for that.
-TAIL_BYTES = 1 << 20
+# One activation writes some 20 kB, and what a reader wants lies within the last hundred.
+TAIL_BYTES = 2 << 20
 
 Record = dict[str, Any]
 
@@ -104,6 +104,11 @@ def append(paths: Paths, record: Record) -> None:
         os.close(handle)
     if new:
         sync_directory(paths.journal.parent)
+
+
+def event(paths: Paths, now: float, state: str, **fields: object) -> None:
+    """A line that belongs to no activation: a lease that was taken over, what the watch did."""
+    append(paths, {"t": timestamp(now), "activation": None, "state": state, "release": None, **fields})
 
 
 @dataclass(frozen=True)
@@ -195,6 +200,24 @@ def open_attempt(records: Iterable[Record]) -> Attempt | None:
     """The last activation, when it has not ended."""
     last = last_attempt(records)
     return last if last and not last.ended else None
+
+
+def known_bad(records: Iterable[Record]) -> dict[str, Record]:
+    """The releases that failed a gate of their own here and were not committed since, with what failed."""
+    bad: dict[str, Record] = {}
+    for record in records:
+        release = str(record.get("release"))
+        if "blame" in record:
+            bad[release] = {"gate": record["blame"], "error": record.get("error"), "t": record.get("t")}
+        elif record["state"] == COMMITTED:
+            bad.pop(release, None)
+    return bad
+
+
+def loads(records: Iterable[Record], digest: str) -> list[float]:
+    """How long the engines of an image took to load here, oldest first."""
+    found = [record.get("load_s") for record in records if record.get("image") == digest]
+    return [float(seconds) for seconds in found if isinstance(seconds, (int, float))]
 
 
 def last_ended(records: Iterable[Record]) -> Attempt | None:

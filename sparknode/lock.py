@@ -6,7 +6,8 @@ import fcntl
 import os
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 from sparknode.paths import Paths
 
@@ -22,11 +23,16 @@ def _whole_file(kind: int) -> bytes:
     return struct.pack(_FLOCK, kind, os.SEEK_SET, 0, 0, 0)
 
 
+def hold(paths: Paths) -> AbstractContextManager[None]:
+    """Hold the lock of activations or raise Busy at once."""
+    return hold_file(paths.lock)
+
+
 @contextmanager
-def hold(paths: Paths) -> Iterator[None]:
-    """Hold the lock or raise Busy at once."""
-    paths.lock.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(paths.lock, os.O_RDWR | os.O_CREAT, 0o644)
+def hold_file(path: Path) -> Iterator[None]:
+    """Hold the lock that a file stands for, or raise Busy at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
             fcntl.fcntl(handle, fcntl.F_OFD_SETLK, _whole_file(fcntl.F_WRLCK))

@@ -50,6 +50,12 @@ def measure(paths: Paths, utilization: float) -> Memory | None:
     return Memory(keys["MemTotal"], keys["MemAvailable"], utilization)
 
 
+def available_gib(paths: Paths) -> float | None:
+    """MemAvailable, or None when /proc/meminfo can't be read."""
+    found = parse.meminfo(read_text(paths.meminfo) or "").get("MemAvailable")
+    return None if found is None else round(found / _KIB_PER_GIB, 2)
+
+
 def wait(host: Host, utilization: float, longest_s: float, tell: Callable[[str], None]) -> tuple[bool, str]:
     """Wait until enough memory is free; whether it came, and the figures as a sentence."""
     started = host.system.monotonic()

@@ -91,6 +91,21 @@ def gpu_processes(stdout: str) -> list[str]:
     return found
 
 
+POWER_ARGV = ("nvidia-smi", "--query-gpu=power.draw", "--format=csv,noheader,nounits")
+
+
+def watts(stdout: str) -> float | None:
+    """What POWER_ARGV prints for the first GPU."""
+    match = re.match(r"\s*(\d{1,6}(?:\.\d{1,4})?)(?: W)?\s*$", stdout.partition("\n")[0], re.ASCII)
+    return float(match[1]) if match else None
+
+
+def stall(text: str) -> float | None:
+    """/proc/pressure/memory: the share in % of the last 10 s in which every task waited for memory."""
+    match = re.search(r"^full avg10=(\d{1,3}(?:\.\d{1,4})?) ", text, re.MULTILINE | re.ASCII)
+    return float(match[1]) if match else None
+
+
 def cdi_devices(lines: Iterable[object]) -> list[str]:
     """The names of CDI devices, without those that are made of a serial number."""
     names = {str(line).strip() for line in lines}

@@ -46,6 +46,22 @@ class Paths:
         return self.data / "activate.lock"
 
     @property
+    def lease(self) -> Path:
+        return self.data / "lease.json"
+
+    @property
+    def watch(self) -> Path:
+        return self.data / "watch.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.data / "metrics/sparkfleet.prom"
+
+    @property
+    def out_of_rotation(self) -> Path:
+        return self.data / "out-of-rotation.json"
+
+    @property
     def program(self) -> Path:
         return self.root / "usr/local/bin/sparknode"
 

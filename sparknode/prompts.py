@@ -7,6 +7,10 @@ from collections.abc import Callable
 
 CHAT = "Name three colours of the rainbow and say in one sentence why the sky is blue."
 
+REASONING = "A farmer has 17 sheep and all but 9 run away. How many are left? Think first, then answer."
+TOOL = "What is the weather in Lisbon right now? Use the tool."
+IMAGE = "Which colour does this square have? Answer with one word."
+
 CODING = (
     "Write a Python function `merge_intervals(intervals)` that merges overlapping closed intervals given as a list of "
     "tuples and returns them sorted. Answer with the code only.",

@@ -6,14 +6,14 @@ the old release serves takes as long as its engine loads, so it runs afterwards 
 
 from __future__ import annotations
 
-from sparknode import journal, lock
+from sparknode import journal, lease, lock, rotation
 from sparknode import release as releases
 from sparknode.activate import BUSY, DONE, bring_back, finish_commit
 from sparknode.chronicle import Chronicle, Tell
-from sparknode.errors import Failed
+from sparknode.errors import Failed, StepFailed
 from sparknode.frontend import SPAWN_S, unit_argv
 from sparknode.journal import Attempt
-from sparknode.steps import StepFailed, Steps, install, silence
+from sparknode.steps import Steps, install, silence
 from sparknode.system import Host
 
 
@@ -22,6 +22,7 @@ def recover(host: Host, tell: Tell) -> int:
     if lock.held(host.paths):
         tell("an activation is under way on this host; it ends by itself, so nothing is recovered")
         return DONE
+    lease.drop_own(host)
     last = journal.last_attempt(journal.read(host.paths))
     if finish_commit(host.paths):
         tell("the last activation was committed; its `verified` link was missing and is in place now")
@@ -32,7 +33,8 @@ def recover(host: Host, tell: Tell) -> int:
         return DONE
     story = Chronicle.resume(host, last, tell)
     # A worker that died and was followed by another one leaves its files behind: only the links tell what would start.
-    if last.state in journal.UNTOUCHED and current == verified:
+    # A host that is out of rotation is proven before it gets requests again.
+    if last.state in journal.UNTOUCHED and current == verified and not rotation.is_out(host):
         return _leave(host, story, last)
     return _restore(host, story, last)
 

@@ -16,6 +16,7 @@ from sparknode.shape import Node, canonical, parse
 ENGINES = ("vllm",)
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_URL = re.compile(r"https?://[A-Za-z0-9.-]+(?::(\d{1,5}))?(?:/[!-~]*)?")
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class Timing:
     request_timeout_s: float
     soak_s: float
     soak_interval_s: float
+    history_factor: float | None
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,60 @@ class Floors:
 
     max_tokens: int
     prompt_tokens: int
-    acceptance_rate: float | None
-    mean_acceptance_length: float | None
+    min_acceptance_rate: float | None
+    min_mean_acceptance_length: float | None
+
+
+@dataclass(frozen=True)
+class Gates:
+    """What is asked of the engine before it counts as proven; what a release does not name is not asked."""
+
+    short: Floors
+    long: Floors | None
+    very_long: Floors | None
+    min_tokens_per_second: float | None
+    max_ttft_s: float | None
+    control_tokens: tuple[str, ...]
+    min_available_gib: float | None
+    min_power_w: float | None
+    streaming: bool = False
+    tool_call: bool = False
+    reasoning: bool = False
+    image: bool = False
+    gpu: bool = False
+
+
+@dataclass(frozen=True)
+class Hook:
+    """A command or an HTTP call."""
+
+    command: tuple[str, ...] = ()
+    method: str = ""
+    url: str = ""
+
+    def __str__(self) -> str:
+        return " ".join(self.command) or f"{self.method} {self.url}"
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """How this host leaves and enters the rotation of whatever sends it requests."""
+
+    raw: dict[str, Any]
+    out: Hook
+    into: Hook
+    timeout_s: float
+
+
+@dataclass(frozen=True)
+class WatchRules:
+    """What the watch asks of the running engine, and how often it may restart it."""
+
+    min_acceptance_rate: float | None
+    window_drafts: int
+    stalled_s: float
+    max_restarts: float
+    restart_on_collapse: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,8 +157,9 @@ class Release:
     serve: Serve
     utilization: float | None
     timing: Timing
-    short: Floors
-    long: Floors | None
+    gates: Gates
+    rotation: Rotation | None
+    watch: WatchRules | None
     api_key_file: str | None
     unit: str
 
@@ -137,8 +192,7 @@ def from_node(node: Node) -> Release:
     engine = node.node("engine")
     if engine.text("kind") not in ENGINES:
         raise Refused(f"{engine.where}.kind: found {engine.text('kind')!r}, expected one of {', '.join(ENGINES)}")
-    memory = node.optional_node("memory")
-    gates = node.node("gates")
+    memory, rotation, watch = (node.optional_node(key) for key in ("memory", "rotation", "watch"))
     return Release(
         raw=node.raw,
         id=wanted,
@@ -146,86 +200,68 @@ def from_node(node: Node) -> Release:
         model=node.text("model"),
         profile=node.text("profile"),
         engine_version=engine.optional_text("version"),
-        image=_image(node.node("image")),
+        image=node.node("image").build(Image),
         artefacts=tuple(_artefact(item) for item in node.nodes("artefacts")),
         container=_container(node.node("container")),
         serve=_serve(node.node("serve")),
         utilization=memory.optional_number("utilization") if memory else None,
-        timing=_timing(node.node("timing")),
-        short=_floors(gates.node("short"), prompted=False),
-        long=_floors(long, prompted=True) if (long := gates.optional_node("long")) else None,
+        timing=node.node("timing").build(Timing),
+        gates=_gates(node.node("gates")),
+        rotation=rotation_of(rotation) if rotation else None,
+        watch=watch.build(WatchRules) if watch and watch.flag("enabled") else None,
         api_key_file=node.optional_text("api_key_file"),
         unit=node.text("unit"),
     )
 
 
-def _image(node: Node) -> Image:
-    return Image(
-        repository=node.text("repository"),
-        digest=node.text("digest"),
-        image_ids=node.texts("image_ids"),
-        architecture=node.text("architecture"),
-        reference=node.text("reference"),
-    )
-
-
 def _artefact(node: Node) -> Artefact:
     repo, commit = checked_repo(node)
-    return Artefact(
-        role=node.text("role"),
-        repo=repo,
-        commit=commit,
-        host_path=node.text("host_path"),
-        manifest_sha256=node.text("manifest_sha256"),
-    )
+    return node.build(Artefact, repo=repo, commit=commit)
 
 
 def _container(node: Node) -> Container:
-    return Container(
-        name=node.text("name"),
-        entrypoint=node.text("entrypoint"),
-        args=node.texts("args"),
-        env=node.mapping("env"),
-        mounts=tuple(
-            Mount(mount.text("target"), mount.text("source"), mount.flag("read_only")) for mount in node.nodes("mounts")
-        ),
-    )
+    return node.build(Container, mounts=tuple(mount.build(Mount) for mount in node.nodes("mounts")))
 
 
 def _serve(node: Node) -> Serve:
-    names = node.texts("served_names")
-    if not names:
+    serve = node.build(Serve)
+    if not serve.served_names:
         raise Refused(f"{node.where}.served_names: found an empty list, expected at least one name")
-    return Serve(
-        port=node.whole("port", 1),
-        served_names=names,
-        max_model_len=node.whole("max_model_len", 1),
-        model_root=node.text("model_root"),
-        drafter_backend=node.optional_text("drafter_backend"),
-        prefix_caching=node.flag("prefix_caching"),
-        speculative=node.flag("speculative"),
+    return serve
+
+
+def _gates(node: Node) -> Gates:
+    long, very_long = node.optional_node("long"), node.optional_node("very_long")
+    throughput, loaded = node.optional_node("throughput"), node.optional_node("after_load")
+    return node.build(
+        Gates,
+        short=node.node("short").build(Floors, prompt_tokens=0),
+        long=long.build(Floors) if long else None,
+        very_long=very_long.build(Floors) if very_long else None,
+        min_tokens_per_second=throughput.optional_number("min_tokens_per_second") if throughput else None,
+        max_ttft_s=throughput.optional_number("max_ttft_s") if throughput else None,
+        control_tokens=node.texts("control_tokens") if node.raw.get("control_tokens") else (),
+        min_available_gib=loaded.optional_number("min_available_gib") if loaded else None,
+        min_power_w=loaded.optional_number("min_power_w") if loaded else None,
     )
 
 
-def _timing(node: Node) -> Timing:
-    return Timing(
-        drain_s=node.number("drain_s"),
-        unit_stop_s=node.number("unit_stop_s"),
-        memory_wait_s=node.number("memory_wait_s"),
-        load_deadline_s=node.number("load_deadline_s"),
-        request_timeout_s=node.number("request_timeout_s", 0.001),
-        soak_s=node.number("soak_s"),
-        soak_interval_s=node.number("soak_interval_s"),
-    )
+def rotation_of(node: Node) -> Rotation:
+    return node.build(Rotation, raw=node.raw, out=_hook(node.node("out")), into=_hook(node.node("in")))
 
 
-def _floors(node: Node, *, prompted: bool) -> Floors:
-    return Floors(
-        max_tokens=node.whole("max_tokens", 1),
-        prompt_tokens=node.whole("prompt_tokens", 1) if prompted else 0,
-        acceptance_rate=node.optional_number("min_acceptance_rate"),
-        mean_acceptance_length=node.optional_number("min_mean_acceptance_length"),
-    )
+def _hook(node: Node) -> Hook:
+    http = node.optional_node("http")
+    if http is None:
+        command = node.texts("command")
+        if not command:
+            raise Refused(f"{node.where}.command: found an empty list, expected a program and its arguments")
+        return Hook(command=command)
+    url = http.text("url")
+    matched = _URL.fullmatch(url)
+    if not matched or int(matched[1] or 1) > 65535:
+        raise Refused(f"{http.where}.url: found {url!r}, expected http://HOST[:PORT]/PATH or https://…")
+    return Hook(method=http.text("method"), url=url)
 
 
 def load(paths: Paths, release_id: str) -> Release:

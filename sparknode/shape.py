@@ -6,10 +6,18 @@ Keys that this version does not know are left alone: a newer controller may add 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import Field, fields
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from sparknode.errors import Refused
+
+
+class _Dataclass(Protocol):
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+
+T = TypeVar("T", bound=_Dataclass)
 
 
 def canonical(document: object) -> bytes:
@@ -73,6 +81,9 @@ class Node:
             raise self._wrong(key, "true or false")
         return value
 
+    def optional_flag(self, key: str) -> bool:
+        return self.raw.get(key) is not None and self.flag(key)
+
     def texts(self, key: str) -> tuple[str, ...]:
         value = self.raw.get(key)
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
@@ -99,6 +110,26 @@ class Node:
             raise self._wrong(key, "a list of objects")
         for position, item in enumerate(value):
             yield Node(item, f"{self.where}.{key}[{position}]")
+
+    def build(self, kind: type[T], **given: object) -> T:
+        """A dataclass whose fields are keys of this object, read as they are annotated; `given` ones are not read."""
+        read = {field.name: self._read(field) for field in fields(kind) if field.name not in given}
+        return kind(**read, **given)
+
+    def _read(self, field: Field[Any]) -> object:
+        if field.default is False:
+            return self.optional_flag(field.name)
+        readers: dict[str, Callable[[str], object]] = {
+            "str": self.text,
+            "str | None": self.optional_text,
+            "bool": self.flag,
+            "int": lambda key: self.whole(key, 1),
+            "float": self.number,
+            "float | None": self.optional_number,
+            "tuple[str, ...]": self.texts,
+            "dict[str, str]": self.mapping,
+        }
+        return readers[str(field.type)](field.name)
 
     def schema(self, known: int) -> None:
         if self.raw.get("schema") != known:

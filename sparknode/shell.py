@@ -67,20 +67,24 @@ def _end(process: subprocess.Popen[str]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
+def _start(command: Sequence[str], errors: int) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        encoding="utf-8",
+        errors="replace",
+        env=_environment(),
+        start_new_session=True,
+    )
+
+
 def run(argv: Sequence[str], timeout: float) -> Completed:
     """Run a program to its end or to its timeout, with its output as text."""
     command = tuple(argv)
     try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-            errors="replace",
-            env=_environment(),
-            start_new_session=True,
-        )
+        process = _start(command, subprocess.PIPE)
     except OSError as problem:
         return Completed(command, NOT_FOUND, "", str(problem), timeout)
     try:
@@ -97,16 +101,7 @@ def stream(argv: Sequence[str], timeout: float, on_line: Callable[[str], None]) 
     """Run a program and hand over its output line by line; the last lines come back as stdout."""
     command = tuple(argv)
     try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            errors="replace",
-            env=_environment(),
-            start_new_session=True,
-        )
+        process = _start(command, subprocess.STDOUT)
     except OSError as problem:
         return Completed(command, NOT_FOUND, "", str(problem), timeout)
     expired = threading.Event()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from sparknode import docker, gates, journal, memory, units
+from sparknode import docker, gates, journal, memory, orphans, phases, rotation, units
 from sparknode.chronicle import Chronicle
 from sparknode.engine import Engine, api_key, in_flight
+from sparknode.errors import StepFailed
 from sparknode.files import atomic_link, atomic_write, read_text
-from sparknode.gates import FAIL, PASS, GateResult, Subject
 from sparknode.paths import SERVE_UNIT
 from sparknode.release import Release
 from sparknode.system import Host
+from sparknode.verdict import FAIL, PASS, GateResult, Subject
 from sparknode.watch import Death, Watch
 
 # systemd itself needs a moment after a unit's own stop timeout: SIGKILL, ExecStopPost, cleaning up.
@@ -21,15 +22,10 @@ PORT_CLEAR_S = 10.0
 # vLLM answers 503 for some 5 s after its core died, and only then ends.
 DYING_S = 10.0
 FIRST_POLLS_S, POLL_S, LATER_POLL_S = 30.0, 1.0, 3.0
-
-
-class StepFailed(Exception):
-    """A step did not hold; `alive` tells whether an engine still runs."""
-
-    def __init__(self, message: str, log: tuple[str, ...] = (), *, alive: bool = False) -> None:
-        super().__init__(message)
-        self.log = log
-        self.alive = alive
+# A start that is slower than this many seconds is never late by the host's history alone.
+LEAST_DEADLINE_S = 60.0
+PHASE_LOOK_S = 5.0
+PHASE_LINES = 400
 
 
 def install(host: Host, release: Release) -> None:
@@ -77,23 +73,29 @@ class Steps:
         self.touched = False
         self.load_s: float | None = None
 
-    def drain(self, outgoing: Release | None, longest_s: float) -> None:
-        """Wait until the engine has no request left; it is bounded, because the engine's own shutdown waits too."""
-        self._story.enter(journal.DRAINING, f"waiting at most {longest_s:.0f} s for requests to end")
+    def drain(self, outgoing: Release | None, release: Release) -> None:
+        """Leave the rotation and wait until no request is left; bounded, because the engine's shutdown waits too."""
+        longest_s = release.timing.drain_s
+        self._story.enter(journal.DRAINING, f"waiting at most {longest_s:.0f} s for requests to end", longest_s)
+        if release.rotation:
+            self._story.enter(journal.DRAINING, rotation.take_out(self._host, release.rotation))
         if outgoing is None:
             return
         engine = Engine(self._system, outgoing, api_key(self._host.paths, outgoing))
         started = self._system.monotonic()
+        # What was sent before the hook answered may arrive after a look that found nothing.
+        calm, enough = 0, 2 if release.rotation else 1
         while True:
             refused = engine.health().refused
             left = None if refused else in_flight(engine.metrics())
             waited = self._system.monotonic() - started
-            if refused or left == 0 or waited >= longest_s:
+            calm = calm + 1 if left == 0 else 0
+            if refused or calm >= enough or waited >= longest_s:
                 break
-            self._system.sleep(POLL_S)
+            self._story.pause(POLL_S)
         if refused:
             outcome = "no engine answers, so no request can be lost"
-        elif left == 0:
+        elif calm >= enough:
             outcome = f"no request left after {waited:.0f} s"
         else:
             counted = "its metrics can't be read" if left is None else f"{left:.0f} requests run or wait"
@@ -104,18 +106,24 @@ class Steps:
         """Stop whatever serves: the unit, and a container of that name that something else left behind."""
         known = [release for release in releases if release]
         patience = max(release.timing.unit_stop_s for release in known) + STOP_MARGIN_S
-        self._story.enter(journal.STOPPING, f"systemctl stop {SERVE_UNIT}, at most {patience:.0f} s")
+        self._story.enter(journal.STOPPING, f"systemctl stop {SERVE_UNIT}, at most {patience:.0f} s", patience)
         self.touched = True
+        names = sorted({release.container.name for release in known})
+        containers = {docker.container(self._system, name).text("Id") for name in names}
+        containers |= {str(record["container"]) for record in journal.read(self._host.paths) if "container" in record}
         done = units.order(self._system, "stop", timeout=patience)
         state = units.serve_state(self._system)
         if not done.ok and done.rc != NOT_LOADED and not (state and state.stopped):
             raise StepFailed(f"stopping: {done.why}; look at `systemctl status {SERVE_UNIT}`", alive=True)
-        for name in sorted({release.container.name for release in known}):
+        for name in names:
             if docker.container(self._system, name).found is None:
                 continue
             removed = docker.remove(self._system, name)
             if not removed.ok and docker.container(self._system, name).found is not None:
                 raise StepFailed(f"stopping: container {name} can't be removed: {removed.why}", alive=True)
+        said = orphans.end(self._host, {container for container in containers if container})
+        if said:
+            self._story.enter(journal.STOPPING, said)
 
     def reclaim(self, release: Release) -> None:
         """Wait for the memory that the next start needs: a stopped container is not free memory yet."""
@@ -123,7 +131,7 @@ class Steps:
         if release.utilization is None:
             self._story.enter(journal.RECLAIMING, "this release asks for no memory gate")
             return
-        self._story.enter(journal.RECLAIMING, f"waiting at most {longest:.0f} s for memory")
+        self._story.enter(journal.RECLAIMING, f"waiting at most {longest:.0f} s for memory", longest)
         came, figures = memory.wait(
             self._host, release.utilization, longest, lambda text: self._story.enter(journal.RECLAIMING, text)
         )
@@ -138,8 +146,9 @@ class Steps:
 
     def start(self, release: Release) -> Watch:
         """Start the unit and wait until the engine answers; fail at once when it dies."""
-        longest = release.timing.load_deadline_s
-        self._story.enter(journal.STARTING, f"systemctl start {SERVE_UNIT}, at most {longest:.0f} s to load")
+        longest, why = self._load_deadline(release)
+        note = f"systemctl start {SERVE_UNIT}, at most {longest:.0f} s to load{why}"
+        self._story.enter(journal.STARTING, note, longest)
         engine = Engine(self._system, release, api_key(self._host.paths, release))
         self._refuse_stranger(engine, release)
         units.order(self._system, "reset-failed", timeout=ORDER_S)
@@ -151,8 +160,21 @@ class Steps:
         self.load_s = round(watch.age, 1)
         detail = f"the engine answers after {self.load_s:.0f} s"
         ready = GateResult("ready", self.load_s, longest, "s", PASS, detail)
-        self._story.gate(journal.STARTING, ready, self.load_s)
+        image, container = release.image.digest, watch.container
+        self._story.gate(journal.STARTING, ready, load_s=self.load_s, image=image, container=container)
         return watch
+
+    def _load_deadline(self, release: Release) -> tuple[float, str]:
+        """How long a start may take, and why: a new release is late when this host's known starts never took as long.
+
+        The way back has all the time there is; nothing is left to go back to from it.
+        """
+        longest, factor = release.timing.load_deadline_s, release.timing.history_factor
+        known = journal.loads(journal.read(self._host.paths), release.image.digest)
+        if self._story.going_back or not factor or not known:
+            return longest, ""
+        late = max(LEAST_DEADLINE_S, factor * max(known))
+        return (late, f" ({factor:g} times the {max(known):.0f} s known here)") if late < longest else (longest, "")
 
     def _refuse_stranger(self, engine: Engine, release: Release) -> None:
         """Nothing but our engine may hold the port: two vLLM can share one and split the traffic between them."""
@@ -166,43 +188,52 @@ class Steps:
                     f"starting: port {release.serve.port} is taken by something that is not {SERVE_UNIT}; "
                     f"find it with `ss -ltnp sport = :{release.serve.port}` and end it"
                 )
-            self._system.sleep(POLL_S)
+            self._story.pause(POLL_S)
 
     def _await_ready(self, engine: Engine, release: Release, watch: Watch, longest: float) -> None:
+        phase, looked = None, 0.0
         while True:
             death = watch.death()
             if death:
-                raise self._died(f"starting: after {watch.age:.0f} s {death.reason}", death)
+                raise self._died(f"starting: after {watch.age:.0f} s {death.reason}", death, "ready")
+            if watch.age - looked >= PHASE_LOOK_S:
+                looked, known = watch.age, phase
+                phase = phases.phase(watch.last_log(PHASE_LINES)) or phase
+                if phase != known:
+                    self._story.enter(journal.STARTING, f"{phase} after {watch.age:.0f} s", longest)
             answer = engine.health()
             if answer.status == 200 and watch.seen:
                 return
             if watch.age >= longest:
                 raise self._never_ready(answer.error or f"HTTP {answer.status}", release, watch, longest)
-            self._system.sleep(POLL_S if watch.age < FIRST_POLLS_S else LATER_POLL_S)
+            self._story.pause(POLL_S if watch.age < FIRST_POLLS_S else LATER_POLL_S)
 
     def _never_ready(self, said: str, release: Release, watch: Watch, longest: float) -> StepFailed:
         unseen = "" if watch.seen else f", and no container {release.container.name} was seen running"
         detail = f"/health gave {said} after {watch.age:.0f} s{unseen}, expected HTTP 200 within {longest:.0f} s"
         result = GateResult("ready", round(watch.age, 1), longest, "s", FAIL, detail)
         self._story.gate(journal.STARTING, result)
-        return StepFailed(str(result), watch.last_log())
+        return StepFailed(str(result), watch.last_log(), blame="ready")
 
     def prove(self, step: str, release: Release, watch: Watch) -> None:
         """Every gate once; the first that fails ends it."""
         engine = Engine(self._system, release, api_key(self._host.paths, release))
         for result in gates.all_gates(Subject(self._host, release, engine)):
+            self._story.require_lease()
             self._story.gate(step, result)
             death = self._last_look(engine, watch) if result.failed else watch.death()
             if death:
-                raise self._died(f"{result}; {death.reason}" if result.failed else f"{step}: {death.reason}", death)
+                message = f"{result}; {death.reason}" if result.failed else f"{step}: {death.reason}"
+                raise self._died(message, death, result.name if result.failed else "alive")
             if result.failed:
-                raise StepFailed(str(result), alive=True)
+                raise StepFailed(str(result), alive=True, blame=None if result.of_host else result.name)
 
     def soak(self, release: Release, watch: Watch) -> None:
         """Keep looking: an acceptance that decays passes every check that looks once."""
         timing = release.timing
         every = max(timing.soak_interval_s, POLL_S)
-        self._story.enter(journal.SOAKING, f"{timing.soak_s:.0f} s, every gate again each {every:.0f} s")
+        note = f"{timing.soak_s:.0f} s, every gate again each {every:.0f} s"
+        self._story.enter(journal.SOAKING, note, timing.soak_s)
         until = self._system.monotonic() + timing.soak_s
         while (left := until - self._system.monotonic()) > 0:
             self._rest(min(every, left), watch)
@@ -213,8 +244,8 @@ class Steps:
         while (left := until - self._system.monotonic()) > 0:
             death = watch.death()
             if death:
-                raise self._died(f"soaking: {death.reason}", death)
-            self._system.sleep(min(LATER_POLL_S, left))
+                raise self._died(f"soaking: {death.reason}", death, "alive")
+            self._story.pause(min(LATER_POLL_S, left))
 
     def _last_look(self, engine: Engine, watch: Watch) -> Death | None:
         """After a failed gate: is the engine dying? It gives its reason only once it's gone."""
@@ -225,7 +256,7 @@ class Steps:
                 return death
             self._system.sleep(POLL_S)
 
-    def _died(self, message: str, death: Death) -> StepFailed:
+    def _died(self, message: str, death: Death, blame: str) -> StepFailed:
         if death.memory:
             message += " (it died for want of memory; this start is not repeated)"
-        return StepFailed(message, death.log)
+        return StepFailed(message, death.log, blame=None if death.memory or death.from_outside else blame)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,6 +23,8 @@ class System(Protocol):
     def stream(self, argv: Sequence[str], timeout: float, on_line: Callable[[str], None]) -> Completed: ...
 
     def http(self, request: wire.Request) -> wire.Answer: ...
+
+    def kill(self, pid: int) -> None: ...
 
     def now(self) -> float: ...
 
@@ -39,6 +44,10 @@ class RealSystem:
 
     def http(self, request: wire.Request) -> wire.Answer:
         return wire.send(request)
+
+    def kill(self, pid: int) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
     def now(self) -> float:
         return time.time()

@@ -21,17 +21,20 @@ SHOWN_LINES = 15
 _MEMORY = re.compile(r"Free memory on device .* is less than desired|" + re.escape(memory.REFUSED))
 _PREFIX = re.compile(r"^\([^()]*pid=\d+\)\s*|^(?:ERROR|CRITICAL)\s+\S+\s+\S+\s+\[[^\]]*\]\s*")
 _EXCEPTION = re.compile(r"^(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|Exit|Interrupt)\b")
+# systemd on `docker run`: 137 and 143 are SIGKILL and SIGTERM to the container, 125 is a daemon that failed.
+_KILLED = re.compile(r"Main process exited, code=(?:killed|exited, status=(?:125|137|143)\b)")
 # These say only that something said above went wrong.
 _SECOND_HAND = re.compile(r"Engine core initialization failed|See root cause above")
 
 
 @dataclass(frozen=True)
 class Death:
-    """Why an engine is gone."""
+    """Why an engine is gone; `from_outside` when a signal or a Docker daemon that died ended it."""
 
     reason: str
     memory: bool
     log: tuple[str, ...]
+    from_outside: bool
 
 
 def cause(log: Sequence[str]) -> tuple[str | None, bool]:
@@ -67,6 +70,11 @@ class Watch:
         return self._container is not None
 
     @property
+    def container(self) -> str | None:
+        """The id of the container that was seen."""
+        return self._container
+
+    @property
     def age(self) -> float:
         return self._host.system.monotonic() - self.started
 
@@ -77,7 +85,8 @@ class Watch:
             return None
         log = self.last_log(LOG_LINES)
         said, for_memory = cause(log)
-        return Death(f"{reason}: {said}" if said else reason, for_memory, log[-SHOWN_LINES:])
+        outside = any(_KILLED.search(line) for line in log)
+        return Death(f"{reason}: {said}" if said else reason, for_memory, log[-SHOWN_LINES:], outside)
 
     def last_log(self, lines: int = SHOWN_LINES) -> tuple[str, ...]:
         """What the unit logged since this start."""

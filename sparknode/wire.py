@@ -1,4 +1,4 @@
-"""One HTTP request to the engine on this host. Nothing here raises: refusal, silence and garbage are answers."""
+"""One HTTP request, mostly to the engine here. Nothing raises: refusal, silence and garbage are answers."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import http.client
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 MAX_BODY = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Request:
-    """A request to 127.0.0.1; `timeout` is for the whole of it."""
+    """A request; `timeout` is for the whole of it."""
 
     port: int
     method: str
@@ -20,29 +21,46 @@ class Request:
     timeout: float
     body: bytes | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    host: str = "127.0.0.1"
+    tls: bool = False
+
+    @classmethod
+    def to(cls, url: str, method: str, timeout: float) -> Request:
+        """A request without a body to a whole URL."""
+        parts = urlsplit(url)
+        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        tls = parts.scheme == "https"
+        host = parts.hostname or "127.0.0.1"
+        return cls(parts.port or (443 if tls else 80), method, path, timeout, host=host, tls=tls)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back; `status` is None when no HTTP answer came, and `error` then says why."""
+    """What came back; `status` is None when no HTTP answer came, and `error` then says why.
+
+    `arrivals` tells how much of the body was here after how many seconds.
+    """
 
     status: int | None
     body: bytes = b""
     refused: bool = False
     error: str | None = None
+    arrivals: tuple[tuple[int, float], ...] = ()
 
 
 def send(request: Request) -> Answer:
     """Send one request and read the whole answer within its timeout."""
-    deadline = time.monotonic() + request.timeout
+    started = time.monotonic()
+    deadline = started + request.timeout
     # No proxy is ever asked: http.client reads no proxy settings, urllib would.
-    connection = http.client.HTTPConnection("127.0.0.1", request.port, timeout=request.timeout)
+    kind = http.client.HTTPSConnection if request.tls else http.client.HTTPConnection
+    connection = kind(request.host, request.port, timeout=request.timeout)
     try:
         connection.connect()
         socket = connection.sock
         connection.request(request.method, request.path, body=request.body, headers=dict(request.headers))
         response = connection.getresponse()
-        body = bytearray()
+        body, arrivals = bytearray(), []
         while len(body) < MAX_BODY:
             left = deadline - time.monotonic()
             if left <= 0:
@@ -52,9 +70,10 @@ def send(request: Request) -> Answer:
             if not part:
                 break
             body += part
+            arrivals.append((len(body), time.monotonic() - started))
         if response.length:
             return Answer(None, error=f"the answer was cut off {response.length} bytes before its end")
-        return Answer(response.status, bytes(body))
+        return Answer(response.status, bytes(body), arrivals=tuple(arrivals))
     except ConnectionRefusedError:
         return Answer(None, refused=True, error="connection refused")
     except TimeoutError:

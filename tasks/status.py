@@ -4,7 +4,5 @@ pyinfra inventory/prod.py tasks/status.py
 """
 
 from sparkfleet import report
-from sparkfleet.facts import node
 
-node()
-report.print_table_at_end()
+report.print_at_end()

@@ -15,16 +15,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparkfleet.catalog import ROOT
+from sparkfleet import lock
+from sparkfleet.catalog import ROOT, load
 from sparkfleet.nodeprogram import program_sha256
+from sparkfleet.recipe import Choice
+from sparkfleet.release import compile_release
+from sparkfleet.rules import Deployment
 
-DIGEST = "sha256:" + "ab" * 32
 TARGET = "AEON-7/Gemma-4-26B-A4B-it-Uncensored-NVFP4"
 TARGET_COMMIT = "1d7e8dbc4456fedeacd12e5308c7d43fd489dfa6"
 DRAFTER = "z-lab/gemma-4-26B-A4B-it-DFlash"
 DRAFTER_COMMIT = "77d4202772dfe50b2396ec7bac9cfffc7b9e7057"
 CURRENT_TAG = "2026-06-11-pr41703"
 PREFIX_TAG = "2026-06-04-pr44389"
+
+
+def release_of(tag: str) -> dict[str, Any]:
+    """The release that the default settings compile to with this image."""
+    choice = Choice("gemma4-26b-a4b-nvfp4", tag, "agentic", "gb10")
+    locked = lock.Lock.model_validate(lock_document())
+    return compile_release(load(), locked, choice, Deployment(trial=True)).release
 
 
 def lock_document() -> dict[str, Any]:
@@ -81,6 +91,9 @@ def probe(**changes: Any) -> dict[str, Any]:
             "activation": None,
             "last": None,
             "release": None,
+            "lease": None,
+            "failed_releases": {},
+            "watch": None,
             "models": [{"repo": TARGET, "commit": TARGET_COMMIT}, {"repo": DRAFTER, "commit": DRAFTER_COMMIT}],
             "images": [],
         },
@@ -89,8 +102,8 @@ def probe(**changes: Any) -> dict[str, Any]:
     return {**document, **changes}
 
 
-def serving(release: dict[str, Any]) -> dict[str, Any]:
-    """The probe of a host that serves the release, verified."""
+def serving(release: dict[str, Any], figures: dict[str, float] | None = None) -> dict[str, Any]:
+    """The probe of a host that serves the release, verified with these figures."""
     fleet = {
         **probe()["fleet"],
         "releases": [release["id"]],
@@ -98,14 +111,22 @@ def serving(release: dict[str, Any]) -> dict[str, Any]:
         "verified": release["id"],
         "serving": {"release": release["id"], "unit": "active", "drift": []},
         "images": [release["image"]["reference"]],
+        "proof": {"release": release["id"], "load_s": 40.0, "figures": gate_figures(figures or {})},
         "release": {
             "image_tag": release["image_tag"],
             "digest": release["image"]["digest"],
+            "model": release["model"],
+            "profile": release["profile"],
             "drafter_backend": release["serve"]["drafter_backend"],
             "prefix_caching": release["serve"]["prefix_caching"],
         },
     }
     return probe(sparknode={"installed_sha256": program_sha256()}, fleet=fleet)
+
+
+def gate_figures(figures: dict[str, float]) -> dict[str, Any]:
+    """Figures as a node's journal holds them."""
+    return {name: {"figure": figure, "threshold": None, "verdict": "pass"} for name, figure in figures.items()}
 
 
 @dataclass(frozen=True)
@@ -118,6 +139,10 @@ class Outcome:
 
     def activations(self) -> list[str]:
         return [name for name, command in self.commands if "sparknode activate" in command]
+
+    def named(self, part: str) -> list[str]:
+        """The hosts that a command with this text in it reached, in order."""
+        return [name for name, command in self.commands if part in command]
 
     def changes(self) -> list[tuple[str, str]]:
         return [(name, command) for name, command in self.commands if "sparknode probe" not in command]
@@ -142,12 +167,12 @@ class Run:
         lines = self.trace.read_text().splitlines() if self.trace.exists() else []
         return [(row["host"], row["command"]) for row in map(json.loads, lines)]
 
-    def wait_for_command(self, deadline_s: float = 30) -> None:
-        """Wait until the first command has reached a host."""
+    def wait_for_command(self, part: str = "", times: int = 1, deadline_s: float = 30) -> None:
+        """Wait until so many commands with this text in them have reached hosts."""
         end = time.monotonic() + deadline_s
-        while not self.commands():
+        while sum(part in command for _, command in self.commands()) < times:
             if time.monotonic() > end or self.process.poll() is not None:
-                raise AssertionError(f"no command reached a host within {deadline_s} s")
+                raise AssertionError(f"no command {part!r} reached a host within {deadline_s} s")
             time.sleep(0.05)
 
 
@@ -159,11 +184,13 @@ class FakeFleet:
         self.hosts = hosts
         self.canaries = canaries
         self.probes: dict[str, Any] = {name: probe() for name in hosts}
-        self.failing: dict[str, str] = {}
+        # How each host's node behaves, by host: what tests/plan/fakenode.py reads.
+        self.nodes: dict[str, dict[str, Any]] = {name: {} for name in hosts}
         self.data: dict[str, Any] = {
             "allow_unauthenticated": "a test",
             "terms_accepted": {"gemma4-26b-a4b-nvfp4": {"by": "a test", "on": "2026-11-01"}},
             "lock_file": str(folder / "lock.json"),
+            "runs_dir": str(folder / "runs"),
         }
         self.host_data: dict[str, dict[str, Any]] = {}
         (folder / "lock.json").write_text(json.dumps(lock_document()))
@@ -174,12 +201,13 @@ class FakeFleet:
             responses: dict[str, Any] = {
                 "sparknode probe": probed if isinstance(probed, str) else json.dumps(probed),
             }
-            if name in self.failing:
-                responses["sparknode activate"] = {"success": False, "stderr": self.failing[name]}
             fake = {"fake_delay": delay_s, "fake_delay_jitter": 0, "fake_responses": responses}
             return (f"@fake/{name}", {**self.data, **self.host_data.get(name, {}), **fake})
 
         entries = [entry(name) for name in self.hosts]
+        for name, probed in self.probes.items():
+            self.nodes[name]["fleet"] = probed["fleet"] if isinstance(probed, dict) else {}
+        (self.folder / "nodes.json").write_text(json.dumps(self.nodes))
         path = self.folder / "fleet.py"
         path.write_text(f"canary = {entries[: self.canaries]!r}\nfleet = {entries[self.canaries :]!r}\n")
         return path
@@ -196,7 +224,7 @@ class FakeFleet:
         inventory = inventory or self.write(delay_s)
         trace = self.folder / "trace.jsonl"
         trace.unlink(missing_ok=True)
-        environment = {"SPARKFLEET_FAKE_TRACE": str(trace), "PYINFRA_PROGRESS": "off", "PYTHONPATH": str(ROOT)}
+        environment = {"SPARKFLEET_FAKE_FOLDER": str(self.folder), "PYINFRA_PROGRESS": "off", "PYTHONPATH": str(ROOT)}
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.plan.traced", str(inventory), deploy, *arguments],
             cwd=cwd,
@@ -207,6 +235,16 @@ class FakeFleet:
             text=True,
         )
         return Run(process, trace)
+
+    def fails(self, name: str, error: str, state: str = "reverted") -> None:
+        """Let a host's next activation end badly."""
+        self.nodes[name].setdefault("activate", []).append({"state": state, "error": error})
+
+    def report(self) -> dict[str, Any]:
+        """The report that the run left."""
+        (path,) = (self.folder / "runs").glob("*.json")
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
 
     def run(
         self, *arguments: str, deploy: str = "deploy.py", cwd: Path = ROOT, inventory: Path | None = None

@@ -8,12 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sparkfleet import lock
-from sparkfleet.catalog import load
-from sparkfleet.recipe import Choice
-from sparkfleet.release import compile_release
-from sparkfleet.rules import Deployment
-from tests.plan.harness import CURRENT_TAG, PREFIX_TAG, FakeFleet, lock_document, probe, serving
+from tests.plan.harness import CURRENT_TAG, PREFIX_TAG, FakeFleet, lock_document, probe, release_of, serving
 
 HOSTS = [f"spark-{number}" for number in range(1, 5)]
 
@@ -21,12 +16,6 @@ HOSTS = [f"spark-{number}" for number in range(1, 5)]
 @pytest.fixture
 def fleet(tmp_path: Path) -> FakeFleet:
     return FakeFleet(tmp_path, HOSTS)
-
-
-def release_of(tag: str) -> dict[str, object]:
-    choice = Choice("gemma4-26b-a4b-nvfp4", tag, "agentic", "gb10")
-    locked = lock.Lock.model_validate(lock_document())
-    return compile_release(load(), locked, choice, Deployment(trial=True)).release
 
 
 def test_a_deploy_stages_every_host_before_the_first_one_activates(fleet: FakeFleet) -> None:
@@ -49,7 +38,7 @@ def test_waves_follow_the_inventory_with_the_batch_size(fleet: FakeFleet) -> Non
 
 
 def test_the_first_bad_wave_is_the_last(fleet: FakeFleet) -> None:
-    fleet.failing["spark-2"] = "acceptance-short: 0.0 %, expected at least 30.0 %"
+    fleet.fails("spark-2", "acceptance-short: 0.0 %, expected at least 30.0 %")
     outcome = fleet.run("-y")
     assert outcome.code != 0
     assert outcome.activations() == ["spark-1", "spark-2"]

@@ -1,4 +1,6 @@
-"""pyinfra's own entry point, with the fake connector writing each command down (one JSON line a command)."""
+"""pyinfra's own entry point, with the fake connector writing each command down (one JSON line a command) and the
+node's program answering from tests/plan/fakenode.py.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +12,27 @@ from typing import Any
 from pyinfra.connectors.fake import FakeConnector
 from pyinfra_cli.main import main
 
-TRACE = Path(os.environ["SPARKFLEET_FAKE_TRACE"])
+from tests.plan.fakenode import FakeNode
+
+FOLDER = Path(os.environ["SPARKFLEET_FAKE_FOLDER"])
 _run = FakeConnector.run_shell_command
+_nodes: dict[str, FakeNode] = {}
+
+
+def _node(name: str) -> FakeNode:
+    if not _nodes:
+        scripts = json.loads((FOLDER / "nodes.json").read_text())
+        _nodes.update({host: FakeNode(script) for host, script in scripts.items()})
+    return _nodes[name]
 
 
 def _traced(self: Any, command: Any, *args: Any, **kwargs: Any) -> Any:
-    with TRACE.open("a") as stream:
-        stream.write(json.dumps({"host": self.host.name.removeprefix("@fake/"), "command": str(command)}) + "\n")
-    return _run(self, command, *args, **kwargs)
+    name = self.host.name.removeprefix("@fake/")
+    with (FOLDER / "trace.jsonl").open("a") as stream:
+        stream.write(json.dumps({"host": name, "command": str(command)}) + "\n")
+    own = _node(name).answer(str(command))
+    done = _run(self, command, *args, **kwargs)
+    return own or done
 
 
 FakeConnector.run_shell_command = _traced  # type: ignore[method-assign]

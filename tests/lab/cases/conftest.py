@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.lab import control
-from tests.lab.cases.reading import ROOT, STATE, Node, pyinfra, sparkfleet, wait_for
+from tests.lab.cases.reading import CURRENT_TAG, OTHER_TAG, ROOT, STATE, THIRD_TAG, Node, pyinfra, sparkfleet, wait_for
 
 NODES = 4
 
@@ -47,8 +47,8 @@ def booted() -> Iterator[list[Node]]:
 
 @pytest.fixture(scope="session")
 def locked(booted: list[Node]) -> list[Node]:
-    """The lab with its lock: the current tag, the way back, and one more tag to be tried."""
-    for tag in ("2026-06-11-pr41703", "2026-06-18-v0.23.0-dflashfix"):
+    """The lab with its lock: the current tag, the way back, and two more tags to be tried."""
+    for tag in (CURRENT_TAG, OTHER_TAG, THIRD_TAG):
         outcome = sparkfleet("lock", "--inventory", "inventory/lab.py", "--data", f"image_tag={tag}")
         assert outcome.code == 0, outcome.output
     return booted

@@ -20,6 +20,7 @@ STATE = "/var/lib/sparkfleet"
 CURRENT_TAG = "2026-06-11-pr41703"
 PREFIX_TAG = "2026-06-04-pr44389"
 OTHER_TAG = "2026-06-18-v0.23.0-dflashfix"
+THIRD_TAG = "2026-07-27-v0.26.0"
 
 T = TypeVar("T")
 
@@ -84,8 +85,9 @@ class Node:
         return document
 
     def journal(self) -> list[dict[str, Any]]:
+        """The records of activations; those of leases and of the watch have none."""
         text = self.sudo(f"cat {STATE}/journal.jsonl 2>/dev/null || true")
-        return [json.loads(line) for line in text.splitlines()]
+        return [record for record in map(json.loads, text.splitlines()) if record.get("activation")]
 
     def tried(self, release: str) -> int:
         """How many activations of the release the journal holds."""

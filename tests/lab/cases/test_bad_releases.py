@@ -28,11 +28,13 @@ def test_the_canary_goes_back_and_the_others_are_left_alone(
     tried_before = {node.name: node.tried(bad[node.name]) for node in serving}
     control.set_knobs("all", OTHER_TAG, **fault)
 
-    outcome = pyinfra("--data", f"image_tag={OTHER_TAG}")
+    canary, *others = serving
+    # Each case fails the same release, which the host then refuses until it is named.
+    retry = f"retry_release={bad[canary.name]}"
+    outcome = pyinfra("--data", f"image_tag={OTHER_TAG}", "--data", retry)
 
     assert outcome.code != 0
     assert gate in outcome.output
-    canary, *others = serving
     assert canary.link("current") == canary.link("verified") == old[canary.name]
     assert canary.serves()
     assert canary.journal()[-1]["state"] == "reverted"
@@ -47,7 +49,8 @@ def test_memory_that_does_not_come_back_starts_nothing(serving: list[Node]) -> N
     canary = serving[0]
     old = shown(canary.name)["id"]
     control.set_knobs(canary.name, memory_return_s=45)
-    outcome = pyinfra("--data", f"image_tag={OTHER_TAG}", "--limit", canary.name)
+    retry = f"retry_release={shown(canary.name, f'image_tag={OTHER_TAG}')['id']}"
+    outcome = pyinfra("--data", f"image_tag={OTHER_TAG}", "--data", retry, "--limit", canary.name)
     assert outcome.code != 0
     assert "memory did not come back" in outcome.output
     assert canary.unit("ActiveState")["ActiveState"] == "inactive", "nothing is started into memory that is not there"

@@ -8,8 +8,8 @@ import subprocess
 
 from tests.lab import control, faults
 from tests.lab.cases.reading import (
-    OTHER_TAG,
     PREFIX_TAG,
+    THIRD_TAG,
     Node,
     pyinfra,
     shown,
@@ -55,11 +55,11 @@ def end(run: subprocess.Popen[str]) -> None:
 
 def test_kill_9_of_pyinfra_while_the_engine_starts(serving: list[Node]) -> None:
     canary, second = serving[:2]
-    attempt = Attempt(canary, shown(canary.name, f"image_tag={OTHER_TAG}")["id"])
-    others_release = shown(second.name, f"image_tag={OTHER_TAG}")["id"]
+    attempt = Attempt(canary, shown(canary.name, f"image_tag={THIRD_TAG}")["id"])
+    others_release = shown(second.name, f"image_tag={THIRD_TAG}")["id"]
     tried = second.tried(others_release)
-    control.set_knobs("all", OTHER_TAG, slow_load_s=6)
-    run = start_pyinfra("--data", f"image_tag={OTHER_TAG}")
+    control.set_knobs("all", THIRD_TAG, slow_load_s=6)
+    run = start_pyinfra("--data", f"image_tag={THIRD_TAG}")
     try:
         attempt.reached("starting")
     finally:
@@ -70,11 +70,11 @@ def test_kill_9_of_pyinfra_while_the_engine_starts(serving: list[Node]) -> None:
     assert second.tried(others_release) == tried
 
     control.clear_knobs()
-    again = pyinfra("--data", f"image_tag={OTHER_TAG}")
+    again = pyinfra("--data", f"image_tag={THIRD_TAG}")
     assert again.code == 0, again.output
     for node in serving:
         assert node.serves()
-        assert node.link("verified") == shown(node.name, f"image_tag={OTHER_TAG}")["id"]
+        assert node.link("verified") == shown(node.name, f"image_tag={THIRD_TAG}")["id"]
 
 
 def test_ctrl_c_is_no_success_and_the_node_finishes(serving: list[Node]) -> None:
@@ -98,9 +98,9 @@ def test_ctrl_c_is_no_success_and_the_node_finishes(serving: list[Node]) -> None
 def test_power_cut_while_starting(serving: list[Node]) -> None:
     canary = serving[0]
     old = shown(canary.name)["id"]
-    attempt = Attempt(canary, shown(canary.name, f"image_tag={OTHER_TAG}")["id"])
-    control.set_knobs("all", OTHER_TAG, slow_load_s=20)
-    run = start_pyinfra("--data", f"image_tag={OTHER_TAG}", "--limit", canary.name)
+    attempt = Attempt(canary, shown(canary.name, f"image_tag={THIRD_TAG}")["id"])
+    control.set_knobs("all", THIRD_TAG, slow_load_s=20)
+    run = start_pyinfra("--data", f"image_tag={THIRD_TAG}", "--limit", canary.name)
     try:
         attempt.reached("starting")
         faults.power_cut(canary.name)
@@ -122,9 +122,9 @@ def test_power_cut_of_a_verified_server(serving: list[Node]) -> None:
 
 def test_two_runs_at_once_do_not_mix(serving: list[Node]) -> None:
     canary = serving[0]
-    attempt = Attempt(canary, shown(canary.name, f"image_tag={OTHER_TAG}")["id"])
-    control.set_knobs("all", OTHER_TAG, slow_load_s=6)
-    first = start_pyinfra("--data", f"image_tag={OTHER_TAG}", "--limit", canary.name)
+    attempt = Attempt(canary, shown(canary.name, f"image_tag={THIRD_TAG}")["id"])
+    control.set_knobs("all", THIRD_TAG, slow_load_s=6)
+    first = start_pyinfra("--data", f"image_tag={THIRD_TAG}", "--limit", canary.name)
     try:
         attempt.reached("starting")
         second = pyinfra("--data", f"image_tag={PREFIX_TAG}", "--limit", canary.name)

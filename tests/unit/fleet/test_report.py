@@ -66,6 +66,6 @@ def test_a_bare_host_shows_dashes() -> None:
 
 
 def test_columns_line_up() -> None:
-    lines = table([host_row("spark-1", {"fleet": FLEET}), host_row("a-much-longer-name", {"fleet": {}})])
+    lines = table(HEADINGS, [host_row("spark-1", {"fleet": FLEET}), host_row("a-much-longer-name", {"fleet": {}})])
     starts = {line.index("verified") if "verified" in line else line.index("unprovisioned") for line in lines[1:]}
     assert len(starts) == 1

@@ -1,41 +1,145 @@
-"""Waves: canaries first, inventory order, never more than the batch size, every host exactly once."""
+"""Waves: who goes first, how many at once, each host once; and when another wave would leave too few serving."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparkfleet.waves import plan_waves
+from sparkfleet.waves import Member, Pace, Share, first_obstacle, least_of, obstacle, plan_waves, share_of
+
+
+def members(text: str) -> list[Member]:
+    """Hosts by a letter each; `*` makes the one before it a canary, `-` one that is down, `~` one that drifted."""
+    found: list[Member] = []
+    for sign in text:
+        if sign.isalpha():
+            found.append(Member(sign))
+        else:
+            last = found.pop()
+            found.append(
+                Member(
+                    last.name,
+                    canary=last.canary or sign == "*",
+                    serving=last.serving and sign != "-",
+                    healthy=last.healthy and sign == "*",
+                )
+            )
+    return found
 
 
 @pytest.mark.parametrize(
-    ("hosts", "canaries", "batch_size", "waves"),
+    ("hosts", "pace", "waves"),
     [
-        ([], [], 1, []),
-        (["a", "b", "c"], [], 1, [["a"], ["b"], ["c"]]),
-        (["a", "b", "c"], ["c"], 2, [["c"], ["a", "b"]]),
-        (["a", "b", "c", "d", "e"], ["b"], 2, [["b"], ["a", "c"], ["d", "e"]]),
-        (["a", "b"], ["a", "b"], 5, [["a", "b"]]),
-        (["a", "b"], ["gone"], 5, [["a", "b"]]),
+        ("", Pace(), ""),
+        ("abc", Pace(), "a b c"),
+        ("abc*", Pace(batch_size=(2,), max_unavailable=2), "c ab"),
+        ("ab*cde", Pace(batch_size=(2,), max_unavailable=2), "b ac de"),
+        ("a*b*", Pace(batch_size=(5,), max_unavailable=5), "ab"),
+        # A ramp goes on with its last step; the step is the wave's number.
+        ("a*bcdefgh", Pace(batch_size=(1, "25%", "100%"), max_unavailable="100%"), "a bc defgh"),
+        ("abcdefgh", Pace(batch_size=(1, "10%", "25%"), max_unavailable="25%"), "a b cd ef gh"),
+        # Of hosts that serve no more than may be out; those that are down cost nothing.
+        ("abcd", Pace(batch_size=(4,), max_unavailable="25%"), "a b c d"),
+        ("a-b-c-d-", Pace(batch_size=(4,), max_unavailable="25%"), "abcd"),
+        # Down and drifted ones first, canaries first among their kind.
+        ("a*bc-d~", Pace(), "c d a b"),
+        ("a*bc-d-*", Pace(), "d c a b"),
+        ("a*bc-d~", Pace(unhealthy_first=False), "a b c d"),
     ],
 )
-def test_waves(hosts: list[str], canaries: list[str], batch_size: int, waves: list[list[str]]) -> None:
-    assert plan_waves(hosts, canaries, batch_size) == waves
+def test_waves(hosts: str, pace: Pace, waves: str) -> None:
+    found = members(hosts)
+    assert " ".join("".join(wave) for wave in plan_waves(found, pace, len(found))) == waves
 
 
-def test_a_batch_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="expected 1 or more"):
-        plan_waves(["a"], [], 0)
-
-
-@given(st.lists(st.text(min_size=1), unique=True), st.data(), st.integers(1, 9))
-def test_every_host_is_in_exactly_one_wave_and_canaries_come_first(
-    hosts: list[str], data: st.DataObject, batch_size: int
+@pytest.mark.parametrize(
+    ("share", "total", "at_most", "at_least"),
+    [(3, 10, 3, 3), ("25%", 8, 2, 2), ("25%", 6, 1, 2), ("10%", 4, 0, 1), ("100%", 7, 7, 7), ("0%", 7, 0, 0)],
+)
+def test_a_share_that_risks_is_rounded_down_and_one_that_protects_up(
+    share: Share, total: int, at_most: int, at_least: int
 ) -> None:
-    canaries = data.draw(st.sets(st.sampled_from(hosts))) if hosts else set()
-    waves = plan_waves(hosts, canaries, batch_size)
-    flat = [host for wave in waves for host in wave]
-    assert sorted(flat) == sorted(hosts)
-    assert all(1 <= len(wave) <= batch_size for wave in waves)
-    assert [host in canaries for host in flat] == sorted((host in canaries for host in hosts), reverse=True)
+    assert share_of(share, total) == at_most
+    assert least_of(share, total) == at_least
+
+
+@pytest.mark.parametrize(
+    ("wave", "up", "pace", "says"),
+    [
+        ("a", "abcd", Pace(), None),
+        ("a", "bcd", Pace(max_unavailable=1, min_serving="100%"), None),
+        ("a", "abcd", Pace(min_serving=4), "3 of 4 hosts would serve while a changes, and min_serving is 4"),
+        ("a", "abc", Pace(max_unavailable=1), "d does not serve, so that 2 of 4 hosts would be out"),
+        ("a", "abc", Pace(max_unavailable=2), None),
+        ("ab", "abcd", Pace(max_unavailable=1), "2 of 4 hosts would be out"),
+    ],
+)
+def test_obstacles(wave: str, up: str, pace: Pace, says: str | None) -> None:
+    reason = obstacle(list(wave), {name: name in up for name in "abcd"}, pace)
+    assert (reason is None) if says is None else (reason is not None and says in reason)
+
+
+def test_a_run_that_mends_the_down_hosts_first_may_start() -> None:
+    found = members("abc-d")
+    serving = {member.name: member.serving for member in found}
+    first = Pace(max_unavailable=1)
+    assert first_obstacle(plan_waves(found, first, 4), serving, first) is None
+    last = Pace(max_unavailable=1, unhealthy_first=False)
+    assert "c does not serve" in str(first_obstacle(plan_waves(found, last, 4), serving, last))
+
+
+SHARES = st.integers(1, 9) | st.integers(0, 100).map("{}%".format)
+PACES = st.builds(
+    Pace,
+    batch_size=st.lists(SHARES, min_size=1, max_size=4).map(tuple),
+    max_unavailable=SHARES,
+    unhealthy_first=st.booleans(),
+)
+
+
+@st.composite
+def fleets(draw: st.DrawFn) -> list[Member]:
+    count = draw(st.integers(0, 40))
+    flags = draw(st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans()), min_size=count, max_size=count))
+    return [
+        Member(f"h{number}", canary, serving, healthy and serving)
+        for number, (canary, serving, healthy) in enumerate(flags)
+    ]
+
+
+@given(fleets(), PACES)
+def test_the_rules_of_every_plan(hosts: list[Member], pace: Pace) -> None:
+    by_name = {member.name: member for member in hosts}
+    waves = [[by_name[name] for name in wave] for wave in plan_waves(hosts, pace, len(hosts))]
+    flat = [member for wave in waves for member in wave]
+
+    assert sorted(member.name for member in flat) == sorted(by_name), "each host once"
+    for number, wave in enumerate(waves):
+        step = pace.batch_size[min(number, len(pace.batch_size) - 1)]
+        assert 1 <= len(wave) <= max(1, share_of(step, len(hosts)))
+        assert sum(member.serving for member in wave) <= max(1, share_of(pace.max_unavailable, len(hosts)))
+        assert len({(member.canary, member.healthy if pace.unhealthy_first else None) for member in wave}) == 1
+    for before, after in pairwise(flat):
+        if pace.unhealthy_first:
+            assert before.healthy <= after.healthy, "unhealthy hosts first"
+        if not pace.unhealthy_first or before.healthy == after.healthy:
+            assert before.canary >= after.canary, "then canaries"
+
+
+@given(fleets(), PACES)
+def test_a_plan_that_starts_never_has_too_many_out(hosts: list[Member], pace: Pace) -> None:
+    """Walk through the waves: at no time do more hosts than allowed not serve because of the run."""
+    waves = plan_waves(hosts, pace, len(hosts))
+    serving = {member.name: member.serving for member in hosts}
+    if first_obstacle(waves, serving, pace):
+        return
+    allowed = max(1, share_of(pace.max_unavailable, len(hosts)))
+    for wave in waves:
+        taken = [name for name in wave if serving[name]]
+        out = sum(not up for name, up in serving.items() if name not in wave) + len(taken)
+        assert not taken or out <= allowed
+        serving.update(dict.fromkeys(wave, True))
+    assert all(serving.values())

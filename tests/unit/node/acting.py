@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sparknode import journal
-from sparknode.activate import work
+from sparknode.activate import Order, work
 
 from .builders import release
 from .world import World
@@ -31,8 +31,9 @@ class Run:
         return self.records[-1]
 
 
-def activate(world: World, document: dict[str, Any] = NEW) -> Run:
+def activate(world: World, document: dict[str, Any] = NEW, **more: Any) -> Run:
     lines: list[str] = []
     before = len(journal.read(world.paths))
-    code = work(world.host, document["id"], "rollout-1", "ops@desk", f"activation-{before}", lines.append)
+    order = Order(document["id"], "rollout-1", "ops@desk", **more)
+    code = work(world.host, order, f"activation-{before}", lines.append)
     return Run(code, lines, journal.read(world.paths)[before:])

@@ -21,8 +21,8 @@ from sparknode.wire import Answer
 from .builders import release
 
 FIXTURES = Path(__file__).parents[2] / "fixtures/engine"
-FLOORS = Floors(max_tokens=256, prompt_tokens=0, acceptance_rate=0.3, mean_acceptance_length=3.0)
-NO_FLOORS = Floors(max_tokens=256, prompt_tokens=0, acceptance_rate=None, mean_acceptance_length=None)
+FLOORS = Floors(max_tokens=256, prompt_tokens=0, min_acceptance_rate=0.3, min_mean_acceptance_length=3.0)
+NO_FLOORS = Floors(max_tokens=256, prompt_tokens=0, min_acceptance_rate=None, min_mean_acceptance_length=None)
 
 
 def recorded(name: str) -> Answer:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sparknode import journal, lock
-from sparknode.activate import BUSY, DONE, FAILED, REVERTED, work
+from sparknode.activate import BUSY, DONE, FAILED, REVERTED, Order, work
 from sparknode.errors import Failed, Refused
 from sparknode.frontend import activate
 from sparknode.shell import Completed
@@ -37,13 +37,21 @@ def serving(tmp_path: Path) -> World:
 def run_worker(world: World, command: tuple[str, ...]) -> Completed:
     """systemd-run: the worker of the command line, run to its end."""
     named = dict(pairwise(command))
-    work(world.host, named["activate"], named["--rollout"], named["--operator"], named["--activation"], lambda _: None)
+    token = named.get("--token")
+    order = Order(
+        named["activate"],
+        named["--rollout"],
+        named["--operator"],
+        int(token) if token else None,
+        named.get("--retry-release"),
+    )
+    work(world.host, order, named["--activation"], lambda _: None)
     return Completed(command, 0)
 
 
-def follow(world: World, document: dict[str, Any] = NEW) -> tuple[int, list[str]]:
+def follow(world: World, document: dict[str, Any] = NEW, **more: Any) -> tuple[int, list[str]]:
     lines: list[str] = []
-    return activate(world.host, document["id"], "rollout-1", "ops@desk", lines.append), lines
+    return activate(world.host, Order(document["id"], "rollout-1", "ops@desk", **more), lines.append), lines
 
 
 @contextmanager
@@ -63,7 +71,8 @@ def living_worker(world: World, document: dict[str, Any], states: list[str]) -> 
         if state != SILENT:
             record = {"t": journal.timestamp(world.now()), "activation": "theirs", "rollout": "rollout-0"}
             record |= {"operator": "else@where", "release": document["id"], "from": OLD["id"], "state": state}
-            journal.append(world.paths, record)
+            loading: dict[str, Any] = {"deadline_s": 1800.0, "note": "weights after 5 s"}
+            journal.append(world.paths, {**record, **(loading if state == "starting" else {})})
 
     thread = threading.Thread(target=hold)
     thread.start()
@@ -152,7 +161,7 @@ def test_loading_is_told_while_it_takes(serving: World) -> None:
     with living_worker(serving, NEW, ["leased", "starting", *[SILENT] * 60, "committed"]):
         _, lines = follow(serving)
 
-    assert "starting: engine has loaded for 10 s of at most 1800 s" in lines
+    assert "starting: engine has loaded for 10 s of at most 1800 s (weights, 1790 s left)" in lines
 
 
 def test_a_worker_that_dies_is_said(serving: World) -> None:

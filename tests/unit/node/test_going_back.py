@@ -10,6 +10,7 @@ import pytest
 
 from sparknode import journal
 from sparknode.activate import DONE, FAILED, REVERTED
+from sparknode.errors import KnownBad
 from sparknode.wire import Answer
 
 from .acting import NEW, OLD, activate
@@ -180,3 +181,56 @@ def test_the_way_back_proves_the_release_that_serves_again(serving: World) -> No
     assert proof.figures["acceptance-short"]["verdict"] == "pass"
     assert proof.load_s is not None
     assert journal.proof_of(run.records, NEW["id"]) is None
+
+
+def test_a_release_that_failed_its_gates_is_refused_until_it_is_named(serving: World) -> None:
+    serving.engines[NEW["id"]] = Engine(acceptance=0.0)
+    activate(serving)
+    served = serving.containers_made
+
+    with pytest.raises(KnownBad) as refused:
+        activate(serving)
+
+    assert refused.value.code == 32
+    assert f"release {NEW['id']} failed gate acceptance-short on this host at 2026-" in str(refused.value)
+    assert "0.0 % of drafted tokens accepted, expected at least 30.0 %" in str(refused.value)
+    assert serving.containers_made == served, "nothing was started"
+    with pytest.raises(KnownBad):
+        activate(serving, retry=OLD["id"])
+    serving.engines[NEW["id"]] = Engine()
+    assert activate(serving, retry=NEW["id"]).code == DONE
+    assert journal.known_bad(journal.read(serving.paths)) == {}
+
+
+KILLED = "sparkfleet-serve.service: Main process exited, code=exited, status={}/n/a"
+
+
+@pytest.mark.parametrize(
+    ("engine", "gate"),
+    [
+        (Engine(never_ready=True), "ready"),
+        (Engine(dies_after_s=3.0, last_words=["ValueError: two"]), "ready"),
+        (Engine(dies_on_chat=True), "short-chat"),
+        (Engine(dies_after_s=25.0), "alive"),
+        (Engine(decay_s=20.0), "acceptance-long"),
+        (Engine(dies_after_s=3.0, last_words=[MEMORY_ERROR]), None),
+        (Engine(dies_after_s=3.0, last_words=[KILLED.format(137)]), None),
+        (Engine(dies_after_s=25.0, last_words=[KILLED.format(125)]), None),
+        (Engine(dies_after_s=3.0, last_words=[KILLED.format(1)]), "ready"),
+    ],
+    ids=["never ready", "load fails", "first chat", "dies", "decays", "memory", "killed", "no daemon", "exit 1"],
+)
+def test_what_is_remembered_of_a_release_is_its_own_fault(serving: World, engine: Engine, gate: str | None) -> None:
+    serving.engines[NEW["id"]] = engine
+
+    assert activate(serving).code == REVERTED
+
+    bad = journal.known_bad(journal.read(serving.paths))
+    assert (bad.get(NEW["id"]) or {}).get("gate") == gate
+
+
+def test_what_was_cut_off_is_not_held_against_a_release(serving: World) -> None:
+    record = {"t": "2026-11-23T10:00:00.000Z", "activation": "dead", "release": NEW["id"], "state": "probing"}
+    journal.append(serving.paths, record)
+
+    assert activate(serving).code == DONE

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from sparknode import journal, lock
-from sparknode.activate import DONE, FAILED, work
+from sparknode.activate import DONE, FAILED, Order, work
 from sparknode.recover import finish, recover
 from sparknode.shell import Completed
 
 from .builders import release
 from .world import Engine, World
 
-OLD, NEW = release("old"), release("new")
+OLD, NEW = release("old", timing__soak_s=10), release("new", timing__soak_s=10)
 
 
 class PowerCut(BaseException):
@@ -40,7 +40,8 @@ def cut_at(monkeypatch: pytest.MonkeyPatch, world: World, line: int, *, torn: bo
 
 
 def activate(world: World, document: dict[str, Any], activation: str = "first") -> int:
-    return work(world.host, document["id"], "rollout-1", "ops@desk", activation, lambda _: None)
+    order = Order(document["id"], "rollout-1", "ops@desk", retry=document["id"])
+    return work(world.host, order, activation, lambda _: None)
 
 
 def reboot(world: World, lines: list[str]) -> None:
@@ -237,3 +238,27 @@ def test_a_proof_that_can_not_be_started_is_an_error_with_the_old_release_in_pla
         recover(world.host, lambda _: None)
 
     assert world.paths.linked("current") == OLD["id"]
+
+
+@pytest.mark.parametrize("engine", [None, Engine(acceptance=0.0)], ids=["good release", "bad release"])
+def test_a_worker_that_is_killed_at_any_line_goes_back_when_systemd_starts_it_again(
+    tmp_path: Path, engine: Engine | None
+) -> None:
+    for line in range(lines_of(tmp_path / "undisturbed", engine)):
+        world = World(tmp_path / f"killed-{line}")
+        world.stage(OLD)
+        world.stage(NEW, engine)
+        world.serve(OLD)
+        with pytest.MonkeyPatch.context() as patch:
+            cut_at(patch, world, line, torn=False)
+            with pytest.raises(PowerCut):
+                activate(world, NEW)
+
+        activate(world, NEW)
+
+        last = journal.last_attempt(journal.read(world.paths))
+        assert last is not None
+        assert last.ended
+        assert len(journal.attempts(journal.read(world.paths))) == 1
+        assert world.paths.linked("current") == world.paths.linked("verified") == world.running
+        assert world.running == (NEW if last.state == "committed" else OLD)["id"]

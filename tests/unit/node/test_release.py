@@ -26,9 +26,9 @@ def read(document: dict[str, Any]) -> Any:
 def test_a_release_is_read_whole() -> None:
     found = read(release("tag"))
 
-    assert (found.image_tag, found.utilization, found.short.acceptance_rate) == ("tag", 0.8, 0.3)
-    assert found.long is not None
-    assert found.long.prompt_tokens == 2500
+    assert (found.image_tag, found.utilization, found.gates.short.min_acceptance_rate) == ("tag", 0.8, 0.3)
+    assert found.gates.long is not None
+    assert found.gates.long.prompt_tokens == 2500
     assert found.container.mounts[0].read_only
 
 

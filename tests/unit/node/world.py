@@ -6,6 +6,7 @@ It knows nothing of the code under test but the commands that a real node would 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,8 @@ class Engine:
     root: str | None = None
     changes: dict[str, Any] = field(default_factory=dict)
     decay_s: float | None = None
+    log: Callable[[float], list[str]] | None = None
+    ticks_s: float = 0.5
 
 
 @dataclass
@@ -75,6 +78,10 @@ class World:
     on_spawn: Callable[[tuple[str, ...]], Completed] | None = None
     on_sleep: Callable[[], None] | None = None
     requests: list[Request] = field(default_factory=list)
+    hooks: dict[str, str | None] = field(default_factory=dict)
+    power_w: float = 40.0
+    gpu_said: str = "GPU 0: NVIDIA GB10 (UUID: GPU-0)"
+    beat: float = 0.0
 
     def __post_init__(self) -> None:
         (self.root / "proc").mkdir(parents=True, exist_ok=True)
@@ -123,6 +130,15 @@ class World:
             self._start()
 
     # Time.
+
+    def spawn_process(self, pid: int, command: str, cgroup: str) -> None:
+        folder = self.root / f"proc/{pid}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "cmdline").write_bytes(command.replace(" ", "\0").encode() + b"\0")
+        (folder / "cgroup").write_text(f"0::{cgroup}\n")
+
+    def kill(self, pid: int) -> None:
+        shutil.rmtree(self.root / f"proc/{pid}")
 
     def now(self) -> float:
         return 1_795_000_000.0 + self.clock
@@ -198,7 +214,13 @@ class World:
             self.spawned.append(command)
             return self.on_spawn(command) if self.on_spawn else Completed(command, 0)
         if command[0] == "journalctl":
-            return Completed(command, 0, "\n".join(self.log) + "\n")
+            phases = self._engine.log(self._age) if self.running and self._engine.log else []
+            return Completed(command, 0, "\n".join([*self.log, *phases]) + "\n")
+        if command[0] == "nvidia-smi" and "--query-gpu=power.draw" in command:
+            return Completed(command, 0, f"{self.power_w}\n")
+        if command[0] in self.hooks:
+            why = self.hooks[command[0]]
+            return Completed(command, 1 if why else 0, "", why or "")
         return Completed(command, 127, "", "not found")
 
     def stream(self, argv: Sequence[str], timeout: float, on_line: Callable[[str], None]) -> Completed:
@@ -217,7 +239,10 @@ class World:
                 return Completed(command, None, timeout=timeout)
             self._stop()
             self.failed, self.restarts = False, 0
-        if verb == "start" and not self.running:
+        if verb == "restart":
+            self._stop()
+            self.memory_return_s = 0.0
+        if verb in {"start", "restart"} and not self.running:
             self._start()
         if verb in {"enable", "disable"}:
             self.enabled = verb == "enable"
@@ -247,6 +272,9 @@ class World:
         if command[1] == "tag":
             self.images[command[3]] = next(image for image in self.images.values() if image["Id"] == command[2])
             return Completed(command, 0)
+        if command[1] == "exec":
+            bad = 0 if self.gpu_said.startswith("GPU") else 1
+            return Completed(command, bad, self.gpu_said)
         if command[1] == "rm":
             self.container = None
             return Completed(command, 0)
@@ -256,6 +284,9 @@ class World:
 
     def http(self, request: Request) -> Answer:
         self.requests.append(request)
+        if request.host != "127.0.0.1":
+            why = self.hooks[f"{request.method} {request.path}"]
+            return Answer(500, why.encode()) if why else Answer(204)
         if self.stranger_on_port:
             return Answer(200)
         if not self.running or self._engine.never_ready or self._age < self._engine.load_s:
@@ -283,6 +314,7 @@ class World:
     def _metrics(self) -> str:
         lines = ["# HELP vllm:num_requests_running x"]
         lines += [f'vllm:num_requests_running{{engine="0"}} {self.requests_running}', "vllm:num_requests_waiting 0.0"]
+        lines += [f'vllm:generation_tokens_total{{engine="0"}} {self.beat}']
         if self._engine.drafts:
             lines += [f'vllm:spec_decode_num_{key}_total{{engine="0"}} {value}' for key, value in self.counters.items()]
         return "\n".join(lines)
@@ -294,7 +326,8 @@ class World:
             return Answer(None, error="ConnectionResetError: reset")
         if engine.chat:
             return engine.chat(asked)
-        self.clock += 0.5
+        self.clock += engine.ticks_s
+        self.beat += 64
         decayed = engine.decay_s is not None and self._age >= engine.decay_s
         self.counters["drafts"] += 10
         self.counters["draft_tokens"] += 100

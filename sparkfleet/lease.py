@@ -1,0 +1,71 @@
+"""One roll-out at a time on a host: leases that a heartbeat keeps while this process lives."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import gevent
+from pyinfra import logger
+from pyinfra.api import Host
+
+from sparkfleet import remote
+from sparkfleet.fleet import FleetRun
+from sparkfleet.remote import ConnectionLost
+
+
+def take(host: Host, run: FleetRun) -> bool:
+    """Take the host's lease; a refusal stops the roll-out before anything was touched."""
+    ttl = str(run.pace.lease_ttl_s)
+    owner = ["--rollout", run.rollout, "--operator", run.operator, "--from", remote.local_address(host)]
+    try:
+        answer = remote.ask(host, ["lease", "take", *owner, "--ttl", ttl])
+        token = int(json.loads(answer.stdout)["token"]) if answer.ok else None
+        reason = answer.last_line
+    except (ConnectionLost, ValueError, KeyError, TypeError) as error:
+        token, reason = None, f"the lease could not be taken: {error}"
+    if token is None:
+        host.log_styled(reason, fg="red", log_func=logger.error)
+        run.progress.stop(f"{host.name}: {reason}")
+        return False
+    run.progress.leases[host.name] = token
+    return True
+
+
+def give_back(host: Host, run: FleetRun) -> None:
+    """Release the host's lease; one that cannot be given back ends by itself."""
+    token = run.progress.leases.pop(host.name, None)
+    if token is None:
+        return
+    try:
+        remote.ask(host, ["lease", "release", *_own(run, token)])
+    except ConnectionLost as error:
+        host.log(f"the lease was not given back ({error}); it ends within {run.pace.lease_ttl_s} s")
+
+
+def keep(run: FleetRun, find: Callable[[str], Host]) -> None:
+    """Renew all leases three times in each time-to-live, from now on until none is left."""
+    gevent.spawn(_beat, run, find)
+
+
+def _beat(run: FleetRun, find: Callable[[str], Host]) -> None:
+    interval = run.pace.lease_ttl_s / 3
+    while run.progress.leases:
+        gevent.sleep(interval)
+        gevent.joinall([gevent.spawn(_renew, find(name), run, int(interval)) for name in list(run.progress.leases)])
+
+
+def _renew(host: Host, run: FleetRun, timeout_s: int) -> None:
+    token = run.progress.leases.get(host.name)
+    if token is None:
+        return
+    try:
+        answer = remote.ask(host, ["lease", "renew", *_own(run, token), "--ttl", str(run.pace.lease_ttl_s)], timeout_s)
+    except ConnectionLost:
+        return
+    if not answer.ok and host.name in run.progress.leases:
+        run.progress.stop(f"{host.name}: the lease was lost: {answer.last_line}")
+
+
+def _own(run: FleetRun, token: int) -> list[str]:
+    return ["--rollout", run.rollout, "--token", str(token)]

@@ -1,0 +1,123 @@
+"""What a roll-out did, as a file and in words; also when it was stopped or interrupted."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sparkfleet.catalog import ROOT
+from sparkfleet.fleet import FleetRun
+
+SCHEMA = 1
+
+
+def path(run: FleetRun) -> Path:
+    return ROOT / run.pace.runs_dir / f"{run.started:%Y%m%dT%H%M%SZ}-{run.rollout}.json"
+
+
+def write(run: FleetRun) -> Path:
+    """Write the report as it stands now, whole or not at all; return where it is.
+
+    A report that cannot be written is said, and stops nothing: the nodes' journals hold what matters.
+    """
+    target = path(run)
+    new = target.with_suffix(".new")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        new.write_text(json.dumps(document(run), indent=1, ensure_ascii=False) + "\n")
+        new.replace(target)
+    except OSError as error:
+        click.echo(f"the report cannot be written: {error}; next: set runs_dir to a folder that can be", err=True)
+    return target
+
+
+def document(run: FleetRun) -> dict[str, Any]:
+    """Return the report: waves, hosts and comparison, and how it ended so far."""
+    progress = run.progress
+    return {
+        "schema": SCHEMA,
+        "rollout": run.rollout,
+        "operator": run.operator,
+        "started": _time(run.started),
+        "written": _time(datetime.now(UTC)),
+        "outcome": outcome(run),
+        "reason": progress.stopped,
+        "pace": asdict(run.pace),
+        "waves": [
+            {
+                "number": number,
+                "hosts": wave,
+                "verdict": asdict(progress.verdicts[number]) if number in progress.verdicts else None,
+            }
+            for number, wave in enumerate(run.waves, start=1)
+        ],
+        "hosts": {name: _host(run, name) for name in run.hosts},
+        "comparison": [asdict(row) for row in progress.comparison],
+    }
+
+
+def outcome(run: FleetRun) -> str:
+    """Return how the roll-out ended in a word, or `running`."""
+    progress = run.progress
+    if progress.leases:
+        return "interrupted" if progress.interrupted else "running"
+    if progress.interrupted:
+        return "interrupted"
+    if progress.stopped:
+        return "taken back" if progress.taken_back else "stopped"
+    return "incomplete" if progress.failures() or _untouched(run) else "done"
+
+
+def ending(run: FleetRun, name: str) -> str:
+    """Return how a host's part ended, in words."""
+    progress = run.progress
+    back = progress.taken_back.get(name)
+    if back:
+        return f"taken back to {progress.previous(name)}: {back.text()}"
+    if name in progress.outcomes:
+        return progress.outcomes[name].text()
+    return "not touched" if name in _untouched(run) else "already served its release"
+
+
+def summary(run: FleetRun) -> list[str]:
+    """Return the lines that end the run on the terminal."""
+    progress = run.progress
+    seconds = (datetime.now(UTC) - run.started).total_seconds()
+    counts = Counter(ending(run, name).split(":")[0].split(" to ")[0] for name in run.nodes)
+    numbers = ", ".join(f"{count} {word}" for word, count in counts.most_common())
+    lines = [f"roll-out {run.rollout}: {outcome(run)} after {seconds:.0f} s; hosts: {numbers}"]
+    if progress.stopped:
+        lines.append(f"stopped: {progress.stopped}")
+    if outcome(run) != "done":
+        lines.append("next: mend what stopped it, then run the same command again; it goes on where this one ended")
+    return lines
+
+
+def _untouched(run: FleetRun) -> list[str]:
+    return [name for wave in run.waves for name in wave if name not in run.progress.outcomes]
+
+
+def _host(run: FleetRun, name: str) -> dict[str, Any]:
+    progress, fleet = run.progress, run.fleet_of(name)
+    activation = progress.outcomes.get(name)
+    back = progress.taken_back.get(name)
+    return {
+        "release": run.wanted(name),
+        "image_tag": run.hosts[name].release["image_tag"],
+        "before": progress.previous(name),
+        "current": fleet.get("current"),
+        "verified": fleet.get("verified"),
+        "ending": ending(run, name),
+        "activation": asdict(activation) if activation else None,
+        "taken_back": asdict(back) if back else None,
+    }
+
+
+def _time(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"

@@ -1,0 +1,67 @@
+"""The catalogue's rows about time and proof: deadlines, floors, margins, and what the watch asks."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+STRICT = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Row(BaseModel):
+    model_config = STRICT
+
+
+class AcceptanceGate(_Row):
+    """Floors over fixed prompts: rates are fractions of drafted tokens, lengths are tokens per step."""
+
+    max_tokens: int = Field(gt=0)
+    prompt_tokens: int | None = None
+    min_acceptance_rate: float | None = Field(default=None, ge=0, le=1)
+    min_mean_acceptance_length: float | None = Field(default=None, ge=1)
+
+
+class Throughput(_Row):
+    """Floors of one stream: tokens per second, and the longest wait for the first token in seconds."""
+
+    min_tokens_per_second: float | None = Field(default=None, gt=0)
+    max_ttft_s: float | None = Field(default=None, gt=0)
+
+
+class Margins(_Row):
+    """How much worse than the old release a canary may be, as shares of the old figures; null = not judged."""
+
+    max_acceptance_drop: float | None = Field(default=None, gt=0, lt=1)
+    max_tokens_per_second_drop: float | None = Field(default=None, gt=0, lt=1)
+    max_ttft_rise: float | None = Field(default=None, gt=0)
+
+
+class Gates(_Row):
+    short: AcceptanceGate
+    long: AcceptanceGate | None = None
+    throughput: Throughput | None = None
+    compare: Margins = Margins()
+
+
+class Watch(_Row):
+    """What a host's own minutely look asks of the engine, and how often it may restart it."""
+
+    min_acceptance_rate: float | None = Field(ge=0, le=1)
+    window_drafts: int = Field(gt=0)
+    stalled_s: int = Field(gt=0)
+    max_restarts: int = Field(ge=0)
+
+
+class Timing(_Row):
+    """Deadlines in seconds; a start is late after `history_factor` times the slowest that the host knows."""
+
+    drain_s: int = Field(ge=0)
+    shutdown_timeout_s: int = Field(ge=0)
+    stop_margin_s: int = Field(ge=0)
+    docker_stop_s: int
+    unit_stop_s: int
+    memory_wait_s: int
+    load_deadline_s: int
+    history_factor: float = Field(ge=1)
+    request_timeout_s: int
+    soak_s: int = Field(ge=0)
+    soak_interval_s: int = Field(gt=0)

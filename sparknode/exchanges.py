@@ -1,0 +1,162 @@
+"""The gates that hold one exchange with the engine each: a chat, a stream, thinking, a tool call, an image."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+from sparknode import prompts
+from sparknode.engine import Chat
+from sparknode.verdict import FAIL, NO_DATA, PASS, GateResult, Subject
+
+# What no chat's text should hold, whatever the model's own control tokens are called.
+_CONTROL_TOKEN = re.compile(
+    r"<\|[a-z_/]{2,40}\|?>|<[a-z_]{2,40}\|>|</?(?:start|end)_of_turn>|<(?:eos|bos|pad|unk|mask)>|<unused\d+>"
+)
+TOOL = "get_weather"
+_TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": TOOL,
+            "description": "Get the weather of a city.",
+            "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+        },
+    }
+]
+_IMAGE_SIDE = 64
+
+
+def all_exchanges(subject: Subject) -> Iterator[GateResult]:
+    """The exchanges that the release asks for, the chat always."""
+    asked = subject.release.gates
+    yield short_chat(subject)
+    if asked.streaming or asked.max_ttft_s is not None:
+        yield from streaming(subject)
+    if asked.reasoning:
+        yield reasoning(subject)
+    if asked.tool_call:
+        yield tool_call(subject)
+    if asked.image:
+        yield image(subject)
+
+
+def _result(name: str, chat: Chat, problem: str | None, figure: float, unit: str, detail: str) -> GateResult:
+    problem = chat.problem or problem
+    verdict = FAIL if problem else PASS
+    return GateResult(name, figure, 1.0, unit, verdict, problem or f"{detail} in {chat.seconds:.1f} s")
+
+
+def short_chat(subject: Subject) -> GateResult:
+    """One chat comes back as text, and no control token leaks into it."""
+    tokens = subject.release.gates.short.max_tokens
+    chat = subject.ask("short-chat", prompts.CHAT, tokens)
+    if chat.empty:
+        # Once is chance; twice in a row is an engine that says nothing.
+        chat = subject.ask("short-chat", prompts.CHAT, tokens)
+    leaked = _CONTROL_TOKEN.search(chat.text + chat.reasoning)
+    problem = (
+        f"the text holds the control token {leaked[0]!r}; is the chat template the model's own?" if leaked else None
+    )
+    count = chat.completion_tokens
+    return _result("short-chat", chat, problem, float(count), "tokens", f"{count} tokens")
+
+
+def streaming(subject: Subject) -> Iterator[GateResult]:
+    """The same chat as a stream of events, and how long its first token took."""
+    asked = subject.release.gates
+    options = {"stream": True, "stream_options": {"include_usage": True}}
+    chat = subject.ask("streaming", prompts.CHAT, asked.short.max_tokens, **options)
+    yield _result("streaming", chat, None, float(chat.deltas), "deltas", f"{chat.deltas} deltas, usage and [DONE]")
+    if chat.first_s is None:
+        said = "it could not be told when the first token came"
+        yield GateResult("ttft", None, asked.max_ttft_s, "s", NO_DATA, said)
+        return
+    said, limit = f"the first token came after {chat.first_s:.2f} s", asked.max_ttft_s
+    late = limit is not None and chat.first_s > limit
+    said += f", expected at most {limit:g} s" if limit is not None else ""
+    yield GateResult("ttft", round(chat.first_s, 3), limit, "s", FAIL if late else PASS, said)
+
+
+def reasoning(subject: Subject) -> GateResult:
+    """Thinking comes back in a field of its own, not within the text."""
+    thinking = {"enable_thinking": True}
+    chat = subject.ask(
+        "reasoning", prompts.REASONING, subject.release.gates.short.max_tokens, chat_template_kwargs=thinking
+    )
+    count, problem = len(chat.reasoning.strip()), None
+    if not count:
+        problem = f"no `reasoning` in the answer, whose text begins {chat.text[:60]!r}; is the reasoning parser set?"
+    return _result("reasoning", chat, problem, float(count), "characters", f"{count} characters of thinking")
+
+
+def tool_call(subject: Subject) -> GateResult:
+    """A call comes back as `tool_calls` with arguments that are JSON: chosen by the model, else forced by name."""
+    tokens = subject.release.gates.short.max_tokens
+    chat = subject.ask("tool-call", prompts.TOOL, tokens, tools=_TOOLS, tool_choice="auto")
+    how = "auto"
+    if not chat.problem and not chat.calls:
+        named = {"type": "function", "function": {"name": TOOL}}
+        chat = subject.ask("tool-call", prompts.TOOL, tokens, tools=_TOOLS, tool_choice=named)
+        how = "named, as none came by itself"
+    problem = _call_problem(chat)
+    return _result("tool-call", chat, problem, float(len(chat.calls)), "calls", f"{TOOL} called ({how})")
+
+
+def _call_problem(chat: Chat) -> str | None:
+    if not chat.calls:
+        return f"no tool_calls in the answer, whose text begins {chat.text[:60]!r}; is the tool parser set?"
+    called: dict[str, Any] = chat.calls[0].get("function") or {}
+    if not isinstance(called, dict) or called.get("name") != TOOL:
+        return f"the call is {json.dumps(chat.calls[0])[:120]}, expected one of {TOOL}"
+    try:
+        given = json.loads(called.get("arguments") or "")
+    except (ValueError, TypeError, RecursionError):
+        return f"the arguments {str(called.get('arguments'))[:80]!r} are not JSON"
+    if not isinstance(given, dict) or not isinstance(given.get("city"), str):
+        return f"the arguments are {json.dumps(given)[:80]}, expected an object with a `city`"
+    return None
+
+
+def image(subject: Subject) -> GateResult:
+    """A picture is taken and spoken of."""
+    picture = {
+        "type": "image_url",
+        "image_url": {"url": f"data:image/png;base64,{base64.b64encode(red_png()).decode()}"},
+    }
+    content: list[dict[str, Any]] = [{"type": "text", "text": prompts.IMAGE}, picture]
+    chat = subject.ask("image", content, subject.release.gates.short.max_tokens)
+    count = chat.completion_tokens
+    return _result("image", chat, None, float(count), "tokens", f"{count} tokens ({chat.text.strip()[:40]!r})")
+
+
+def red_png(side: int = _IMAGE_SIDE) -> bytes:
+    """A red square as PNG: 8 bits a channel, RGB, each row without a filter."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = (b"\0" + b"\xd0\x10\x10" * side) * side
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    parts = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def control_tokens(subject: Subject) -> GateResult:
+    """None of the model's own control tokens in anything that was said, thinking included."""
+    listed = subject.release.gates.control_tokens
+    found = [
+        f"{gate} gave {token!r}"
+        for gate, chat in subject.said
+        for token in listed
+        if token in chat.text or token in chat.reasoning
+    ]
+    detail = "; ".join(found[:3]) or f"none of {len(listed)} in {len(subject.said)} answers"
+    if found:
+        detail += "; does generation_config.json end at them (eos_token_id)?"
+    return GateResult("control-tokens", float(len(found)), 0.0, "tokens", FAIL if found else PASS, detail)

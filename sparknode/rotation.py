@@ -1,0 +1,59 @@
+"""Taking the host out of the rotation of whatever sends it requests, and giving it back.
+
+A file says that the host is out, from before it's taken out until it was given back, so that a power cut can't leave it
+out unnoticed.
+"""
+
+from __future__ import annotations
+
+import json
+
+from sparknode import journal
+from sparknode.engine import problem_of
+from sparknode.errors import Refused, StepFailed
+from sparknode.files import atomic_write, read_text
+from sparknode.release import Hook, Rotation, rotation_of
+from sparknode.shape import parse
+from sparknode.system import Host
+from sparknode.wire import Request
+
+
+def _call(host: Host, hook: Hook, timeout: float) -> str | None:
+    """Run one hook; why it failed, or None."""
+    if hook.command:
+        done = host.system.run(list(hook.command), timeout)
+        return None if done.ok else done.why
+    answer = host.system.http(Request.to(hook.url, hook.method, timeout))
+    if answer.status is not None and 200 <= answer.status < 300:
+        return None
+    return f"{hook.method} {hook.url}: {problem_of(answer)}"
+
+
+def take_out(host: Host, rotation: Rotation) -> str:
+    """Call the hook that takes this host out; StepFailed when it does not hold."""
+    since = journal.timestamp(host.system.now())
+    atomic_write(host.paths.out_of_rotation, json.dumps({"since": since, "rotation": rotation.raw}).encode())
+    problem = _call(host, rotation.out, rotation.timeout_s)
+    if problem:
+        raise StepFailed(f"draining: this host could not be taken out of rotation: {problem}", alive=True)
+    return f"out of rotation ({rotation.out})"
+
+
+def is_out(host: Host) -> bool:
+    return host.paths.out_of_rotation.exists()
+
+
+def give_back(host: Host) -> str | None:
+    """Put the host back when it's out; what to say about it. A hook that fails changes nothing else."""
+    if not is_out(host):
+        return None
+    try:
+        marker = parse(read_text(host.paths.out_of_rotation) or "", str(host.paths.out_of_rotation))
+        rotation = rotation_of(marker.node("rotation"))
+    except Refused as refused:
+        return f"STILL OUT OF ROTATION: {refused}"
+    problem = _call(host, rotation.into, rotation.timeout_s)
+    if problem:
+        return f"STILL OUT OF ROTATION: {problem}; mend the hook, the watch calls it again each minute"
+    host.paths.out_of_rotation.unlink(missing_ok=True)
+    return f"in rotation again ({rotation.into})"

@@ -1,0 +1,79 @@
+"""A node behind the fake connector: it keeps a lease, activates as it is told to, and says how it stands."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import Any
+
+import gevent
+from pyinfra.connectors.util import CommandOutput, OutputLine
+
+Reply = tuple[bool, CommandOutput]
+
+
+def reply(ok: bool, stdout: str = "", stderr: str = "") -> Reply:
+    lines = [OutputLine("stdout", line) for line in stdout.splitlines()]
+    return ok, CommandOutput(lines + [OutputLine("stderr", line) for line in stderr.splitlines()])
+
+
+class FakeNode:
+    """One host. Its script: `lease` (why it is refused), `renew` (why it is lost), `silent` (it answers no status), and
+    the steps of `activate`.
+
+    A step has a `state` to end in and may have `error`, `figures`, `delay_s`; `lost` (the connection dies while it is
+    under way) or `refused` (nothing begins, with this text). Without a step an activation is committed.
+    """
+
+    def __init__(self, script: dict[str, Any]) -> None:
+        self.script = script
+        self.fleet: dict[str, Any] = script["fleet"]
+        self.steps: list[dict[str, Any]] = list(script.get("activate", []))
+        self.token = 6
+
+    def answer(self, command: str) -> Reply | None:
+        """Return what the node's program answers, or None for a command that is not its own."""
+        words = shlex.split(command) if "sparknode" in command.split(" ")[0] else []
+        if words[1:2] == ["lease"]:
+            return self.lease(words[2])
+        if words[1:2] == ["status"]:
+            if self.script.get("silent"):
+                raise EOFError("no route to the host")
+            return reply(True, json.dumps(self.fleet))
+        if words[1:2] == ["activate"]:
+            return self.activate(words[2], words[words.index("--rollout") + 1])
+        return None
+
+    def lease(self, verb: str) -> Reply:
+        if verb == "take" and "lease" in self.script:
+            return reply(False, stderr=self.script["lease"])
+        if verb == "take":
+            self.token += 1
+            return reply(True, json.dumps({"token": self.token, "until": "2026-11-23T10:01:00.000Z"}))
+        if verb == "renew" and "renew" in self.script:
+            return reply(False, stderr=self.script["renew"])
+        return reply(True)
+
+    def activate(self, release: str, rollout: str) -> Reply:
+        step = self.steps.pop(0) if self.steps else {"state": "committed"}
+        if "refused" in step:
+            return reply(False, stderr=step["refused"])
+        gevent.sleep(step.get("delay_s", 0))
+        if step.get("lost"):
+            if "state" in step:
+                self._end(release, rollout, step)
+            else:
+                self.fleet["activation"] = {"release": release, "state": "starting", "alive": True}
+            raise EOFError("the connection was reset")
+        self._end(release, rollout, step)
+        return reply(step["state"] == "committed", f"{step['state']}: {step.get('error', '')}")
+
+    def _end(self, release: str, rollout: str, step: dict[str, Any]) -> None:
+        figures = {name: {"figure": figure} for name, figure in step.get("figures", {}).items()}
+        last = {"release": release, "state": step["state"], "rollout": rollout, "error": step.get("error")}
+        self.fleet.update(activation=None, last={**last, "figures": figures, "load_s": 41.0})
+        if step["state"] == "committed":
+            self.fleet.update(current=release, verified=release, proof={"release": release, "figures": figures})
+            self.fleet["serving"] = {"release": release, "unit": "active", "drift": []}
+        if step["state"] == "failed":
+            self.fleet["serving"] = {"release": None, "unit": "failed", "drift": []}

@@ -1,0 +1,60 @@
+"""The knobs of a roll-out at the border: what is taken, and what is refused in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sparkfleet.errors import SettingsError
+from sparkfleet.settings import parse_settings
+from sparkfleet.waves import Pace
+
+BASE = {"model": "m", "image_tag": "t", "profile": "p", "hardware": "h", "lock_file": "lock.json"}
+
+
+@pytest.mark.parametrize(
+    ("value", "steps"),
+    [(2, (2,)), ("25%", ("25%",)), ([1, "25%", "100%"], (1, "25%", "100%"))],
+)
+def test_batch_sizes(value: object, steps: tuple[object, ...]) -> None:
+    assert parse_settings("a", {**BASE, "batch_size": value}).pace == Pace(batch_size=steps)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("batch_size", 0, "from 1 up"),
+        ("batch_size", [], "at least one step"),
+        ("batch_size", [1, "150%"], 'such as "25%"'),
+        ("batch_size", True, "number of hosts"),
+        ("max_unavailable", 0, "from 1 up"),
+        ("max_unavailable", "a few", "number of hosts"),
+        ("min_serving", -1, "from 0 up"),
+        ("max_failures", -1, "greater than or equal to 0"),
+        ("on_failure", "retry", "'halt' or 'revert_all'"),
+        ("lease_ttl_s", 5, "greater than or equal to 15"),
+        ("rotation", {"out": {"command": ["x"]}}, "Field required"),
+        ("rotation", {"out": {}, "in": {"command": ["x"]}}, "expected"),
+        ("rotation", {"out": {"command": ["x"]}, "in": {"http": {"url": "lb/in"}}}, "match pattern"),
+    ],
+)
+def test_refusals_name_host_key_and_what_is_expected(key: str, value: object, says: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse_settings("spark-1", {**BASE, key: value})
+    assert f"spark-1: {key}" in caught.value.text()
+    assert says in caught.value.text()
+
+
+def test_a_rotation_crosses_the_border_as_the_node_reads_it() -> None:
+    rotation: dict[str, Any] = {
+        "out": {"command": ["pool", "out"]},
+        "in": {"http": {"method": "PUT", "url": "http://lb:8080/in"}},
+    }
+    operation = parse_settings("a", {**BASE, "rotation": rotation, "soak_s": 600, "watch": False}).operation
+    assert operation.rotation == {**rotation, "timeout_s": 10}
+    assert (operation.soak_s, operation.watch) == (600, False)
+
+
+def test_a_release_s_id_may_look_like_a_number() -> None:
+    assert parse_settings("a", {**BASE, "retry_release": 1234567890123456}).retry_release == "1234567890123456"

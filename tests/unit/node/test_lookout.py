@@ -1,0 +1,273 @@
+"""`sparknode watch`: what it finds, what it does about it, and when it keeps its hands off."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparknode import journal, lease, lock, rotation
+from sparknode.lookout import look
+from sparknode.probe import status
+
+from .acting import activate
+from .builders import release
+from .world import World
+
+RULES = {
+    "enabled": True,
+    "restart_on_collapse": False,
+    "min_acceptance_rate": 0.2,
+    "window_drafts": 200,
+    "stalled_s": 120,
+    "max_restarts": 1,
+}
+WATCHED = release("watched", watch=RULES)
+
+
+def serving_release(root: Path, **changes: Any) -> World:
+    document = release("watched", watch={**RULES, **changes})
+    world = World(root)
+    world.stage(document)
+    assert activate(world, document).code == 0
+    world.commands.clear()
+    world.clock += 60.0
+    return world
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return serving_release(tmp_path)
+
+
+def glance(world: World, minutes: int = 1) -> dict[str, Any]:
+    for _ in range(minutes):
+        world.sleep(60.0)
+        assert look(world.host, lambda _: None) == 0
+    found: dict[str, Any] = json.loads(world.paths.watch.read_text())
+    return found
+
+
+def restarts(world: World) -> int:
+    return len([command for command in world.commands if command[:2] == ("systemctl", "restart")])
+
+
+def said(world: World) -> list[str]:
+    records = [json.loads(line) for line in world.paths.journal.read_text().splitlines()]
+    return [record["note"] for record in records if record["state"] == "watch"]
+
+
+def hang(world: World, requests: float = 3.0) -> None:
+    world.requests_running, world.drain_rate = requests, 0.0
+
+
+def drafted(world: World, drafts: float, rate: float) -> None:
+    world.counters["drafts"] += drafts
+    world.counters["draft_tokens"] += drafts * 10
+    world.counters["accepted_tokens"] += drafts * 10 * rate
+
+
+def test_an_engine_that_works_is_well_and_nothing_is_written_about_it(world: World) -> None:
+    for _ in range(5):
+        hang(world)
+        world.beat += 100
+        drafted(world, 250, 0.5)
+        found = glance(world)
+
+    assert (found["verdict"], found["findings"], found["acceptance"]) == ("ok", {}, 0.5)
+    assert found["baseline"] == 0.6
+    assert said(world) == []
+    assert restarts(world) == 0
+
+
+def test_an_idle_engine_is_not_stalled(world: World) -> None:
+    assert glance(world, 10)["verdict"] == "ok"
+    assert restarts(world) == 0
+
+
+def test_requests_without_tokens_and_without_power_are_cured_by_one_restart(world: World) -> None:
+    hang(world)
+    world.power_w = 13.0
+    assert glance(world, 2)["verdict"] == "ok"
+
+    glance(world)
+
+    assert restarts(world) == 1
+    assert said(world)[-1] == ("restarting the engine: 3 requests run and no token came for 120 s, the GPU draws 13 W")
+
+
+def test_it_stops_trying_and_says_so(world: World) -> None:
+    world.power_w = 13.0
+    hang(world)
+    found = glance(world, 12)
+
+    assert restarts(world) == 1
+    assert "not restarting: restarted 1 times without a cure" in found["findings"]["circuit"]
+    assert found["circuit_open"] is True
+    assert len([line for line in said(world) if "not restarting" in line]) == 1
+    assert "sparkfleet_watch_circuit_open 1" in world.paths.metrics.read_text()
+
+
+def test_an_engine_that_was_well_for_an_hour_may_be_restarted_again(world: World) -> None:
+    world.power_w = 13.0
+    hang(world)
+    glance(world, 4)
+    world.requests_running = 0.0
+    glance(world, 65)
+    hang(world)
+    glance(world, 4)
+
+    assert restarts(world) == 2
+
+
+def test_frozen_tokens_under_power_are_given_longer(world: World) -> None:
+    hang(world)
+    glance(world, 6)
+    assert restarts(world) == 0
+
+    glance(world, 2)
+    assert restarts(world) == 1
+
+
+def test_a_collapse_is_reported_and_cured_only_where_that_is_the_known_cure(tmp_path: Path) -> None:
+    for cure in (False, True):
+        world = serving_release(tmp_path / str(cure), restart_on_collapse=cure)
+        glance(world)
+        drafted(world, 250, 0.01)
+
+        found = glance(world)
+
+        text = "1.0 % of drafted tokens accepted, expected at least 20.0 % (proven with 60.0 %)"
+        assert found["findings"]["acceptance"] == text
+        assert restarts(world) == int(cure)
+
+
+def test_a_window_is_judged_when_it_is_whole(world: World) -> None:
+    glance(world)
+    drafted(world, 150, 0.01)
+    assert glance(world)["acceptance"] is None
+    drafted(world, 60, 0.01)
+
+    assert glance(world)["acceptance"] == 0.01
+
+
+@pytest.mark.parametrize("why", ["activation", "foreign lease"])
+def test_it_never_acts_while_somebody_works_on_the_host(world: World, why: str) -> None:
+    world.power_w = 13.0
+    hang(world)
+    glance(world, 2)
+
+    if why == "activation":
+        with lock.hold(world.paths):
+            found = glance(world, 5)
+    else:
+        lease.take(world.host, "rollout-9", "ops", "10.0.0.9", 3600.0)
+        found = glance(world, 5)
+
+    assert (found["verdict"], restarts(world)) == ("busy", 0)
+    assert "sparkfleet_watch_busy 1" in world.paths.metrics.read_text()
+
+
+def test_the_host_s_troubles_are_found_and_not_acted_upon(world: World) -> None:
+    pressure = world.root / "proc/pressure"
+    pressure.mkdir()
+    (pressure / "memory").write_text(
+        "some avg10=9.00 avg60=0 avg300=0 total=0\nfull avg10=2.50 avg60=0 avg300=0 total=0\n"
+    )
+    world.gpu_said = "Failed to initialize NVML: Unknown Error"
+    meminfo = world.root / "proc/meminfo"
+    world.restarts = 2
+    world.sleep(60.0)
+    meminfo.write_text("MemTotal: 127535224 kB\nMemAvailable: 2097152 kB\n")
+    look(world.host, lambda _: None)
+
+    found = json.loads(world.paths.watch.read_text())["findings"]
+
+    assert found["memory"] == "2.0 GiB available, expected at least 4 GiB"
+    assert found["pressure"] == "everything waited for memory 2.5 % of the last 10 s"
+    assert found["gpu"].startswith("the container does not see the GPU")
+    assert restarts(world) == 0
+
+
+def test_restarts_by_systemd_are_counted(world: World) -> None:
+    glance(world)
+    world.restarts = 2
+
+    assert glance(world)["findings"]["restarts"] == "systemd restarted the engine 2 times since the last look"
+    assert glance(world)["verdict"] == "ok"
+    assert said(world)[-1] == "well again (it was: restarts)"
+
+
+def test_an_engine_that_fell_silent_and_a_unit_that_failed_are_found(world: World) -> None:
+    glance(world)
+    world.engines[release("watched", watch=RULES)["id"]].never_ready = True
+    assert "silent" in glance(world, 2)["findings"]
+    world.failed, world.running = True, None
+
+    assert glance(world)["findings"]["unit"] == "the serving unit is failed"
+    assert restarts(world) == 0
+
+
+def test_a_host_that_stayed_out_of_rotation_is_given_back(world: World) -> None:
+    hook = {"command": ["/opt/lb", "in"]}
+    content = {"since": "x", "rotation": {"out": hook, "in": hook, "timeout_s": 5}}
+    world.paths.out_of_rotation.write_text(json.dumps(content))
+    world.hooks = {"/opt/lb": None}
+
+    glance(world)
+
+    assert not rotation.is_out(world.host)
+    assert said(world) == ["in rotation again (/opt/lb in)"]
+
+
+def test_a_host_whose_engine_was_never_proven_stays_out(world: World) -> None:
+    hook = {"command": ["/opt/lb", "in"]}
+    content = {"since": "x", "rotation": {"out": hook, "in": hook, "timeout_s": 5}}
+    world.paths.out_of_rotation.write_text(json.dumps(content))
+    journal.append(world.paths, {"t": "x", "activation": "later", "release": WATCHED["id"], "state": "failed"})
+
+    glance(world)
+
+    assert rotation.is_out(world.host)
+
+
+def test_off_by_choice_and_without_a_release_nothing_is_asked(tmp_path: Path) -> None:
+    world = serving_release(tmp_path, enabled=False)
+    assert glance(world)["verdict"] == "off"
+    assert not [command for command in world.commands if command[0] == "docker"]
+
+    assert glance(World(tmp_path / "bare"))["verdict"] == "off"
+
+
+def test_its_lines_are_no_activation(world: World) -> None:
+    attempts = journal.attempts(journal.read(world.paths))
+    world.restarts = 2
+    glance(world)
+    world.restarts = 5
+    glance(world)
+
+    assert said(world)
+    assert journal.attempts(journal.read(world.paths)) == attempts
+
+
+def test_the_probe_shows_the_last_look_and_the_textfile_parses(world: World) -> None:
+    hang(world)
+    glance(world)
+
+    assert status(world.host)["watch"]["running"] == 3.0
+    text = world.paths.metrics.read_text()
+    samples = [line for line in text.splitlines() if not line.startswith("#")]
+    assert f'sparkfleet_current{{release="{WATCHED["id"]}"}} 1' in samples
+    assert f"sparkfleet_watch_time_seconds {world.now():.0f}" in samples
+    assert any(sample.startswith("sparkfleet_memory_available_bytes 512") for sample in samples)
+    heads = [line for line in text.splitlines() if line.startswith("# TYPE")]
+    assert len(heads) == len(set(heads))
+
+
+def test_garbage_in_its_memory_is_forgotten(world: World) -> None:
+    for text in ("{", "[]", '{"release": 3, "restarts": "x", "window": "y", "findings": []}'):
+        world.paths.watch.write_text(text)
+
+        assert glance(world)["verdict"] == "ok"
