@@ -1,0 +1,92 @@
+"""Killing one process of a host from outside, by its control group and pid, and reading what a host wrote at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.lab import faults
+from tests.lab.cgroups import PARENT
+from tests.lab.config import LAB_DIR
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A host as this machine sees it: its disk is a folder, its processes are processes."""
+
+    name: str
+
+    @property
+    def state(self) -> Path:
+        return LAB_DIR / "hosts" / self.name / "data" / "sparkfleet"
+
+    def records(self, release: str) -> list[dict[str, Any]]:
+        """The whole lines of the journal that speak of a release; one may be in the middle of being written."""
+        path = self.state / "journal.jsonl"
+        lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+        found = [json.loads(line) for line in lines if release.encode() in line]
+        return [record for record in found if record.get("release") == release and record.get("activation")]
+
+    def is_at_rest(self) -> bool:
+        """Has the last activation ended?"""
+        path = self.state / "journal.jsonl"
+        for line in reversed(path.read_bytes().split(b"\n")[:-1]):
+            with suppress(ValueError):
+                record = json.loads(line)
+                if record.get("activation"):
+                    return record["state"] in ("committed", "reverted", "failed")
+        return True
+
+    def lines_are_whole(self) -> bool:
+        """Does every line parse? A power cut may tear one, and the next writer ends it."""
+        for line in (self.state / "journal.jsonl").read_bytes().splitlines():
+            try:
+                json.loads(line)
+            except ValueError:
+                return False
+        return True
+
+    def link(self, name: str) -> str | None:
+        try:
+            return (self.state / name).readlink().name
+        except OSError:
+            return None
+
+    def processes(self, group: str) -> Iterator[tuple[int, str]]:
+        """The pids and command lines in a control group of this host."""
+        mine = f"/{PARENT}/{self.name}/"
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                groups = (folder / "cgroup").read_text()
+                command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            if mine in groups and group in groups:
+                yield int(folder.name), command
+
+
+def strike(host: Watched, victim: str) -> bool:
+    """Kill a victim on the host; False when there was none at this moment."""
+    if victim == "host":
+        faults.power_cut(host.name, boot=False)
+        return True
+    group, word = {
+        "worker": ("sparkfleet-activate.service", "sparknode"),
+        "dockerd": ("docker.service", "dockerd"),
+        "engine": ("docker", "vllm serve"),
+    }[victim]
+    found = [
+        pid
+        for pid, command in host.processes(group)
+        # What waits for the container in the foreground has the engine's command line too.
+        if word in command and "docker run" not in command and "docker-proxy" not in command
+    ]
+    for pid in found:
+        os.kill(pid, signal.SIGKILL)
+    return bool(found)
