@@ -226,6 +226,15 @@ class Catalog(Row):
     kernel_verdicts: list[DriverVerdict] = []
     toolkit_verdicts: list[DriverVerdict] = []
 
+    def ways_back(self, tag: str) -> list[str]:
+        """Return the tags that a roll-back from this one leads to, the nearest first."""
+        found: list[str] = []
+        image = self.images.get(tag)
+        while image and image.rollback_to and image.rollback_to not in found:
+            found.append(image.rollback_to)
+            image = self.images[image.rollback_to]
+        return found
+
     def line_of(self, image: Image) -> Line:
         """Return the line with the image's own engine version where it has one."""
         line = self.lines[image.line]

@@ -132,9 +132,8 @@ def _margins(run: FleetRun, name: str) -> dict[str, float]:
     image is worse, whatever the figures of its best days.
     """
     plan = run.hosts[name]
-    old = (run.progress.before[name].get("release") or {}).get("image_tag")
-    image = plan.settings.catalog().images.get(str(old))
-    going_back = image is not None and image.rollback_to == plan.release["image_tag"]
+    old = str((run.progress.before[name].get("release") or {}).get("image_tag"))
+    going_back = plan.release["image_tag"] in plan.settings.catalog().ways_back(old)
     if going_back or not run.pace.judge_canary:
         return {}
     margins: dict[str, float] = plan.compiled.recipe.gates.compare.model_dump(exclude_none=True)

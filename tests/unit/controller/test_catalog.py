@@ -135,3 +135,11 @@ def test_a_file_that_is_no_yaml_is_named(tmp_path: Path) -> None:
     (tmp_path / "images.yaml").write_text("images: [")
     with pytest.raises(CatalogError, match=r"images\.yaml is not YAML"):
         load((tmp_path,))
+
+
+def test_ways_back_lead_from_image_to_image_and_end() -> None:
+    known = load()
+    assert known.ways_back("2026-06-11-pr41703") == ["2026-06-04-pr44389"]
+    assert known.ways_back("2026-06-04-pr44389") == []
+    assert known.ways_back("unknown") == []
+    assert all(tag not in known.ways_back(tag) for tag in known.images)
