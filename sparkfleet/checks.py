@@ -106,6 +106,11 @@ class View:
         return {"available": available, "total": total, "need": need, "fits": fits, "safe": safe}
 
     @property
+    def skew_s(self) -> float:
+        """How far the host's clock is before ours; 0 for a document that nobody asked for just now."""
+        return float(self["host"]["time"] - self.node.get("read_at", self["host"]["time"]))
+
+    @property
     def room(self) -> float:
         """What is available beyond what a start needs, in GiB; endless where nothing is to start."""
         return self.memory["available"] - self.memory["need"] if self.memory else math.inf
@@ -345,6 +350,7 @@ CHECKS: Mapping[str, Check] = {
     "host.identity": _identity,
     "host.os": lambda v: v.hardware.unified_memory and not v["host"]["dgx"],
     "host.clock": lambda v: v["host"]["clock_synchronized"] is False,
+    "host.skew": lambda v: abs(v.skew_s) > limit("skew_s"),
     "host.desktop": _desktop,
     "host.sleep": lambda v: bool(v.unmasked),
     "host.thermal": _thermal,

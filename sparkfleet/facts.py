@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import shlex
+import time
 from typing import Any
 
 import gevent
@@ -47,6 +48,6 @@ def _ask(host: Host, program_text: list[str]) -> dict[str, Any]:
     except (OSError, EOFError, SSHException) as error:
         return {"error": str(error) or type(error).__name__}
     if ok and output.stdout_lines:
-        return preflight.read(output.stdout_lines[-1])
+        return {**preflight.read(output.stdout_lines[-1]), "read_at": time.time()}
     said = [line.strip() for line in output.stderr_lines if line.strip()]
     return {"error": said[-1] if said else "the probe said nothing"}

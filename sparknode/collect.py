@@ -85,11 +85,12 @@ FILES = (
 
 @dataclass(frozen=True)
 class Raw:
-    """What was read: texts of files and answers of programs; `unread` says why a file that is there can't be read."""
+    """What was read: texts of files and answers of programs, and when; `unread` says why a file can't be read."""
 
     files: Mapping[str, str]
     unread: Mapping[str, str]
     commands: Mapping[str, Completed]
+    at: float = 0.0
 
 
 def ask(system: System, questions: Mapping[str, tuple[str, ...]]) -> dict[str, Completed]:
@@ -118,7 +119,7 @@ def collect(host: Host) -> Raw:
                 continue
             if not name.endswith("/uevent") or "PCI_ID=10DE" in text:
                 files[name] = text
-    return Raw(files, unread, ask(host.system, COMMANDS))
+    return Raw(files, unread, ask(host.system, COMMANDS), host.system.now())
 
 
 _HIDDEN = (
@@ -149,7 +150,8 @@ def write(raw: Raw, folder: Path) -> None:
     """Write a bundle into a folder that is new or empty; raises Refused for any other."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise Refused(f"{folder}: it is there and not empty; name a new folder for the bundle")
-    documents = {"bundle.json": json.dumps({"schema": SCHEMAS["bundle"], "unread": dict(raw.unread)}, indent=1)}
+    about = {"schema": SCHEMAS["bundle"], "at": raw.at, "unread": dict(raw.unread)}
+    documents = {"bundle.json": json.dumps(about, indent=1)}
     documents |= {f"files{name}": redacted(text) for name, text in raw.files.items()}
     for name, done in raw.commands.items():
         shown = {
@@ -184,10 +186,12 @@ def read(folder: Path) -> tuple[Host, Raw]:
         for path in sorted((folder / "files").rglob("*"))
         if path.is_file()
     }
-    unread = parse.json_object(read_text(folder / "bundle.json") or "").get("unread")
+    about = parse.json_object(read_text(folder / "bundle.json") or "")
+    unread, at = about.get("unread"), about.get("at")
     commands = {name: _answer(folder / f"commands/{name}.json", argv) for name, argv in COMMANDS.items()}
     reasons = unread if isinstance(unread, dict) else {}
-    return Host(Paths(folder / "files"), Recorded(commands)), Raw(files, reasons, commands)
+    moment = float(at) if isinstance(at, (int, float)) else 0.0
+    return Host(Paths(folder / "files"), Recorded(commands)), Raw(files, reasons, commands, moment)
 
 
 def _answer(path: Path, argv: tuple[str, ...]) -> Completed:

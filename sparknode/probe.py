@@ -133,6 +133,7 @@ def host_of(raw: Raw) -> dict[str, Any]:
         "fastos": parse.assignments(raw.files.get("/etc/fastos-release", "")).get("VERSION"),
         "python": platform.python_version(),
         "boot_id": line_of(raw, "/proc/sys/kernel/random/boot_id"),
+        "time": raw.at,
         "uptime_s": parse.uptime(raw.files.get("/proc/uptime", "")),
         "dmi": {name: line_of(raw, f"/sys/class/dmi/id/{name}") for name in dmi},
         "reboot_required": "/var/run/reboot-required" in raw.files,

@@ -235,7 +235,16 @@ DEFECTS: dict[str, list[tuple[Raw, str, str]]] = {
 # What a defect cannot help but bring with it.
 ALONGSIDE = {"gpu.kind": {"host.identity"}, "disk.space": {"disk.low"}, "driver.version": set()}
 # Rows that need another release, another state of the fleet, or several hosts; each has a test of its own below.
-APART = {"gpu.container", "driver.image", "cuda.toolchain", "docker.cdi", "mem.critical", "gpu.memory", "host.busy"}
+APART = {
+    "gpu.container",
+    "driver.image",
+    "cuda.toolchain",
+    "docker.cdi",
+    "mem.critical",
+    "gpu.memory",
+    "host.busy",
+    "host.skew",
+}
 
 
 def test_every_row_of_the_catalogue_has_a_check_and_a_test() -> None:
@@ -335,6 +344,17 @@ def test_a_card_with_memory_of_its_own() -> None:
     assert "mem.available" not in short
     unknown = check(bundle(None, {**pc, "gpu": RTX.format(free="[N/A]")}), of)
     assert unknown["gpu.memory"].found.startswith("unknown: ")
+
+
+@pytest.mark.parametrize(
+    ("time", "off"), [(1_795_000_000.0, None), (1_795_003_600.0, "+3600 s"), (1_794_999_900.0, "-100 s")]
+)
+def test_a_clock_that_is_off(time: float, off: str | None) -> None:
+    node = {**document(models=MODELS), "read_at": 1_795_000_000.5}
+    node["host"] = {**node["host"], "time": time}
+    found = {one.id: one for one in preflight.check(node, PLAIN, CATALOG)}
+    assert ("host.skew" in found) == bool(off)
+    assert not off or off in found["host.skew"].text()
 
 
 ACTIVE = {"unit": "active", "release": "x", "drift": []}
