@@ -27,6 +27,14 @@ class Throughput(_Row):
     max_ttft_s: float | None = Field(default=None, gt=0)
 
 
+class AfterLoad(_Row):
+    """What a host must still have beside the loaded engine; a busy GPU below both, power and clock, is wedged."""
+
+    min_available_gib: float | None = Field(default=None, gt=0)
+    min_power_w: float | None = Field(default=None, gt=0)
+    min_clock_mhz: float | None = Field(default=None, gt=0)
+
+
 class Margins(_Row):
     """How much worse than the old release a canary may be, as shares of the old figures; null = not judged."""
 
@@ -39,6 +47,8 @@ class Gates(_Row):
     short: AcceptanceGate
     long: AcceptanceGate | None = None
     throughput: Throughput | None = None
+    gpu: bool = False
+    after_load: AfterLoad | None = None
     compare: Margins = Margins()
 
 

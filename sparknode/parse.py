@@ -126,6 +126,15 @@ def gpu_processes(stdout: str) -> list[dict[str, Any]]:
 POWER_ARGV = ("nvidia-smi", "--query-gpu=power.draw", "--format=csv,noheader,nounits")
 
 
+LOAD_ARGV = ("nvidia-smi", "--query-gpu=power.draw,clocks.sm,utilization.gpu", "--format=csv,noheader,nounits")
+
+
+def load(stdout: str) -> tuple[float, float, float] | None:
+    """What LOAD_ARGV prints for the first GPU: watts, MHz and percent."""
+    power, clock, busy = (*map(number, stdout.partition("\n")[0].split(",")), None, None, None)[:3]
+    return None if power is None or clock is None or busy is None else (power, clock, busy)
+
+
 def watts(stdout: str) -> float | None:
     """What POWER_ARGV prints for the first GPU."""
     return number(stdout.partition("\n")[0])
