@@ -107,8 +107,9 @@ class View:
 
     @property
     def skew_s(self) -> float:
-        """How far the host's clock is before ours; 0 for a document that nobody asked for just now."""
-        return float(self["host"]["time"] - self.node.get("read_at", self["host"]["time"]))
+        """How far the host's clock is before ours; 0 where either is not known."""
+        theirs, ours = self["host"]["time"], self.node.get("read_at")
+        return float(theirs - ours) if theirs and ours else 0.0
 
     @property
     def room(self) -> float:

@@ -63,15 +63,17 @@ def rows(run: FleetRun) -> list[tuple[str, ...]]:
 
     worst = {name: next((one.severity for one in found), "info") for name, found in run.findings.items()}
     words = {"fail": "unfit", "warn": "yes, with warnings", "info": "yes"}
-    return [(name, words[worst[name]], *(shown(name, column) for column in COLUMNS)) for name in run.nodes]
+    return [(name, words[worst[name]], *(shown(name, column) for column in COLUMNS)) for name in worst]
 
 
 def examine(run: FleetRun, today: datetime.date) -> dict[str, list[Finding]]:
     """Return what is to be said of each host that answered, after what its operator decided."""
     differs = odd(run.nodes)
     found = {}
-    for name, node in run.nodes.items():
-        plan = run.hosts[name]
+    for name, plan in run.hosts.items():
+        if name not in run.nodes:
+            continue
+        node = run.nodes[name]
         said = check(node, plan.release, plan.settings.catalog())
         if name in differs:
             words = (
@@ -89,6 +91,6 @@ def document(run: FleetRun) -> dict[str, Any]:
             **of_host(name, node, run.findings[name], run.hosts[name].settings.catalog()),
             **{"fleet": {column: cell(column, node) for column in COLUMNS}, "odd": odd(run.nodes).get(name, {})},
         }
-        for name, node in run.nodes.items()
+        for name, node in ((name, run.nodes[name]) for name in run.findings)
     ]
     return {"schema": 1, "hosts": hosts}

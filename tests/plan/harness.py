@@ -170,14 +170,14 @@ class FakeFleet:
         def entry(name: str) -> tuple[str, dict[str, Any]]:
             probed = self.probes[name]
             responses: dict[str, Any] = {
-                "sparknode probe": probed if isinstance(probed, str) else json.dumps(probed),
+                "sparknode probe": probed if isinstance(probed, str) or "stderr" in probed else json.dumps(probed),
             }
             fake = {"fake_delay": delay_s, "fake_delay_jitter": 0, "fake_responses": responses}
             return (f"@fake/{name}", {**self.data, **self.host_data.get(name, {}), **fake})
 
         entries = [entry(name) for name in self.hosts]
         for name, probed in self.probes.items():
-            self.nodes[name]["fleet"] = probed["fleet"] if isinstance(probed, dict) else {}
+            self.nodes[name]["fleet"] = probed.get("fleet", {}) if isinstance(probed, dict) else {}
         (self.folder / "nodes.json").write_text(json.dumps(self.nodes))
         path = self.folder / "fleet.py"
         path.write_text(f"canary = {entries[: self.canaries]!r}\nfleet = {entries[self.canaries :]!r}\n")
