@@ -154,8 +154,16 @@ def _canonical(line: Line, key: str, value: Scalar) -> Scalar:
 
 
 def _gates(profile: Profile, model: Model, line: Line, speculative: bool) -> Gates:
-    """Speed is the model's, acceptance the image's: their rows go before the profile's."""
-    changes: dict[str, Any] = {}
+    """Speed is the model's, acceptance the image's: their rows go before the profile's.
+
+    What the model cannot do is not asked of it.
+    """
+    able = {
+        "tool_call": model.tool_call_parser is not None,
+        "reasoning": model.reasoning_parser is not None,
+        "image": model.images,
+    }
+    changes: dict[str, Any] = {name: False for name, does in able.items() if not does}
     if "throughput" in model.model_fields_set:
         changes["throughput"] = model.throughput
     if speculative:

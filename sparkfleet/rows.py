@@ -35,10 +35,26 @@ class Margins(_Row):
     max_ttft_rise: float | None = Field(default=None, gt=0)
 
 
+class AfterLoad(_Row):
+    """Floors beside the loaded engine: GiB of memory left for the host, and watts that the GPU draws at work."""
+
+    min_available_gib: float | None = Field(default=None, gt=0)
+    min_power_w: float | None = Field(default=None, gt=0)
+
+
 class Gates(_Row):
+    """What proves a running engine; a chat, its identity and `/health` are always asked, null or false is left out."""
+
     short: AcceptanceGate
     long: AcceptanceGate | None = None
+    very_long: AcceptanceGate | None = None
     throughput: Throughput | None = None
+    after_load: AfterLoad | None = None
+    gpu: bool = False
+    streaming: bool = False
+    reasoning: bool = False
+    tool_call: bool = False
+    image: bool = False
     compare: Margins = Margins()
 
 
