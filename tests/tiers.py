@@ -29,19 +29,29 @@ def _fast() -> list[list[str]]:
 def _lab() -> list[list[str]]:
     # A process each: the cases share one lab, the real engine needs its own, and the self-tests end labs.
     pytest = [sys.executable, "-m", "pytest", "-q", "--durations=10"]
-    return [[*pytest, f"tests/lab/{part}"] for part in ("cases", "realcases", "selftest")]
+    cases, *others = [[*pytest, f"tests/lab/{part}"] for part in ("cases", "realcases", "selftest")]
+    return [cases, _crash_matrix(), *others]
+
+
+def _crash_matrix() -> list[str]:
+    # Most of a point is waiting, so a host for each worker even on two cores.
+    return [sys.executable, "-m", "pytest", "-q", "-n", "3", "tests/lab/crash"]
+
+
+def _crash() -> list[list[str]]:
+    return [["env", "SPARKFLEET_CRASH=all", *_crash_matrix()]]
 
 
 def _contract() -> list[list[str]]:
     return [[sys.executable, "-m", "pytest", "-q", "-m", "contract", "tests/contract", "tests/sglang", "tests/unit"]]
 
 
-TIERS: dict[str, Callable[[], list[list[str]]]] = {"fast": _fast, "lab": _lab, "contract": _contract}
+TIERS: dict[str, Callable[[], list[list[str]]]] = {"fast": _fast, "lab": _lab, "contract": _contract, "crash": _crash}
 
 
 def obstacle(tier: str) -> str | None:
     """Return why the tier cannot run on this machine, or None."""
-    if tier != "lab":
+    if tier not in ("lab", "crash"):
         return None
     check = subprocess.run(
         [sys.executable, "-m", "tests.lab", "check"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
