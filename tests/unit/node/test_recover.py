@@ -269,6 +269,7 @@ def test_a_commit_is_finished_by_a_worker_whose_roll_out_has_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = World(tmp_path)
+    world.stage(OLD)
     world.serve(OLD)
     world.stage(NEW)
     token = int(lease.take(world.host, "rollout-1", "ops@desk", "10.0.0.1", 60.0)["token"])
