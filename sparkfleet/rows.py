@@ -35,10 +35,26 @@ class Margins(_Row):
     max_ttft_rise: float | None = Field(default=None, gt=0)
 
 
+class AfterLoad(_Row):
+    """What is left of the host beside the loaded engine, in GiB, and what the GPU draws while it works, in watts."""
+
+    min_available_gib: float | None = Field(default=None, gt=0)
+    min_power_w: float | None = Field(default=None, gt=0)
+
+
 class Gates(_Row):
+    """What the engine must show before it counts as proven; what the model has no part for is left out."""
+
     short: AcceptanceGate
     long: AcceptanceGate | None = None
+    very_long: AcceptanceGate | None = None
     throughput: Throughput | None = None
+    after_load: AfterLoad | None = None
+    streaming: bool = False
+    reasoning: bool = False
+    tool_call: bool = False
+    image: bool = False
+    gpu: bool = False
     compare: Margins = Margins()
 
 
