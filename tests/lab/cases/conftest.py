@@ -10,7 +10,18 @@ from collections.abc import Iterator
 import pytest
 
 from tests.lab import control
-from tests.lab.cases.reading import CURRENT_TAG, OTHER_TAG, ROOT, STATE, THIRD_TAG, Node, pyinfra, sparkfleet, wait_for
+from tests.lab.cases.reading import (
+    AT_ONCE,
+    CURRENT_TAG,
+    OTHER_TAG,
+    ROOT,
+    STATE,
+    THIRD_TAG,
+    Node,
+    pyinfra,
+    sparkfleet,
+    wait_for,
+)
 
 NODES = 4
 
@@ -67,7 +78,7 @@ def nodes(locked: list[Node]) -> Iterator[list[Node]]:
 @pytest.fixture
 def serving(nodes: list[Node]) -> list[Node]:
     """Four hosts that serve the current tag, verified."""
-    outcome = pyinfra()
+    outcome = pyinfra(*AT_ONCE)
     assert outcome.code == 0, outcome.output
     return nodes
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.lab.cases.conftest import lab, make_bare, nodes_of_the_lab
-from tests.lab.cases.reading import CURRENT_TAG, PREFIX_TAG, STATE, Node, Outcome, pyinfra, shown
+from tests.lab.cases.reading import AT_ONCE, CURRENT_TAG, PREFIX_TAG, STATE, Node, Outcome, pyinfra, shown
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_roll_back_and_forward_render_what_each_image_needs(deployed: Outcome, n
         (PREFIX_TAG, "flex_attention", "--no-enable-prefix-caching"),
         (CURRENT_TAG, "flash_attn", "--enable-prefix-caching"),
     ):
-        outcome = pyinfra("--data", f"image_tag={tag}")
+        outcome = pyinfra("--data", f"image_tag={tag}", *AT_ONCE)
         assert outcome.code == 0, outcome.output
         for node in nodes:
             container = node.container()
