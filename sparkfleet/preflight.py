@@ -38,6 +38,7 @@ def check(node: Mapping[str, Any], release: Mapping[str, Any], catalog: Catalog)
         ]
     hardware = catalog.hardware[release["host_kind"]["hardware"]]
     findings = [
+        *_at_rest(node),
         *_architecture(node, hardware),
         *_gpu(node, hardware),
         *_driver(node, hardware, catalog.driver_verdicts),
@@ -49,6 +50,29 @@ def check(node: Mapping[str, Any], release: Mapping[str, Any], catalog: Catalog)
         *_tools(node),
     ]
     return sorted(findings, key=lambda finding: finding.severity != "fail")
+
+
+def _busy(node: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the roll-out that works on the host, if one does."""
+    fleet = node.get("fleet") or {}
+    activation = fleet.get("activation") or {}
+    busy: Mapping[str, Any] | None = fleet.get("lease") or (activation if activation.get("alive") else None)
+    return busy
+
+
+def _at_rest(node: Mapping[str, Any]) -> Iterator[Finding]:
+    busy = _busy(node)
+    if busy:
+        step = ((node.get("fleet") or {}).get("activation") or {}).get("state")
+        yield Finding(
+            "host.busy",
+            "fail",
+            f"roll-out {busy.get('rollout')} of {busy.get('operator')} works on this host since {busy.get('since')}"
+            + (f" (from {busy['from']}, until {busy.get('until')})" if busy.get("from") else "")
+            + (f", now `{step}`" if step else ""),
+            "a host that no roll-out works on",
+            "wait for it, or until its lease ends; tasks/status.py shows how far it is",
+        )
 
 
 def _architecture(node: Mapping[str, Any], hardware: Hardware) -> Iterator[Finding]:
@@ -153,7 +177,8 @@ def _injection(node: Mapping[str, Any], release: Mapping[str, Any]) -> Iterator[
 
 def _memory(node: Mapping[str, Any], release: Mapping[str, Any]) -> Iterator[Finding]:
     # A host that serves already holds the memory; the node waits for it between stop and start.
-    if release["memory"] is None or ((node.get("fleet") or {}).get("serving") or {}).get("unit") == "active":
+    serves = ((node.get("fleet") or {}).get("serving") or {}).get("unit") == "active"
+    if release["memory"] is None or serves or _busy(node):
         return
     memory = node["memory"]
     total, available = memory.get("total_kib"), memory.get("available_kib")
@@ -193,7 +218,7 @@ def _disk(node: Mapping[str, Any], hardware: Hardware) -> Iterator[Finding]:
 
 def _port(node: Mapping[str, Any], release: Mapping[str, Any]) -> Iterator[Finding]:
     port = release["serve"]["port"]
-    if ((node.get("fleet") or {}).get("serving") or {}).get("unit") in ("active", "activating"):
+    if ((node.get("fleet") or {}).get("serving") or {}).get("unit") in ("active", "activating") or _busy(node):
         return
     for row in node.get("listening") or []:
         if row.get("port") == port:

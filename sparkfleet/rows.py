@@ -36,34 +36,43 @@ class Margins(_Row):
 
 
 class AfterLoad(_Row):
-    """Floors beside the loaded engine: GiB of memory left for the host, and watts that the GPU draws at work."""
+    """What is left of the host beside the loaded engine, in GiB, and what the GPU draws while it works, in watts."""
 
     min_available_gib: float | None = Field(default=None, gt=0)
     min_power_w: float | None = Field(default=None, gt=0)
 
 
 class Gates(_Row):
-    """What proves a running engine; a chat, its identity and `/health` are always asked, null or false is left out."""
+    """What the engine must show before it counts as proven; what the model has no part for is left out."""
 
     short: AcceptanceGate
     long: AcceptanceGate | None = None
     very_long: AcceptanceGate | None = None
     throughput: Throughput | None = None
     after_load: AfterLoad | None = None
-    gpu: bool = False
     streaming: bool = False
     reasoning: bool = False
     tool_call: bool = False
     image: bool = False
+    gpu: bool = False
     compare: Margins = Margins()
 
 
 class Watch(_Row):
-    """What a host's own minutely look asks of the engine, and how often it may restart it."""
+    """What a host's own minutely look asks of the engine, and how often it may restart it.
+
+    An engine that makes no token for `stalled_s` is stalled when its GPU draws less than `wedged_power_w`, and after
+    `slow_factor` times as long when it draws more. A restart is forgotten after `forget_s` without a finding.
+    """
 
     min_acceptance_rate: float | None = Field(ge=0, le=1)
     window_drafts: int = Field(gt=0)
     stalled_s: int = Field(gt=0)
+    slow_factor: float = Field(ge=1)
+    wedged_power_w: float = Field(ge=0)
+    min_available_gib: float = Field(ge=0)
+    max_stall_percent: float = Field(ge=0, le=100)
+    forget_s: int = Field(gt=0)
     max_restarts: int = Field(ge=0)
 
 

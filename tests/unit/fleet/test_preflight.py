@@ -83,6 +83,20 @@ def test_a_serving_host_keeps_its_port_and_memory() -> None:
     assert check(node) == {}
 
 
+def test_a_host_under_a_roll_out_is_busy_and_nothing_else() -> None:
+    node = changed("fleet.serving", {"unit": "inactive", "release": None, "drift": []})
+    node["listening"] = [{"port": 8000, "process": "vllm", "pid": 4}]
+    node["memory"]["available_kib"] = 20_000_000
+    step = {"rollout": "r1", "operator": "ann@desk", "since": "2026-11-23T10:00:00.000Z"}
+    node["fleet"] |= {"activation": {**step, "state": "reverting", "release": "x", "alive": True}, "lease": None}
+    found = check(node)
+    assert list(found) == ["host.busy"]
+    assert "roll-out r1 of ann@desk" in found["host.busy"].text()
+    assert "now `reverting`" in found["host.busy"].text()
+    node["fleet"]["activation"]["alive"] = False
+    assert set(check(node)) == {"mem.available", "port.free"}
+
+
 def test_cdi_injection_needs_the_cdi_device() -> None:
     asked = Choice("gemma4-26b-a4b-nvfp4", CURRENT_TAG, "agentic", "gb10")
     locked = lock.Lock.model_validate(lock_document())
