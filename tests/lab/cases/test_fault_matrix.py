@@ -92,7 +92,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
         {"exit_after_ready": 1.0},
         r"the (engine|container|unit)\b.*(died|ended|stopped|gone|failed|again)",
     ),
-    "hang with health 200": ({"hang_with_health_200": True}, r"short-chat: no answer within 20 s"),
+    "hang with health 200": ({"hang_with_health_200": True}, r"short-chat: no answer within 8 s"),
     "leaked control tokens": (
         {"leak_control_tokens": True},
         r"short-chat: the text holds the control token '<\|channel>'",
@@ -106,7 +106,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
         r"streaming: the stream ended after \d+ deltas without \[DONE\]",
     ),
     "GPU gone": ({"gpu_gone": True}, r"gpu: the container does not see the GPU: Failed to initialize NVML"),
-    "slow load": ({"slow_load_s": 90}, r"ready: /health gave .* after 3\d s.*, expected HTTP 200 within 30 s"),
+    "slow load": ({"slow_load_s": 90}, r"ready: /health gave .* after 2\d s.*, expected HTTP 200 within 20 s"),
     # The lab's rate at 2,600 tokens lies on the line between short prompts and 9,000 tokens.
     "good short and bad long": (
         {"long_acceptance": -5.0},
@@ -170,23 +170,13 @@ def stranger(node: Node) -> Iterator[None]:
         node.sudo("systemctl stop lab-stranger")
 
 
-def test_a_stale_process_on_the_port_is_named_and_nothing_is_proven_with_it(
-    pair: list[Node], limits: list[str]
-) -> None:
+def test_a_stale_process_on_the_port_is_named_before_anything_stops(pair: list[Node], limits: list[str]) -> None:
     trial = Trial(pair, limits)
     with stranger(trial.canary):
         outcome = trial.deploy()
-        assert outcome.code != 0, outcome.output
-        assert "port 8000 is taken" in outcome.output, outcome.output[-3000:]
-        assert "committed" not in trial.states()
-        assert trial.canary.link("verified") == trial.old
-        trial.other_is_untouched()
-        print(f"the canary's activation ended as {trial.states()[-1:]}, it serves: {trial.canary.serves()}")
 
-    again = pyinfra(*limits)
-    assert again.code == 0, again.output
-    assert trial.canary.link("current") == trial.canary.link("verified") == trial.old
-    assert trial.canary.serves()
+    trial.went_back(outcome, r"port 8000 is taken by python3 .*\(pid \d+\)")
+    assert (trial.canary.container() or {})["State"]["StartedAt"] == trial.started[trial.canary.name]
 
 
 class Client:
@@ -234,7 +224,6 @@ def test_no_request_is_lost_in_a_rolling_upgrade_with_drain(pair: list[Node], li
     trial = Trial(pair, limits, data=[f"rotation={json.dumps(hooks)}"])
     # Some 0.4 s a request: there is always one under way when a host is taken out.
     control.set_knobs("all", CURRENT_TAG, tokens_per_second=100)
-    control.set_knobs("all", OTHER_TAG, tokens_per_second=200)
     folders = [LAB_DIR / "hosts" / node.name / "data" / "sparkfleet" for node in pair]
     assert all(folder.is_dir() for folder in folders)
     with Client(pair[0], folders[0] / "out-of-pool") as first, Client(pair[1], folders[1] / "out-of-pool") as second:
