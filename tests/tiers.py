@@ -15,6 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
+_PYTEST = [sys.executable, "-m", "pytest", "-q", "--durations=10"]
 
 
 def _fast() -> list[list[str]]:
@@ -28,18 +29,17 @@ def _fast() -> list[list[str]]:
 
 def _lab() -> list[list[str]]:
     # A process each: the cases share one lab, the real engine needs its own, and the self-tests end labs.
-    pytest = [sys.executable, "-m", "pytest", "-q", "--durations=10"]
-    cases, *others = [[*pytest, f"tests/lab/{part}"] for part in ("cases", "realcases", "selftest")]
-    return [cases, _crash_matrix(), *others]
+    alone = {part: [*_PYTEST, f"tests/lab/{part}"] for part in ("cases", "realcases", "selftest")}
+    return [alone["cases"], _side_by_side("pairs", 2), _side_by_side("crash", 3), alone["realcases"], alone["selftest"]]
 
 
-def _crash_matrix() -> list[str]:
-    # Most of a point is waiting, so a host for each worker even on two cores.
-    return [sys.executable, "-m", "pytest", "-q", "-n", "3", "tests/lab/crash"]
+def _side_by_side(part: str, workers: int) -> list[str]:
+    # Hosts mostly wait, so two cores carry several workers with hosts of their own.
+    return [*_PYTEST, "-n", str(workers), f"tests/lab/{part}"]
 
 
 def _crash() -> list[list[str]]:
-    return [["env", "SPARKFLEET_CRASH=all", *_crash_matrix()]]
+    return [["env", "SPARKFLEET_CRASH=all", *_side_by_side("crash", 3)]]
 
 
 def _contract() -> list[list[str]]:

@@ -93,6 +93,12 @@ class Node:
         text = self.sudo(f"cat {STATE}/journal.jsonl 2>/dev/null || true")
         return [record for record in map(json.loads, text.splitlines()) if record.get("activation")]
 
+    def files(self) -> str:
+        """Every file of the tool on this host and when it was changed, but for the caches and what the watch writes."""
+        left_out = "-not -path '*/cache/*' -not -name watch.json -not -path '*/metrics/*'"
+        folders = f"{STATE} /etc/systemd/system /usr/local/bin"
+        return self.sudo(f"find {folders} \\( -type f -o -type l \\) {left_out} -printf '%p %T@\\n' | sort")
+
     def is_free(self) -> bool:
         """Has the roll-out's lease been given back, or ended by itself, by this host's own clock?"""
         lease = json.loads(self.sudo(f"cat {STATE}/lease.json 2>/dev/null || echo {{}}"))

@@ -70,23 +70,12 @@ def test_weights_are_read_only_and_the_seed_was_asked_once(deployed: Outcome, no
 
 def test_a_second_run_changes_nothing(deployed: Outcome, nodes: list[Node]) -> None:
     assert deployed.code == 0, deployed.output
-    before = [
-        node.sudo(
-            f"find {STATE} /etc/systemd/system /usr/local/bin -newermt @0 -printf '%p %T@\\n' | grep -v /cache/ | sort"
-        )
-        for node in nodes
-    ]
+    before = [node.files() for node in nodes]
     started = [(node.container() or {})["State"]["StartedAt"] for node in nodes]
     again = pyinfra()
     assert again.code == 0, again.output
     assert [(node.container() or {})["State"]["StartedAt"] for node in nodes] == started
-    after = [
-        node.sudo(
-            f"find {STATE} /etc/systemd/system /usr/local/bin -newermt @0 -printf '%p %T@\\n' | grep -v /cache/ | sort"
-        )
-        for node in nodes
-    ]
-    assert after == before
+    assert [node.files() for node in nodes] == before
     assert "already serves" in again.output or "No changes" in again.output
 
 

@@ -5,23 +5,16 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import shlex
-
-import pytest
+from pathlib import Path
 
 from tests.lab import faults
-from tests.lab.cases.reading import ROOT, STATE, Node, pyinfra, start_pyinfra, wait_for
+from tests.lab.cases.reading import STATE, Node, start_pyinfra, wait_for
 
 KEY, KEY_FILE = "lab-key-4f1c9b7a", "/etc/sparkfleet-lab-key"
 PATTERNS = "/root/lab-patterns"
 TOKEN = "hf_labtoken7d21e8"
-
-
-@pytest.fixture
-def node(nodes: list[Node]) -> Node:
-    outcome = pyinfra("--limit", nodes[0].name)
-    assert outcome.code == 0, outcome.output
-    return nodes[0]
 
 
 def seconds(text: str) -> float:
@@ -100,7 +93,7 @@ def test_the_key_and_the_token_are_nowhere_to_be_read(node: Node) -> None:
         "the log": node.sudo("journalctl --no-pager"),
         "the engine's log": node.sudo("docker logs sparkfleet-serve 2>&1"),
         "the state": node.sudo(f"grep -rlF -f {PATTERNS} {STATE} || true"),
-        "the report": max((ROOT / ".sparkfleet" / "runs").glob("*.json"), key=lambda p: p.stat().st_mtime).read_text(),
+        "the report": Path(re.findall(r"report: (\S+)", output)[-1]).read_text(),
     }
     for place, text in places.items():
         assert KEY not in text, place

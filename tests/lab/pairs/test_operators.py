@@ -6,14 +6,13 @@ import json
 import os
 import re
 import signal
+from pathlib import Path
 from typing import Any
 
-from tests.lab import control
 from tests.lab.cases.reading import (
     LEASE_S,
     OTHER_TAG,
     PREFIX_TAG,
-    ROOT,
     STATE,
     THIRD_TAG,
     Node,
@@ -22,13 +21,14 @@ from tests.lab.cases.reading import (
     start_pyinfra,
     wait_for,
 )
-from tests.lab.cases.test_interruptions import Attempt, end
+from tests.lab.pairs.test_interruptions import Attempt, end
+from tests.lab.workers import limits, set_knobs
 
 
-def last_report() -> dict[str, Any]:
-    paths = sorted((ROOT / ".sparkfleet" / "runs").glob("*.json"), key=lambda path: path.stat().st_mtime)
-    report: dict[str, Any] = json.loads(paths[-1].read_text())
-    return report
+def report(output: str) -> dict[str, Any]:
+    """The report that the run names in its last lines."""
+    found: dict[str, Any] = json.loads(Path(re.findall(r"report: (\S+)", output)[-1]).read_text())
+    return found
 
 
 def takeovers(node: Node) -> list[str]:
@@ -36,16 +36,17 @@ def takeovers(node: Node) -> list[str]:
     return [record["note"] for record in map(json.loads, lines) if record["state"] == "lease"]
 
 
-def test_a_second_operator_is_told_who_is_at_work_and_ctrl_c_ends_after_the_wave(serving: list[Node]) -> None:
-    canary, *others = serving
+def test_a_second_operator_is_told_who_is_at_work_and_ctrl_c_ends_after_the_wave(pair: list[Node]) -> None:
+    canary, other = pair
     attempt = Attempt(canary, shown(canary.name, f"image_tag={THIRD_TAG}")["id"])
-    tried = [node.tried(shown(node.name, f"image_tag={THIRD_TAG}")["id"]) for node in others]
-    control.set_knobs("all", THIRD_TAG, slow_load_s=8)
-    first = start_pyinfra("--data", f"image_tag={THIRD_TAG}")
+    others_release = shown(other.name, f"image_tag={THIRD_TAG}")["id"]
+    tried = other.tried(others_release)
+    set_knobs(pair, THIRD_TAG, slow_load_s=8)
+    first = start_pyinfra("--data", f"image_tag={THIRD_TAG}", *limits(pair))
     try:
         attempt.reached("starting")
         # A host that the first one's later waves are to change: its lease is taken from the beginning.
-        second = pyinfra("--data", f"image_tag={PREFIX_TAG}", "--limit", others[-1].name)
+        second = pyinfra("--data", f"image_tag={PREFIX_TAG}", "--limit", other.name)
         first.send_signal(signal.SIGINT)
         output, _ = first.communicate(timeout=120)
     finally:
@@ -55,18 +56,17 @@ def test_a_second_operator_is_told_who_is_at_work_and_ctrl_c_ends_after_the_wave
     assert re.search(r"roll-out \w+ of \S+ works on this host since \S+ \(from 10\.83\.\d+\.1, until", second.output)
     assert first.returncode == 130, output
     assert attempt.ended() == "committed"
-    assert last_report()["outcome"] == "interrupted"
-    assert [node.tried(shown(node.name, f"image_tag={THIRD_TAG}")["id"]) for node in others] == tried
-    assert all(node.is_free() for node in serving)
+    assert report(output)["outcome"] == "interrupted"
+    assert other.tried(others_release) == tried
+    assert all(node.is_free() for node in pair)
 
 
-def test_the_lease_of_an_owner_who_died_is_taken_over_and_the_journal_says_so(serving: list[Node]) -> None:
-    canary, other = serving[0], serving[1]
+def test_the_lease_of_an_owner_who_died_is_taken_over_and_the_journal_says_so(pair: list[Node]) -> None:
+    canary, other = pair
     before = takeovers(other)
     attempt = Attempt(canary, shown(canary.name, f"image_tag={THIRD_TAG}")["id"])
-    control.set_knobs("all", THIRD_TAG, slow_load_s=8)
-    limits = [argument for node in (canary, other) for argument in ("--limit", node.name)]
-    run = start_pyinfra("--data", f"image_tag={THIRD_TAG}", *limits)
+    set_knobs(pair, THIRD_TAG, slow_load_s=8)
+    run = start_pyinfra("--data", f"image_tag={THIRD_TAG}", *limits(pair))
     try:
         attempt.reached("starting")
     finally:
@@ -79,8 +79,9 @@ def test_the_lease_of_an_owner_who_died_is_taken_over_and_the_journal_says_so(se
     assert "works on this host since" in too_early.output
     assert attempt.ended() == "committed"
 
-    wait_for("the end of the lease", other.is_free, LEASE_S + 5)
-    again = pyinfra("--data", f"image_tag={THIRD_TAG}", *limits)
+    for node in pair:
+        wait_for(f"the end of the lease on {node.name}", node.is_free, LEASE_S + 5)
+    again = pyinfra("--data", f"image_tag={THIRD_TAG}", *limits(pair))
     assert again.code == 0, again.output
     assert other.link("verified") == shown(other.name, f"image_tag={THIRD_TAG}")["id"]
     (taken,) = takeovers(other)[len(before) :]
@@ -89,18 +90,17 @@ def test_the_lease_of_an_owner_who_died_is_taken_over_and_the_journal_says_so(se
     )
 
 
-def test_with_revert_all_a_failure_takes_back_the_hosts_that_had_taken_the_release(serving: list[Node]) -> None:
-    limits = [argument for node in serving[:2] for argument in ("--limit", node.name)]
-    old = {node.name: node.link("verified") for node in serving}
-    control.set_knobs(serving[1].name, OTHER_TAG, die_on_first_request=True)
+def test_with_revert_all_a_failure_takes_back_the_hosts_that_had_taken_the_release(pair: list[Node]) -> None:
+    old = {node.name: node.link("verified") for node in pair}
+    set_knobs(pair[1:], OTHER_TAG, die_on_first_request=True)
     sequences = json.dumps({"max_num_seqs": 13})
     data = ["--data", f"image_tag={OTHER_TAG}", "--data", f"overrides={sequences}", "--data", "on_failure=revert_all"]
 
-    outcome = pyinfra(*data, *limits)
+    outcome = pyinfra(*data, *limits(pair))
 
     assert outcome.code == 1, outcome.output
     assert "short-chat" in outcome.output
-    for node in serving[:2]:
+    for node in pair:
         assert node.link("current") == node.link("verified") == old[node.name], node.name
         assert node.serves()
-    assert serving[0].journal()[-1]["state"] == "committed", "it had taken the release and was given the old one again"
+    assert pair[0].journal()[-1]["state"] == "committed", "it had taken the release and was given the old one again"
