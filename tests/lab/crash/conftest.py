@@ -30,7 +30,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     }
     survived, lost = ended["passed"], ended["failed"] + ended["error"]
     if survived or lost:
-        tried = len(survived) + len(lost)
-        terminalreporter.write_line(f"crash matrix: {tried} points tried, {len(survived)} survived")
+        told = [dict(report.user_properties) for report in survived]
+        spared = sum(1 for properties in told if not properties["struck"])
+        slowest = max((int(str(properties["seconds"])) for properties in told), default=0)
+        terminalreporter.write_line(
+            f"crash matrix: {len(survived) + len(lost)} points tried, {len(survived)} survived (at {spared} the victim "
+            f"did not run), the slowest was well after {slowest} s"
+        )
     for report in lost:
         terminalreporter.write_line(f"  not survived: {report.nodeid.partition('[')[2].rstrip(']')}")

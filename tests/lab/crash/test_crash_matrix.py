@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -18,7 +18,7 @@ import pytest
 from tests.lab import control, faults
 from tests.lab.cases.reading import CURRENT_TAG, LEASE_S, OTHER_TAG, Node, pyinfra, shown, start_pyinfra, wait_for
 from tests.lab.crash.points import MOMENTS, Point, chosen, has_come
-from tests.lab.crash.strikes import Watched, strike
+from tests.lab.crash.strikes import Tail, Watched, strike
 
 POINTS = chosen(os.environ.get("SPARKFLEET_CRASH", "12"), int(os.environ.get("SPARKFLEET_CRASH_SEED", "1")))
 # A boot, the load of an engine, the gates, and the waiting of each; the lab's deadlines add up to no more.
@@ -57,23 +57,25 @@ def point(request: pytest.FixtureRequest, host: Node) -> Iterator[Point]:
     control.clear_knobs(host.name)
 
 
-def test_the_host_comes_through_by_itself(host: Node, point: Point) -> None:
+def test_the_host_comes_through_by_itself(
+    host: Node, point: Point, record_property: Callable[[str, object], None]
+) -> None:
     seen = Watched(host.name)
     before = settled(host, seen)
     move = Move(host, OTHER_TAG if before.tag == CURRENT_TAG else CURRENT_TAG)
     if point.way == "revert":
         control.set_knobs(host.name, move.tag, acceptance=0.0)
 
+    tail = Tail(seen, move.release)
     run = start_pyinfra(*move.arguments)
     try:
-        happened = cut_in(seen, point, move, run)
+        happened = cut_in(seen, tail, point, run)
         if point.victim == "host":
             faults.power_on(host.name)
         started = time.monotonic()
         wait_for(f"{point}: a verified release", lambda: is_well(host, seen, {before.release, move.release}), BOUND_S)
-        print(
-            f"{point}: well after {time.monotonic() - started:.0f} s{'' if happened else ', nobody was there to kill'}"
-        )
+        record_property("seconds", round(time.monotonic() - started))
+        record_property("struck", happened)
         # What is left of the deploy gives its lease back; a killed one's ends by itself.
         run.communicate(timeout=BOUND_S)
     finally:
@@ -98,19 +100,15 @@ def settled(node: Node, seen: Watched) -> Move:
     return move
 
 
-def cut_in(seen: Watched, point: Point, move: Move, run: subprocess.Popen[str]) -> bool:
+def cut_in(seen: Watched, tail: Tail, point: Point, run: subprocess.Popen[str]) -> bool:
     """Wait for the line, then strike; False when nobody was there to be killed."""
-
-    def line() -> bool:
-        if run.poll() is not None and not has_come(point, seen.records(move.release)):
+    until = time.monotonic() + LINE_S
+    while not has_come(point, tail.read()):
+        if run.poll() is not None and not has_come(point, tail.read()):
             output = run.communicate()[0]
             raise AssertionError(f"the deploy ended with {run.returncode} before the line came: {output[-2000:]}")
-        return has_come(point, seen.records(move.release))
-
-    until = time.monotonic() + LINE_S
-    while not line():
         assert time.monotonic() < until, f"the line {point.line!r} did not come within {LINE_S:.0f} s"
-        time.sleep(0.002)
+        time.sleep(0.005)
     time.sleep(MOMENTS[point.moment])
     if point.victim == "controller":
         os.killpg(run.pid, signal.SIGKILL)
