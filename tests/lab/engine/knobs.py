@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 @dataclass(frozen=True)
 class Knobs:
     # loading
-    load_s: float = 1.0
+    load_s: float = 0.5
     slow_load_s: float = 0.0
     never_ready: bool = False
     exit_0_loop: bool = False
@@ -41,7 +41,7 @@ class Knobs:
     acceptance_decay: float | None = None
     # the host
     mem_available_kib: int | None = None
-    memory_return_s: float = 0.5
+    memory_return_s: float = 0.2
     gpu_mode: str = "ok"
     gpu_exit_code: int = 6
     gpu_driver: str = ""
