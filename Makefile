@@ -7,7 +7,7 @@ PYTHON := $(VENV)/bin/python
 NODES ?= 4
 ENGINE ?= sim
 
-.PHONY: help setup demo test test-fast test-lab test-contract lab-up lab-down lint fmt
+.PHONY: help setup demo test test-fast test-lab test-crash test-contract lab-up lab-down lint fmt
 
 help: ## print this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ test-fast: setup ## lint, types, unit and plan tests
 
 test-lab: setup ## booted hosts, real systemd, sshd, dockerd and registry
 	@$(PYTHON) -m tests.tiers lab
+
+test-crash: setup ## the whole crash matrix: who dies at which line of the journal; an hour
+	@$(PYTHON) -m tests.tiers crash
 
 test-contract: setup ## every rendered recipe through the real vLLM argument parser
 	@$(PYTHON) -m tests.tiers contract

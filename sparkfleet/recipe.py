@@ -142,7 +142,7 @@ def compile_recipe(catalog: Catalog, choice: Choice) -> Recipe:
         args=args,
         speculative=speculative,
         env={key: value for key, value in env.items() if value is not None},
-        gates=_gates(profile, model, line, speculative is not None),
+        gates=_gates(profile, model, line, args, speculative is not None),
         overridden=overridden,
     )
 
@@ -153,14 +153,21 @@ def _canonical(line: Line, key: str, value: Scalar) -> Scalar:
     return canonical
 
 
-def _gates(profile: Profile, model: Model, line: Line, speculative: bool) -> Gates:
-    """Speed is the model's, acceptance the image's: their rows go before the profile's."""
-    changes: dict[str, Any] = {}
+def _gates(profile: Profile, model: Model, line: Line, args: Mapping[str, Scalar], speculative: bool) -> Gates:
+    """Speed is the model's, acceptance the image's: their rows go before the profile's. What the engine is not started
+    for is not asked of it.
+    """
+    asked = profile.gates
+    changes: dict[str, Any] = {
+        "reasoning": asked.reasoning and bool(args.get("reasoning_parser")),
+        "tool_call": asked.tool_call and bool(args.get("enable_auto_tool_choice") and args.get("tool_call_parser")),
+        "image": asked.image and model.images and not args.get("language_model_only"),
+    }
     if "throughput" in model.model_fields_set:
         changes["throughput"] = model.throughput
     if speculative:
         changes |= {str(name): gate for name, gate in line.gate_overrides.items()}
-    return profile.gates.model_copy(update=changes)
+    return asked.model_copy(update=changes)
 
 
 def find_image(catalog: Catalog, tag: str, image_line: str | None) -> tuple[Image, Line, bool]:

@@ -110,7 +110,10 @@ def compile_release(
         "memory": memory,
         "timing": timing.model_dump(exclude={"stop_margin_s"}),
         # The margins of a comparison are the controller's: a host that was proven is not proven again for them.
-        "gates": recipe.gates.model_dump(exclude={"compare"}),
+        "gates": {
+            **recipe.gates.model_dump(exclude={"compare"}),
+            "control_tokens": sorted(recipe.model.control_token_ids.values()),
+        },
         "rotation": operation.rotation,
         "watch": _watch(recipe, operation),
         "api_key_file": deployment.api_key_file,

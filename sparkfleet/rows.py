@@ -27,14 +27,6 @@ class Throughput(_Row):
     max_ttft_s: float | None = Field(default=None, gt=0)
 
 
-class AfterLoad(_Row):
-    """What a host must still have beside the loaded engine; a busy GPU below both, power and clock, is wedged."""
-
-    min_available_gib: float | None = Field(default=None, gt=0)
-    min_power_w: float | None = Field(default=None, gt=0)
-    min_clock_mhz: float | None = Field(default=None, gt=0)
-
-
 class Margins(_Row):
     """How much worse than the old release a canary may be, as shares of the old figures; null = not judged."""
 
@@ -43,21 +35,48 @@ class Margins(_Row):
     max_ttft_rise: float | None = Field(default=None, gt=0)
 
 
+class AfterLoad(_Row):
+    """What is left of the host beside the loaded engine, in GiB, and what the GPU draws while it works, in watts.
+
+    A GPU that is busy and stays below both, power and clock (in MHz), is wedged.
+    """
+
+    min_available_gib: float | None = Field(default=None, gt=0)
+    min_power_w: float | None = Field(default=None, gt=0)
+    min_clock_mhz: float | None = Field(default=None, gt=0)
+
+
 class Gates(_Row):
+    """What the engine must show before it counts as proven; what the model has no part for is left out."""
+
     short: AcceptanceGate
     long: AcceptanceGate | None = None
+    very_long: AcceptanceGate | None = None
     throughput: Throughput | None = None
-    gpu: bool = False
     after_load: AfterLoad | None = None
+    streaming: bool = False
+    reasoning: bool = False
+    tool_call: bool = False
+    image: bool = False
+    gpu: bool = False
     compare: Margins = Margins()
 
 
 class Watch(_Row):
-    """What a host's own minutely look asks of the engine, and how often it may restart it."""
+    """What a host's own minutely look asks of the engine, and how often it may restart it.
+
+    An engine that makes no token for `stalled_s` is stalled when its GPU draws less than `wedged_power_w`, and after
+    `slow_factor` times as long when it draws more. A restart is forgotten after `forget_s` without a finding.
+    """
 
     min_acceptance_rate: float | None = Field(ge=0, le=1)
     window_drafts: int = Field(gt=0)
     stalled_s: int = Field(gt=0)
+    slow_factor: float = Field(ge=1)
+    wedged_power_w: float = Field(ge=0)
+    min_available_gib: float = Field(ge=0)
+    max_stall_percent: float = Field(ge=0, le=100)
+    forget_s: int = Field(gt=0)
     max_restarts: int = Field(ge=0)
 
 

@@ -37,12 +37,12 @@ class Order:
 def work(host: Host, order: Order, activation: str, tell: Tell) -> int:
     """Activate one staged release, or say why not; the exit code."""
     try:
-        # A worker that lives is why nobody else gets a lease; its name for that is busy.
-        if lock.held(host.paths):
-            raise lock.Busy
+        # A worker that lives is why nobody else gets a lease; its name for that is busy. What was committed is finished
+        # before the lease is asked for: the roll-out that committed it may have given it back already.
+        with lock.hold(host.paths):
+            finish_commit(host.paths)
         with lease.held_for(host, order.rollout, order.operator, order.token) as held, lock.hold(host.paths):
             release = releases.load(host.paths, order.release)
-            finish_commit(host.paths)
             cut = journal.open_attempt(journal.read(host.paths))
             if cut and cut.activation == activation:
                 story = Chronicle.resume(host, cut, tell)

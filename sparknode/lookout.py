@@ -24,14 +24,6 @@ from sparknode.system import Host
 from sparknode.textfile import write_metrics
 
 ASK_S = 5.0
-# A wedged GPU stays under this while requests run (eugr#260: 16 to 27 W, healthy about 45 W).
-WEDGED_W = 30.0
-# Frozen tokens without that sign may be a kernel that is compiled in the middle of a request (300 s seen).
-PATIENCE = 3.0
-# A restart counts against the breaker until the engine was well for so long after it.
-FORGET_S = 3600.0
-# In the field: warn below 8 GiB or with any full stall, critical below 4 GiB (NVCheckup, gb10-services).
-LEAST_AVAILABLE_GIB, MOST_STALL = 4.0, 0.1
 _HEARTBEAT = ("vllm:iteration_tokens_total_count", "vllm:generation_tokens_total")
 
 
@@ -134,7 +126,7 @@ class Judgement:
         window, rate = self._acceptance()
         self._host_findings()
         if self.cure is None and not self.findings:
-            self._restarts = [at for at in self._restarts if self._now - at < FORGET_S]
+            self._restarts = [at for at in self._restarts if self._now - at < self._rules.forget_s]
             # That it makes tokens is no proof of an engine whose gates failed.
             returned = rotation.give_back(self._host) if self._proven else None
             if returned:
@@ -175,8 +167,8 @@ class Judgement:
         if sight.running and sight.beat is not None and sight.beat == self._before.get("beat"):
             moved = float(self._before.get("beat_t") or self._now)
         frozen = max(0.0, self._now - moved)
-        wedged = sight.power_w is None or sight.power_w < WEDGED_W
-        if frozen > 0 and frozen >= self._rules.stalled_s * (1.0 if wedged else PATIENCE):
+        wedged = sight.power_w is None or sight.power_w < self._rules.wedged_power_w
+        if frozen > 0 and frozen >= self._rules.stalled_s * (1.0 if wedged else self._rules.slow_factor):
             watts = f", the GPU draws {sight.power_w:.0f} W" if sight.power_w is not None else ""
             self.cure = f"{sight.running:.0f} requests run and no token came for {frozen:.0f} s{watts}"
             self.findings["stalled"] = self.cure
@@ -205,10 +197,10 @@ class Judgement:
 
     def _host_findings(self) -> None:
         sight = self._sight
-        least = self._release.gates.min_available_gib or LEAST_AVAILABLE_GIB
+        least = self._rules.min_available_gib
         if sight.available_gib is not None and sight.available_gib < least:
             self.findings["memory"] = f"{sight.available_gib:.1f} GiB available, expected at least {least:g} GiB"
-        if sight.stall is not None and sight.stall > MOST_STALL:
+        if sight.stall is not None and sight.stall > self._rules.max_stall_percent:
             self.findings["pressure"] = f"everything waited for memory {sight.stall:g} % of the last 10 s"
         if sight.gpu is False:
             self.findings["gpu"] = "the container does not see the GPU; restart it, and look at the driver"

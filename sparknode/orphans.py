@@ -17,6 +17,8 @@ from sparknode.paths import SERVE_UNIT
 from sparknode.system import Host
 
 GONE_S, POLL_S = 10.0, 0.5
+LISTENERS_S = 10.0
+_PID = re.compile(r"pid=(\d+)")
 _ENGINE = re.compile(r"VLLM::|(?:^|/)vllm(?: |$)|(?:^| )vllm\.entrypoints")
 
 
@@ -49,6 +51,15 @@ def find(host: Host, containers: Collection[str]) -> tuple[list[Process], list[P
         elif _ENGINE.search(process.name):
             strangers.append(process)
     return ours, strangers
+
+
+def on_port(host: Host, port: int, containers: Collection[str]) -> list[Process]:
+    """Who listens on a port and is not ours: vLLM before 0.25 shares a port, so that its owner alone proves nothing."""
+    listening = host.system.run(["ss", "-H", "-ltnp", f"sport = :{port}"], LISTENERS_S)
+    pids = {int(pid) for pid in _PID.findall(listening.stdout)}
+    ours, _ = find(host, containers)
+    known = {process.pid for process in ours}
+    return [process for process in _processes(host.paths.root / "proc") if process.pid in pids - known]
 
 
 def end(host: Host, containers: Collection[str]) -> str | None:

@@ -138,6 +138,11 @@ class WatchRules:
     min_acceptance_rate: float | None
     window_drafts: int
     stalled_s: float
+    slow_factor: float
+    wedged_power_w: float
+    min_available_gib: float
+    max_stall_percent: float
+    forget_s: float
     max_restarts: float
     restart_on_collapse: bool = False
 

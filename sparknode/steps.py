@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from sparknode import docker, gates, journal, memory, orphans, phases, rotation, units
 from sparknode.chronicle import Chronicle
 from sparknode.engine import Engine, api_key, in_flight
@@ -50,6 +52,10 @@ def install(host: Host, release: Release) -> None:
             raise StepFailed(f"switching: {done.why}; look at `systemctl status`")
 
 
+def _taken(port: int, by: str) -> str:
+    return f"port {port} is taken by {by} that is not {SERVE_UNIT}; find it with `ss -ltnp sport = :{port}` and end it"
+
+
 def silence(host: Host, *, disable: bool, patience: float | None) -> None:
     """Stop the unit so that it does not crash-loop; without patience the stop is only ordered.
 
@@ -76,6 +82,7 @@ class Steps:
     def drain(self, outgoing: Release | None, release: Release) -> None:
         """Leave the rotation and wait until no request is left; bounded, because the engine's shutdown waits too."""
         longest_s = release.timing.drain_s
+        self._refuse_stranger(release, outgoing)
         self._story.enter(journal.DRAINING, f"waiting at most {longest_s:.0f} s for requests to end", longest_s)
         if release.rotation:
             self._story.enter(journal.DRAINING, rotation.take_out(self._host, release.rotation))
@@ -109,8 +116,7 @@ class Steps:
         self._story.enter(journal.STOPPING, f"systemctl stop {SERVE_UNIT}, at most {patience:.0f} s", patience)
         self.touched = True
         names = sorted({release.container.name for release in known})
-        containers = {docker.container(self._system, name).text("Id") for name in names}
-        containers |= {str(record["container"]) for record in journal.read(self._host.paths) if "container" in record}
+        containers = self._containers(names)
         done = units.order(self._system, "stop", timeout=patience)
         state = units.serve_state(self._system)
         if not done.ok and done.rc != NOT_LOADED and not (state and state.stopped):
@@ -121,9 +127,22 @@ class Steps:
             removed = docker.remove(self._system, name)
             if not removed.ok and docker.container(self._system, name).found is not None:
                 raise StepFailed(f"stopping: container {name} can't be removed: {removed.why}", alive=True)
-        said = orphans.end(self._host, {container for container in containers if container})
+        said = orphans.end(self._host, containers)
         if said:
             self._story.enter(journal.STOPPING, said)
+
+    def _containers(self, names: Iterable[str]) -> set[str]:
+        """Ids of our containers: those that stand, and those that the journal saw."""
+        standing = {docker.container(self._system, name).text("Id") for name in names}
+        seen = {str(record["container"]) for record in journal.read(self._host.paths) if "container" in record}
+        return seen | {container for container in standing if container}
+
+    def _refuse_stranger(self, release: Release, outgoing: Release | None) -> None:
+        """Say before anything stops that the new engine would find its port taken."""
+        names = {one.container.name for one in (release, outgoing) if one}
+        strangers = orphans.on_port(self._host, release.serve.port, self._containers(names))
+        if strangers:
+            raise StepFailed(_taken(release.serve.port, ", ".join(map(str, strangers))))
 
     def reclaim(self, release: Release) -> None:
         """Wait for the memory that the next start needs: a stopped container is not free memory yet."""
@@ -150,7 +169,7 @@ class Steps:
         note = f"systemctl start {SERVE_UNIT}, at most {longest:.0f} s to load{why}"
         self._story.enter(journal.STARTING, note, longest)
         engine = Engine(self._system, release, api_key(self._host.paths, release))
-        self._refuse_stranger(engine, release)
+        self._await_free_port(engine, release)
         units.order(self._system, "reset-failed", timeout=ORDER_S)
         watch = Watch(self._host, release)
         done = units.order(self._system, "start", "--no-block", timeout=ORDER_S)
@@ -176,7 +195,7 @@ class Steps:
         late = max(LEAST_DEADLINE_S, factor * max(known))
         return (late, f" ({factor:g} times the {max(known):.0f} s known here)") if late < longest else (longest, "")
 
-    def _refuse_stranger(self, engine: Engine, release: Release) -> None:
+    def _await_free_port(self, engine: Engine, release: Release) -> None:
         """Nothing but our engine may hold the port: two vLLM can share one and split the traffic between them."""
         state = units.serve_state(self._system)
         if state is None or not state.stopped:
@@ -184,10 +203,7 @@ class Steps:
         until = self._system.monotonic() + PORT_CLEAR_S
         while not engine.health().refused:
             if self._system.monotonic() >= until:
-                raise StepFailed(
-                    f"starting: port {release.serve.port} is taken by something that is not {SERVE_UNIT}; "
-                    f"find it with `ss -ltnp sport = :{release.serve.port}` and end it"
-                )
+                raise StepFailed(_taken(release.serve.port, "something"))
             self._story.pause(POLL_S)
 
     def _await_ready(self, engine: Engine, release: Release, watch: Watch, longest: float) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
+_PYTEST = [sys.executable, "-m", "pytest", "-q", "--durations=10"]
 
 
 def _fast() -> list[list[str]]:
@@ -22,26 +23,35 @@ def _fast() -> list[list[str]]:
         [str(BIN / "ruff"), "format", "--check", "--quiet", "."],
         [str(BIN / "ruff"), "check", "--quiet", "."],
         [str(BIN / "mypy")],
-        [sys.executable, "-m", "pytest", "-q", "-n", "auto", "tests/unit", "tests/plan"],
+        [sys.executable, "-m", "pytest", "-q", "-n", "auto", "tests/walk", "tests/unit", "tests/plan"],
     ]
 
 
 def _lab() -> list[list[str]]:
     # A process each: the cases share one lab, the real engine needs its own, and the self-tests end labs.
-    pytest = [sys.executable, "-m", "pytest", "-q", "--durations=10"]
-    return [[*pytest, f"tests/lab/{part}"] for part in ("cases", "realcases", "selftest")]
+    alone = {part: [*_PYTEST, f"tests/lab/{part}"] for part in ("cases", "realcases", "selftest")}
+    return [alone["cases"], _side_by_side("pairs", 2), _side_by_side("crash", 3), alone["realcases"], alone["selftest"]]
+
+
+def _side_by_side(part: str, workers: int) -> list[str]:
+    # Hosts mostly wait, so two cores carry several workers with hosts of their own.
+    return [*_PYTEST, "-n", str(workers), f"tests/lab/{part}"]
+
+
+def _crash() -> list[list[str]]:
+    return [["env", "SPARKFLEET_CRASH=all", *_side_by_side("crash", 3)]]
 
 
 def _contract() -> list[list[str]]:
     return [[sys.executable, "-m", "pytest", "-q", "-m", "contract", "tests/contract", "tests/sglang", "tests/unit"]]
 
 
-TIERS: dict[str, Callable[[], list[list[str]]]] = {"fast": _fast, "lab": _lab, "contract": _contract}
+TIERS: dict[str, Callable[[], list[list[str]]]] = {"fast": _fast, "lab": _lab, "contract": _contract, "crash": _crash}
 
 
 def obstacle(tier: str) -> str | None:
     """Return why the tier cannot run on this machine, or None."""
-    if tier != "lab":
+    if tier not in ("lab", "crash"):
         return None
     check = subprocess.run(
         [sys.executable, "-m", "tests.lab", "check"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False

@@ -24,6 +24,8 @@ from tests.lab.control import ALL
 from tests.lab.engine.knobs import Knobs, document, merged
 
 ACK_S = 2.0
+# What a GPU draws whose engine hangs with requests under way (16 to 27 W were seen).
+WEDGED_W = 21.4
 
 
 @dataclass
@@ -138,11 +140,15 @@ class Books:
             self._returning = [entry for entry in self._returning if entry[2] > now]
             for name, host in self._hosts.items():
                 knobs = self.knobs(name)
-                held = sum(line.held_kib for line in self._lines if line.host == name)
+                lines = [line for line in self._lines if line.host == name]
+                held = sum(line.held_kib for line in lines)
+                wedged = any(self.knobs(name, line.tag).hang_with_health_200 for line in lines)
+                power = WEDGED_W if wedged and knobs.gpu_power_w is None else knobs.gpu_power_w
                 gpu = {
                     "mode": knobs.gpu_mode,
                     "exit_code": knobs.gpu_exit_code,
                     "serving_mib": held // 1024,
+                    "power_w": power,
                     **({"driver_version": knobs.gpu_driver} if knobs.gpu_driver else {}),
                 }
                 shown = (self.available(name), gpu)

@@ -27,7 +27,8 @@ LEASE_S = 60.0
 TIMING = {"memory_wait_s": 40, "load_deadline_s": 90, "soak_s": 9, "soak_interval_s": 4, "drain_s": 8}
 POOL = {"out": {"command": ["pool", "out"]}, "in": {"command": ["pool", "in"]}, "timeout_s": 5}
 WATCH = {"enabled": True, "restart_on_collapse": True, "min_acceptance_rate": 0.2, "window_drafts": 20}
-WATCH |= {"stalled_s": 120, "max_restarts": 1}
+WATCH |= {"stalled_s": 120, "slow_factor": 3, "wedged_power_w": 30, "max_restarts": 1, "forget_s": 3600}
+WATCH |= {"min_available_gib": 4, "max_stall_percent": 0.1}
 
 
 def _document(number: int) -> dict[str, Any]:

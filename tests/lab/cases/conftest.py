@@ -10,7 +10,17 @@ from collections.abc import Iterator
 import pytest
 
 from tests.lab import control
-from tests.lab.cases.reading import CURRENT_TAG, OTHER_TAG, ROOT, STATE, THIRD_TAG, Node, pyinfra, sparkfleet, wait_for
+from tests.lab.cases.reading import (
+    AT_ONCE,
+    CURRENT_TAG,
+    OTHER_TAG,
+    ROOT,
+    STATE,
+    Node,
+    pyinfra,
+    sparkfleet,
+    wait_for,
+)
 
 NODES = 4
 
@@ -47,8 +57,8 @@ def booted() -> Iterator[list[Node]]:
 
 @pytest.fixture(scope="session")
 def locked(booted: list[Node]) -> list[Node]:
-    """The lab with its lock: the current tag, the way back, and two more tags to be tried."""
-    for tag in (CURRENT_TAG, OTHER_TAG, THIRD_TAG):
+    """The lab with its lock: the current tag, the way back, and one to be tried."""
+    for tag in (CURRENT_TAG, OTHER_TAG):
         outcome = sparkfleet("lock", "--inventory", "inventory/lab.py", "--data", f"image_tag={tag}")
         assert outcome.code == 0, outcome.output
     return booted
@@ -67,7 +77,7 @@ def nodes(locked: list[Node]) -> Iterator[list[Node]]:
 @pytest.fixture
 def serving(nodes: list[Node]) -> list[Node]:
     """Four hosts that serve the current tag, verified."""
-    outcome = pyinfra()
+    outcome = pyinfra(*AT_ONCE)
     assert outcome.code == 0, outcome.output
     return nodes
 

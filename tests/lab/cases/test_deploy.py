@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.lab.cases.conftest import lab, make_bare, nodes_of_the_lab
-from tests.lab.cases.reading import CURRENT_TAG, PREFIX_TAG, STATE, Node, Outcome, pyinfra, shown
+from tests.lab.cases.reading import AT_ONCE, CURRENT_TAG, PREFIX_TAG, STATE, Node, Outcome, pyinfra, shown
 
 
 @pytest.fixture(scope="module")
@@ -70,23 +70,12 @@ def test_weights_are_read_only_and_the_seed_was_asked_once(deployed: Outcome, no
 
 def test_a_second_run_changes_nothing(deployed: Outcome, nodes: list[Node]) -> None:
     assert deployed.code == 0, deployed.output
-    before = [
-        node.sudo(
-            f"find {STATE} /etc/systemd/system /usr/local/bin -newermt @0 -printf '%p %T@\\n' | grep -v /cache/ | sort"
-        )
-        for node in nodes
-    ]
+    before = [node.files() for node in nodes]
     started = [(node.container() or {})["State"]["StartedAt"] for node in nodes]
     again = pyinfra()
     assert again.code == 0, again.output
     assert [(node.container() or {})["State"]["StartedAt"] for node in nodes] == started
-    after = [
-        node.sudo(
-            f"find {STATE} /etc/systemd/system /usr/local/bin -newermt @0 -printf '%p %T@\\n' | grep -v /cache/ | sort"
-        )
-        for node in nodes
-    ]
-    assert after == before
+    assert [node.files() for node in nodes] == before
     assert "already serves" in again.output or "No changes" in again.output
 
 
@@ -96,7 +85,7 @@ def test_roll_back_and_forward_render_what_each_image_needs(deployed: Outcome, n
         (PREFIX_TAG, "flex_attention", "--no-enable-prefix-caching"),
         (CURRENT_TAG, "flash_attn", "--enable-prefix-caching"),
     ):
-        outcome = pyinfra("--data", f"image_tag={tag}")
+        outcome = pyinfra("--data", f"image_tag={tag}", *AT_ONCE)
         assert outcome.code == 0, outcome.output
         for node in nodes:
             container = node.container()

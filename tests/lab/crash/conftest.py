@@ -1,17 +1,11 @@
-"""One booted host, and the count of what it survived."""
+"""A booted host for each worker (`pytest -n 3`), and the count of what they survived."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from tests.lab import control
-from tests.lab.cases.conftest import lab, nodes_of_the_lab
-from tests.lab.cases.reading import CURRENT_TAG, OTHER_TAG, Node, pyinfra, sparkfleet
-from tests.lab.crash.points import Point
-
-TALLY: dict[str, list[Point]] = {"tried": [], "survived": []}
+from tests.lab.cases.reading import Node
+from tests.lab.workers import own_hosts, take_down
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -19,25 +13,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.lab)
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    take_down(session)
+
+
 @pytest.fixture(scope="session")
-def host() -> Iterator[Node]:
-    """A host that serves the current tag, verified."""
-    lab("up", "--nodes", "1")
-    control.clear_knobs()
-    for tag in (CURRENT_TAG, OTHER_TAG):
-        locked = sparkfleet("lock", "--inventory", "inventory/lab.py", "--data", f"image_tag={tag}")
-        assert locked.code == 0, locked.output
-    node = nodes_of_the_lab()[0]
-    outcome = pyinfra("--limit", node.name)
-    assert outcome.code == 0, outcome.output
-    yield node
-    lab("down")
+def host() -> Node:
+    """This worker's own host, which serves the current tag, verified."""
+    return own_hosts(1)[0]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    tried, survived = TALLY["tried"], TALLY["survived"]
-    if tried:
-        terminalreporter.write_line(f"crash matrix: {len(tried)} points tried, {len(survived)} survived")
-    for point in tried:
-        if point not in survived:
-            terminalreporter.write_line(f"  not survived: {point}")
+    ended = {
+        outcome: [report for report in terminalreporter.getreports(outcome) if "tests/lab/crash/" in report.nodeid]
+        for outcome in ("passed", "failed", "error")
+    }
+    survived, lost = ended["passed"], ended["failed"] + ended["error"]
+    if survived or lost:
+        told = [dict(report.user_properties) for report in survived]
+        spared = sum(1 for properties in told if not properties["struck"])
+        slowest = max((int(str(properties["seconds"])) for properties in told), default=0)
+        terminalreporter.write_line(
+            f"crash matrix: {len(survived) + len(lost)} points tried, {len(survived)} survived (at {spared} the victim "
+            f"did not run), the slowest was well after {slowest} s"
+        )
+    for report in lost:
+        terminalreporter.write_line(f"  not survived: {report.nodeid.partition('[')[2].rstrip(']')}")

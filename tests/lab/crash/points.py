@@ -48,6 +48,14 @@ def sample(seed: int, count: int) -> list[Point]:
     return [left[VICTIMS[at % len(VICTIMS)]].pop() for at in range(min(count, len(every_point())))]
 
 
+def chosen(asked: str, seed: int) -> list[Point]:
+    """`all` points, a part of them (`40:80`, as a slice), or so many of the seed's."""
+    if asked == "all":
+        return every_point()
+    first, part, last = asked.partition(":")
+    return every_point()[int(first) : int(last or len(every_point()))] if part else sample(seed, int(asked))
+
+
 def line_of(record: dict[str, Any]) -> str:
     """What a record of the journal is called here."""
     state = str(record["state"])

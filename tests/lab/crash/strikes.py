@@ -26,13 +26,6 @@ class Watched:
     def state(self) -> Path:
         return LAB_DIR / "hosts" / self.name / "data" / "sparkfleet"
 
-    def records(self, release: str) -> list[dict[str, Any]]:
-        """The whole lines of the journal that speak of a release; one may be in the middle of being written."""
-        path = self.state / "journal.jsonl"
-        lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-        found = [json.loads(line) for line in lines if release.encode() in line]
-        return [record for record in found if record.get("release") == release and record.get("activation")]
-
     def is_at_rest(self) -> bool:
         """Has the last activation ended?"""
         path = self.state / "journal.jsonl"
@@ -69,6 +62,28 @@ class Watched:
                 continue
             if mine in groups and group in groups:
                 yield int(folder.name), command
+
+
+class Tail:
+    """What activations of one release write from now on; asked every few milliseconds, so nothing is read twice."""
+
+    def __init__(self, host: Watched, release: str) -> None:
+        self._path = host.state / "journal.jsonl"
+        self._release = release
+        self._offset = self._path.stat().st_size if self._path.exists() else 0
+        self.records: list[dict[str, Any]] = []
+
+    def read(self) -> list[dict[str, Any]]:
+        with self._path.open("rb") as stream:
+            stream.seek(self._offset)
+            data = stream.read()
+        # The last line may be in the middle of being written.
+        whole = data.rfind(b"\n") + 1
+        self._offset += whole
+        for record in map(json.loads, data[:whole].splitlines()):
+            if record.get("release") == self._release and record.get("activation"):
+                self.records.append(record)
+        return self.records
 
 
 def strike(host: Watched, victim: str) -> bool:

@@ -1,6 +1,6 @@
-"""The crash matrix on one booted host. A seeded sample by default; SPARKFLEET_CRASH=all tries every point.
+"""The crash matrix, on a booted host for each worker. A seeded sample by default; SPARKFLEET_CRASH=all is every point.
 
-SPARKFLEET_CRASH=24 tries so many, SPARKFLEET_CRASH_SEED=7 other ones.
+SPARKFLEET_CRASH=24 tries so many, SPARKFLEET_CRASH_SEED=7 other ones, SPARKFLEET_CRASH=40:80 a part of all.
 """
 
 from __future__ import annotations
@@ -10,23 +10,19 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
 
 from tests.lab import control, faults
-from tests.lab.cases.reading import CURRENT_TAG, OTHER_TAG, Node, pyinfra, shown, start_pyinfra, wait_for
-from tests.lab.crash.conftest import TALLY
-from tests.lab.crash.points import MOMENTS, Point, every_point, has_come, sample
-from tests.lab.crash.strikes import Watched, strike
+from tests.lab.cases.reading import CURRENT_TAG, LEASE_S, OTHER_TAG, Node, pyinfra, shown, start_pyinfra, wait_for
+from tests.lab.crash.points import MOMENTS, Point, chosen, has_come
+from tests.lab.crash.strikes import Tail, Watched, strike
 
-ASKED = os.environ.get("SPARKFLEET_CRASH", "12")
-SEED = int(os.environ.get("SPARKFLEET_CRASH_SEED", "1"))
-POINTS = every_point() if ASKED == "all" else sample(SEED, int(ASKED))
+POINTS = chosen(os.environ.get("SPARKFLEET_CRASH", "12"), int(os.environ.get("SPARKFLEET_CRASH_SEED", "1")))
 # A boot, the load of an engine, the gates, and the waiting of each; the lab's deadlines add up to no more.
 BOUND_S = 90.0
-LEASE_S = 15
 LINE_S = 60.0
 _numbers = iter(range(10_000))
 _serving: list[Move] = []
@@ -44,7 +40,7 @@ class Move:
     def __post_init__(self) -> None:
         number = next(_numbers)
         sizes = {"max_num_seqs": 8 + number % 48, "max_num_batched_tokens": 32768 - 1024 * (number // 48)}
-        pairs = [f"image_tag={self.tag}", f"overrides={json.dumps(sizes)}", f"lease_ttl_s={LEASE_S}"]
+        pairs = [f"image_tag={self.tag}", f"overrides={json.dumps(sizes)}"]
         self.data = [argument for pair in pairs for argument in ("--data", pair)]
         self.release = str(shown(self.node.name, *pairs)["id"])
 
@@ -54,44 +50,44 @@ class Move:
 
 
 @pytest.fixture(params=POINTS, ids=str)
-def point(request: pytest.FixtureRequest) -> Iterator[Point]:
+def point(request: pytest.FixtureRequest, host: Node) -> Iterator[Point]:
     found: Point = request.param
-    TALLY["tried"].append(found)
-    control.clear_knobs()
+    control.clear_knobs(host.name)
     yield found
-    control.clear_knobs()
+    control.clear_knobs(host.name)
 
 
-def test_the_host_comes_through_by_itself(host: Node, point: Point) -> None:
+def test_the_host_comes_through_by_itself(
+    host: Node, point: Point, record_property: Callable[[str, object], None]
+) -> None:
     seen = Watched(host.name)
     before = settled(host, seen)
     move = Move(host, OTHER_TAG if before.tag == CURRENT_TAG else CURRENT_TAG)
     if point.way == "revert":
-        control.set_knobs("all", move.tag, acceptance=0.0)
+        control.set_knobs(host.name, move.tag, acceptance=0.0)
 
+    tail = Tail(seen, move.release)
     run = start_pyinfra(*move.arguments)
     try:
-        happened = cut_in(seen, point, move, run)
+        happened = cut_in(seen, tail, point, run)
         if point.victim == "host":
             faults.power_on(host.name)
         started = time.monotonic()
         wait_for(f"{point}: a verified release", lambda: is_well(host, seen, {before.release, move.release}), BOUND_S)
-        print(
-            f"{point}: well after {time.monotonic() - started:.0f} s{'' if happened else ', nobody was there to kill'}"
-        )
+        record_property("seconds", round(time.monotonic() - started))
+        record_property("struck", happened)
         # What is left of the deploy gives its lease back; a killed one's ends by itself.
         run.communicate(timeout=BOUND_S)
     finally:
         end(run)
     assert seen.lines_are_whole() or point.victim == "host"
 
-    wait_for("the end of the lease", lambda: is_free(host), LEASE_S + 5.0)
+    wait_for("the end of the lease", host.is_free, LEASE_S + 5.0)
 
-    control.clear_knobs()
+    control.clear_knobs(host.name)
     after = before if point.way == "revert" else move
     converge(host, after)
     _serving.append(after)
-    TALLY["survived"].append(point)
 
 
 def settled(node: Node, seen: Watched) -> Move:
@@ -104,29 +100,20 @@ def settled(node: Node, seen: Watched) -> Move:
     return move
 
 
-def cut_in(seen: Watched, point: Point, move: Move, run: subprocess.Popen[str]) -> bool:
+def cut_in(seen: Watched, tail: Tail, point: Point, run: subprocess.Popen[str]) -> bool:
     """Wait for the line, then strike; False when nobody was there to be killed."""
-
-    def line() -> bool:
-        if run.poll() is not None and not has_come(point, seen.records(move.release)):
+    until = time.monotonic() + LINE_S
+    while not has_come(point, tail.read()):
+        if run.poll() is not None and not has_come(point, tail.read()):
             output = run.communicate()[0]
             raise AssertionError(f"the deploy ended with {run.returncode} before the line came: {output[-2000:]}")
-        return has_come(point, seen.records(move.release))
-
-    until = time.monotonic() + LINE_S
-    while not line():
         assert time.monotonic() < until, f"the line {point.line!r} did not come within {LINE_S:.0f} s"
-        time.sleep(0.002)
+        time.sleep(0.005)
     time.sleep(MOMENTS[point.moment])
     if point.victim == "controller":
         os.killpg(run.pid, signal.SIGKILL)
         return True
     return strike(seen, point.victim)
-
-
-def is_free(node: Node) -> bool:
-    """Has the lease been given back, or ended by itself?"""
-    return json.loads(node.sudo("sparknode status"))["lease"] is None
 
 
 def is_well(node: Node, seen: Watched, allowed: set[str]) -> bool:

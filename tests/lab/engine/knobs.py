@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 @dataclass(frozen=True)
 class Knobs:
     # loading
-    load_s: float = 1.0
+    load_s: float = 0.5
     slow_load_s: float = 0.0
     never_ready: bool = False
     exit_0_loop: bool = False
@@ -21,11 +21,18 @@ class Knobs:
     hang_with_health_200: bool = False
     empty_text: bool = False
     leak_control_tokens: bool = False
+    leak_thinking: bool = False
+    broken_tool_json: bool = False
+    refuse_images: bool = False
+    stream_without_usage: bool = False
+    stream_without_done: bool = False
+    gpu_gone: bool = False
     wrong_model_name: str = ""
     crash_at_concurrency: int | None = None
     death_grace_s: float = 0.5
     # speed
-    tokens_per_second: float = 2000.0
+    tokens_per_second: float = 500.0
+    slowdown: float = 1.0
     first_token_s: float = 0.02
     reply_tokens: int = 400
     # speculation
@@ -34,10 +41,11 @@ class Knobs:
     acceptance_decay: float | None = None
     # the host
     mem_available_kib: int | None = None
-    memory_return_s: float = 0.5
+    memory_return_s: float = 0.2
     gpu_mode: str = "ok"
     gpu_exit_code: int = 6
     gpu_driver: str = ""
+    gpu_power_w: float | None = None
 
 
 NAMES = tuple(field.name for field in fields(Knobs))

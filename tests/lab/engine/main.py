@@ -9,11 +9,12 @@ import socket
 import sys
 import threading
 import time
+from pathlib import Path
 
 from . import logs
 from .cli import Contract, fixtures, load_contract, non_default, parse, unknown_environment
 from .knobs import Knobs
-from .link import Link
+from .link import ADDRESS_VARIABLE, Link
 from .metrics import Metrics, template
 from .server import Server
 from .settings import ConfigError, LoadError, Settings, check_load, resolve
@@ -24,6 +25,8 @@ TAG_VARIABLE = "SPARKFLEET_LAB_TAG"
 NOTE = "SIMULATED ENGINE of the sparkfleet lab: no GPU, no weights and no model behind this server"
 GIB = 1 << 20
 STATISTICS_S = 10.0
+# Where the guest's nvidia-smi looks when it runs inside a container.
+GPU_STATE = Path("/tmp/sparkfleet-lab-gpu.json")
 
 
 def main(argv: list[str]) -> int:
@@ -183,6 +186,7 @@ class Run:
         logs.uvicorn(f"Started server process [{os.getpid()}]")
         logs.uvicorn("Waiting for application startup.")
         logs.uvicorn("Application startup complete.")
+        self._show_gpu()
         self.link.tell("ready")
         self._live(engine)
         if engine.dead:
@@ -197,12 +201,19 @@ class Run:
         ready = time.monotonic()
         reported, before = ready, (0, 0, 0)
         while not self.stop.wait(0.05) and not engine.died.is_set():
+            self._show_gpu()
             limit = self.knobs().exit_after_ready
             if limit is not None and time.monotonic() - ready >= limit:
                 engine.die("RuntimeError: the lab told this engine to end")
             if time.monotonic() - reported >= STATISTICS_S:
                 reported = time.monotonic()
                 before = _statistics(engine, before)
+
+    def _show_gpu(self) -> None:
+        """Take the GPU away from this container, or give it back: hook injection loses it at a daemon-reload."""
+        gone = self.knobs().gpu_gone
+        if gone != GPU_STATE.exists() and ADDRESS_VARIABLE in os.environ:
+            GPU_STATE.write_text('{"mode": "lost"}') if gone else GPU_STATE.unlink()
 
     def _die(self, engine: Engine, server: Server) -> None:
         logs.error("core.py:1136", f"EngineCore encountered a fatal error.\n{engine.dead}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
 import time
@@ -11,12 +12,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from . import logs
+from .answer import Answer
 from .sim import Engine, EngineDeadError, Piece, ShutDownError, count_tokens
 from .tags import Tag
+from .tools import Call, call_of
 
 OWNER = "sparkfleet-lab-simulation"
 GUARDED = ("/v1", "/v2", "/inference")
 GENERATING = ("/v1/chat/completions", "/v1/completions")
+# What one picture takes of the context; the real figure depends on its size.
+IMAGE_TOKENS = 256
 DEAD_MESSAGE = "EngineCore encountered an issue. See stack trace (above) for the root cause."
 
 
@@ -155,15 +160,41 @@ class Handler(BaseHTTPRequestHandler):
     def _generate(self, path: str, request: dict[str, Any]) -> None:
         self._check_model(request)
         prompt = _prompt(request)
+        images, call = self._images(request), self._call(request)
         # The chat template puts a few control tokens around every message.
-        prompt_tokens = count_tokens(prompt) + 4 * max(len(request.get("messages", [])), 1)
+        prompt_tokens = count_tokens(prompt) + 4 * max(len(request.get("messages", [])), 1) + IMAGE_TOKENS * images
         max_tokens = self._max_tokens(request, prompt_tokens)
+        if call:
+            max_tokens = min(max_tokens, count_tokens(call.arguments))
         pieces = self.server.engine.submit(prompt, prompt_tokens, max_tokens)
-        answer = Answer(self.server.served_names()[0], path == GENERATING[0], self._thinks(request), prompt_tokens)
+        name, chat = self.server.served_names()[0], path == GENERATING[0]
+        answer = Answer(name, chat, self._thinks(request), prompt_tokens, call)
         if request.get("stream"):
             self._stream(answer, pieces, bool((request.get("stream_options") or {}).get("include_usage")))
         else:
             self._json(200, answer.whole(list(pieces)))
+
+    def _images(self, request: dict[str, Any]) -> int:
+        """How many pictures the request holds; refuses what is no picture."""
+        pictures = [part for part in _parts(request) if part.get("type") == "image_url"]
+        if pictures and self.server.engine.knobs().refuse_images:
+            raise RefusedError(400, "At most 0 image(s) may be provided in one prompt.", "BadRequestError")
+        for part in pictures:
+            url = (part.get("image_url") or {}).get("url", "")
+            try:
+                data = base64.b64decode(str(url).partition("base64,")[2], validate=True)
+            except ValueError:
+                data = b""
+            if not data.startswith((b"\x89PNG\r\n", b"\xff\xd8\xff")):
+                raise RefusedError(400, "Failed to load image: cannot identify image file", "BadRequestError")
+        return len(pictures)
+
+    def _call(self, request: dict[str, Any]) -> Call | None:
+        settings = self.server.engine.settings
+        if request.get("tools") and request.get("tool_choice", "auto") == "auto" and not settings.tool_parser:
+            message = '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
+            raise RefusedError(400, message, "BadRequestError")
+        return call_of(request, broken=self.server.engine.knobs().broken_tool_json)
 
     def _check_model(self, request: dict[str, Any]) -> None:
         names = self.server.served_names()
@@ -196,7 +227,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def _thinks(self, request: dict[str, Any]) -> bool:
         wanted = (request.get("chat_template_kwargs") or {}).get("enable_thinking", False)
-        return bool(wanted) and self.server.engine.settings.reasoning
+        leaks = self.server.engine.knobs().leak_thinking
+        return bool(wanted) and self.server.engine.settings.reasoning and not leaks
 
     def _stream(self, answer: Answer, pieces: Any, with_usage: bool) -> None:
         # The first piece decides between an event stream and an error document.
@@ -207,16 +239,18 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         for event in answer.opening():
             self._chunk(event)
+        knobs = self.server.engine.knobs()
         piece: Piece | None = first
         try:
             while piece is not None:
                 self._chunk(answer.event(piece))
                 piece = next(pieces, None)
-            if with_usage:
+            if with_usage and not knobs.stream_without_usage:
                 self._chunk(answer.usage_event())
         except EngineDeadError:
             self._chunk(RefusedError(500, DEAD_MESSAGE, "InternalServerError").body)
-        self._raw_chunk(b"data: [DONE]\n\n")
+        if not knobs.stream_without_done:
+            self._raw_chunk(b"data: [DONE]\n\n")
         self._raw_chunk(b"")
 
     def _chunk(self, event: dict[str, Any]) -> None:
@@ -245,76 +279,6 @@ class Handler(BaseHTTPRequestHandler):
             logs.uvicorn(f'{client} - "{self.requestline}" {status.value} {status.phrase}')
 
 
-class Answer:
-    """One completion, whole or in events, with vLLM's fields."""
-
-    def __init__(self, model: str, chat: bool, thinks: bool, prompt_tokens: int) -> None:
-        self._chat = chat
-        self._thinks = thinks
-        self._prompt_tokens = prompt_tokens
-        self._done = 0
-        kind = "chat.completion" if chat else "text_completion"
-        prefix = "chatcmpl" if chat else "cmpl"
-        self._head = {
-            "id": f"{prefix}-{uuid.uuid4().hex[:16]}",
-            "object": kind,
-            "created": int(time.time()),
-            "model": model,
-        }
-
-    def usage(self) -> dict[str, Any]:
-        return {
-            "prompt_tokens": self._prompt_tokens,
-            "total_tokens": self._prompt_tokens + self._done,
-            "completion_tokens": self._done,
-            "prompt_tokens_details": None,
-        }
-
-    def whole(self, pieces: list[Piece]) -> dict[str, Any]:
-        self._done = sum(piece.tokens for piece in pieces)
-        text = "".join(piece.text for piece in pieces)
-        choice: dict[str, Any] = {"index": 0, "logprobs": None, "finish_reason": pieces[-1].finish_reason}
-        choice |= {"stop_reason": None, "token_ids": None}
-        if self._chat:
-            thought, said = _split(text) if self._thinks else (None, text)
-            choice["message"] = {
-                "role": "assistant",
-                "content": said,
-                "refusal": None,
-                "annotations": None,
-                "audio": None,
-                "function_call": None,
-                "reasoning": thought,
-            }
-        else:
-            choice["text"] = text
-        return {**self._head, "choices": [choice], "usage": self.usage(), "prompt_logprobs": None}
-
-    def opening(self) -> list[dict[str, Any]]:
-        if not self._chat:
-            return []
-        return [self._event({"delta": {"role": "assistant", "content": ""}}, None)]
-
-    def event(self, piece: Piece) -> dict[str, Any]:
-        self._done += piece.tokens
-        key = "reasoning" if self._thinks and self._done <= 16 else "content"
-        body: dict[str, Any] = {"delta": {key: piece.text}} if self._chat else {"text": piece.text}
-        return self._event(body, piece.finish_reason)
-
-    def usage_event(self) -> dict[str, Any]:
-        return {**self._event({}, None), "choices": [], "usage": self.usage()}
-
-    def _event(self, body: dict[str, Any], reason: str | None) -> dict[str, Any]:
-        kind = "chat.completion.chunk" if self._chat else "text_completion"
-        choice = {"index": 0, **body, "logprobs": None, "finish_reason": reason}
-        return {**self._head, "object": kind, "choices": [choice]}
-
-
-def _split(text: str) -> tuple[str, str]:
-    middle = len(text) // 3
-    return text[:middle], text[middle:]
-
-
 def _parsed(body: bytes) -> dict[str, Any]:
     try:
         request = json.loads(body)
@@ -338,9 +302,13 @@ def _prompt(request: dict[str, Any]) -> str:
     if "messages" not in request:
         prompt = request["prompt"]
         return prompt if isinstance(prompt, str) else " ".join(str(part) for part in prompt)
-    texts = []
-    for message in request["messages"]:
+    return "\n".join(str(part.get("text", "")) for part in _parts(request))
+
+
+def _parts(request: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every part of every message; a message that is text has one."""
+    parts: list[Any] = []
+    for message in request.get("messages", []):
         content = message.get("content") if isinstance(message, dict) else None
-        parts = content if isinstance(content, list) else [{"text": content or ""}]
-        texts += [str(part.get("text", "")) for part in parts if isinstance(part, dict)]
-    return "\n".join(texts)
+        parts += content if isinstance(content, list) else [{"text": content or ""}]
+    return [part for part in parts if isinstance(part, dict)]

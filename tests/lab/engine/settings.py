@@ -44,6 +44,7 @@ class Settings:
     prefix_caching: bool
     shutdown_timeout_s: int
     reasoning: bool
+    tool_parser: bool
     access_log: bool
     quiet_endpoints: frozenset[str]
     speculation: Speculation | None
@@ -70,6 +71,7 @@ def resolve(arguments: argparse.Namespace, contract: Contract, tag: Tag) -> Sett
         prefix_caching=arguments.enable_prefix_caching is not False,
         shutdown_timeout_s=arguments.shutdown_timeout,
         reasoning=bool(arguments.reasoning_parser),
+        tool_parser=bool(arguments.enable_auto_tool_choice),
         access_log=not arguments.disable_uvicorn_access_log,
         quiet_endpoints=frozenset(path for path in quiet.split(",") if path),
         speculation=_speculation(arguments, contract, tag),

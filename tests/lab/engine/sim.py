@@ -121,12 +121,14 @@ class Engine:
             if self.aborted.is_set():
                 reason = "abort"
                 break
+            began = time.monotonic()
             step = min(step, wanted - done)
             yield Piece(self._text(done, step, knobs), step)
             done += step
             self._tokens(step)
             if done < wanted:
                 self._pause(step / knobs.tokens_per_second if knobs.tokens_per_second > 0 else 0.0)
+                self._pause((knobs.slowdown - 1.0) * (time.monotonic() - began))
                 step = self._draft(rate)
         self._finished(reason, prompt_tokens, done, started)
         yield Piece("", 0, reason)

@@ -2,7 +2,7 @@
 """Simulated nvidia-smi of the sparkfleet lab: prints what a GB10 was seen to print, or misbehaves when told to.
 
 What to say stands in /opt/sparkfleet-lab/gpu.json, which the lab writes: mode (ok, no-devices, hang, garbage,
-unknown-error), exit_code, driver_version.
+unknown-error), exit_code, driver_version, power_w. Inside a container the engine writes the file instead: mode lost.
 """
 
 from __future__ import annotations
@@ -18,16 +18,21 @@ FALLBACK: dict[str, Any] = {"mode": "ok", "exit_code": 6, "driver_version": "580
 
 
 def behaviour() -> dict[str, Any]:
-    try:
-        with open("/opt/sparkfleet-lab/gpu.json", encoding="utf-8") as file:  # noqa: PTH123 (pathlib doubles the start time)
-            return {**FALLBACK, **json.load(file)}
-    except (OSError, ValueError):
-        # Inside a container the lab's folder is absent.
-        return FALLBACK
+    for path in ("/opt/sparkfleet-lab/gpu.json", "/tmp/sparkfleet-lab-gpu.json"):
+        try:
+            with open(path, encoding="utf-8") as file:  # noqa: PTH123 (pathlib doubles the start time)
+                return {**FALLBACK, **json.load(file)}
+        except (OSError, ValueError):
+            # Inside a container the lab's folder is absent; the engine's file is there when something is wrong.
+            continue
+    return FALLBACK
 
 
 def values(gpu: dict[str, Any]) -> dict[str, str]:
     serving = gpu["serving_mib"] > 0
+    power = gpu.get("power_w") or (35.65 if serving else 4.21)
+    # A wedged GPU draws little because its clocks stay low, however busy it is.
+    clock = f"{(650 if power < 30 else 2522) if serving else 208} MHz"
     return {
         "index": "0",
         "name": "NVIDIA GB10",
@@ -40,13 +45,13 @@ def values(gpu: dict[str, Any]) -> dict[str, str]:
         "memory.total": "[N/A]",
         "memory.used": "[N/A]",
         "memory.free": "[N/A]",
-        "power.draw": "35.65 W" if serving else "4.21 W",
+        "power.draw": f"{power:.2f} W",
         "power.limit": "[N/A]",
         "temperature.gpu": "52" if serving else "33",
         "utilization.gpu": "96 %" if serving else "0 %",
         "utilization.memory": "0 %",
-        "clocks.sm": "2522 MHz" if serving else "208 MHz",
-        "clocks.gr": "2522 MHz" if serving else "208 MHz",
+        "clocks.sm": clock,
+        "clocks.gr": clock,
         "clocks.mem": "[N/A]",
         "clocks.max.graphics": "3003 MHz",
         "clocks.max.sm": "3003 MHz",
@@ -159,6 +164,9 @@ def misbehave(gpu: dict[str, Any]) -> int:
         return 0
     if mode == "unknown-error":
         print("Unable to determine the device handle for GPU0: 000F:01:00.0: Unknown Error")
+        return 255
+    if mode == "lost":
+        print("Failed to initialize NVML: Unknown Error")
         return 255
     print("No devices were found")
     return int(gpu["exit_code"])

@@ -80,7 +80,18 @@ def test_rolling_back_changes_backend_and_caching_together() -> None:
     assert (old["serve"]["drafter_backend"], old["serve"]["prefix_caching"]) == ("flex_attention", False)
     assert "--no-enable-prefix-caching" in old["argv"]
     assert new["gates"]["long"]["min_acceptance_rate"] == 0.2
-    assert old["gates"]["long"] is None
+    assert old["gates"]["long"] is old["gates"]["very_long"] is None
+
+
+def test_the_engine_is_asked_for_everything_that_it_is_started_for_and_nothing_else() -> None:
+    asked = compiled().release["gates"]
+    assert all(asked[gate] for gate in ("streaming", "reasoning", "tool_call", "image", "gpu"))
+    assert asked["very_long"]["prompt_tokens"] == 9000
+    assert asked["control_tokens"] == ["<channel|>", "<tool_call|>", "<|channel>", "<|think|>", "<|tool_call>"]
+    assert asked["after_load"] == {"min_available_gib": 4, "min_power_w": None}
+    assert not compiled(enable_auto_tool_choice=None).release["gates"]["tool_call"]
+    assert not compiled(language_model_only=True).release["gates"]["image"]
+    assert not compiled(model="gemma4-31b-deckard-awq").release["gates"]["image"]
 
 
 def test_gates_hold_the_card_s_figures_and_a_dense_model_its_own() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import signal
@@ -9,6 +10,7 @@ import socket
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -190,6 +192,90 @@ def test_faults_of_the_text(start: Start) -> None:
     assert empty["usage"]["completion_tokens"] == 16
     leaked = start(knobs={"leak_control_tokens": True}).chat("hello")[1]
     assert "<|channel>" in leaked["choices"][0]["message"]["content"]
+
+
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "get_weather",
+            "parameters": {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}},
+        },
+    }
+]
+
+
+def test_a_tool_is_called_whole_and_in_a_stream(start: Start) -> None:
+    served = start()
+    answer = served.chat("What is the weather?", 64, tools=TOOLS)[1]
+    choice = answer["choices"][0]
+    (call,) = choice["message"]["tool_calls"]
+    assert (choice["finish_reason"], choice["message"]["content"]) == ("tool_calls", None)
+    assert call["function"]["name"] == "get_weather"
+    assert json.loads(call["function"]["arguments"]) == {"city": "Lisbon", "days": 1}
+    assert served.chat("x", 8, tools=TOOLS, tool_choice="none")[1]["choices"][0]["finish_reason"] == "length"
+
+    messages = [{"role": "user", "content": "x"}]
+    body = {"messages": messages, "tools": TOOLS, "max_tokens": 64, "stream": True}
+    lines = [line for line in served.ask("/v1/chat/completions", body)[1].splitlines() if line]
+    events = [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
+    parts = [part for event in events for part in event["choices"][0]["delta"].get("tool_calls", [])]
+    assert parts[0]["function"]["name"] == "get_weather"
+    assert json.loads("".join(part["function"]["arguments"] for part in parts)) == {"city": "Lisbon", "days": 1}
+    assert events[-1]["choices"][0]["finish_reason"] == "tool_calls"
+
+
+def test_without_its_parser_no_tool_is_called_by_itself(start: Start, target: Path) -> None:
+    served = start(arguments=[str(target), "--served-model-name", "gemma4-fast", "--host", "127.0.0.1"])
+    status, answer = served.chat("x", 8, tools=TOOLS)
+    assert status == 400
+    assert "--enable-auto-tool-choice" in answer["error"]["message"]
+
+
+def test_a_picture_is_taken_and_anything_else_is_not(start: Start) -> None:
+    png = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(32)).decode()
+
+    def asked(served: Served, url: str) -> tuple[int, Any]:
+        parts = [{"type": "text", "text": "What is it?"}, {"type": "image_url", "image_url": {"url": url}}]
+        body = {"messages": [{"role": "user", "content": parts}], "max_tokens": 8}
+        status, text = served.ask("/v1/chat/completions", body)
+        return status, json.loads(text)
+
+    served = start()
+    status, answer = asked(served, f"data:image/png;base64,{png}")
+    assert status == 200
+    assert answer["usage"]["prompt_tokens"] > 256
+    assert asked(served, "data:image/png;base64,bm8=")[0] == 400
+    status, answer = asked(start(knobs={"refuse_images": True}), f"data:image/png;base64,{png}")
+    assert (status, answer["error"]["message"]) == (400, "At most 0 image(s) may be provided in one prompt.")
+
+
+def test_faults_of_tools_thinking_and_streams(start: Start) -> None:
+    served = start(knobs={"broken_tool_json": True, "leak_thinking": True})
+    call = served.chat("x", 64, tools=TOOLS)[1]["choices"][0]["message"]["tool_calls"][0]
+    with pytest.raises(ValueError, match=r"Unterminated|Expecting"):
+        json.loads(call["function"]["arguments"])
+    thinking = {"chat_template_kwargs": {"enable_thinking": True}}
+    assert served.chat("x", 64, **thinking)[1]["choices"][0]["message"]["reasoning"] is None
+    assert start().chat("x", 64, **thinking)[1]["choices"][0]["message"]["reasoning"]
+
+    body = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 8, "stream": True}
+    body["stream_options"] = {"include_usage": True}
+    cut = start(knobs={"stream_without_usage": True, "stream_without_done": True})
+    text = cut.ask("/v1/chat/completions", body)[1]
+    assert "data: " in text
+    assert "[DONE]" not in text
+    assert "usage" not in text
+
+
+def test_a_slow_engine_takes_so_many_times_as_long(start: Start) -> None:
+    def seconds(knobs: dict[str, float]) -> float:
+        served = start(knobs={"tokens_per_second": 200.0, **knobs})
+        began = time.monotonic()
+        assert served.chat("x", 100)[0] == 200
+        return time.monotonic() - began
+
+    assert seconds({"slowdown": 3.0}) > 2 * seconds({})
 
 
 @pytest.mark.parametrize(("timeout_s", "reason"), [(0, "abort"), (20, "length")])

@@ -129,6 +129,31 @@ def test_a_port_that_something_else_holds_is_not_mistaken_for_the_engine(tmp_pat
     assert "port 8000 is taken by something that is not sparkfleet-serve.service" in run.last["error"]
 
 
+def test_a_stranger_that_shares_the_port_is_found_before_anything_stops(serving: World) -> None:
+    container = serving.container
+    assert container is not None
+    serving.spawn_process(41, "vllm serve", f"/docker/{container['Id']}")
+    serving.spawn_process(4242, "python3 -m http.server", "/user.slice/session-3.scope")
+    serving.listeners = [41, 4242]
+
+    run = activate(serving)
+
+    assert run.code == REVERTED
+    assert "port 8000 is taken by python3 -m http.server (pid 4242) that is not" in run.last["error"]
+    assert "nothing was changed" in run.last["error"]
+    assert serving.running == OLD["id"]
+    assert not any(command[:2] == ("systemctl", "stop") for command in serving.commands)
+
+
+def test_our_own_engine_on_the_port_is_no_stranger(serving: World) -> None:
+    container = serving.container
+    assert container is not None
+    serving.spawn_process(41, "vllm serve", f"/docker/{container['Id']}")
+    serving.listeners = [41]
+
+    assert activate(serving).code == DONE
+
+
 def test_a_docker_that_hiccups_while_loading_costs_nothing(serving: World) -> None:
     serving.engines[NEW["id"]] = Engine(load_s=60.0)
 

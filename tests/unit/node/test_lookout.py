@@ -22,6 +22,11 @@ RULES = {
     "min_acceptance_rate": 0.2,
     "window_drafts": 200,
     "stalled_s": 120,
+    "slow_factor": 3,
+    "wedged_power_w": 30,
+    "min_available_gib": 4,
+    "max_stall_percent": 0.1,
+    "forget_s": 3600,
     "max_restarts": 1,
 }
 WATCHED = release("watched", watch=RULES)

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from sparknode import journal, lock
+from sparknode import journal, lease, lock
 from sparknode.activate import DONE, FAILED, Order, work
+from sparknode.errors import LeaseHeld
 from sparknode.recover import finish, recover
 from sparknode.shell import Completed
 
@@ -262,3 +263,31 @@ def test_a_worker_that_is_killed_at_any_line_goes_back_when_systemd_starts_it_ag
         assert len(journal.attempts(journal.read(world.paths))) == 1
         assert world.paths.linked("current") == world.paths.linked("verified") == world.running
         assert world.running == (NEW if last.state == "committed" else OLD)["id"]
+
+
+def test_a_commit_is_finished_by_a_worker_whose_roll_out_has_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path)
+    world.stage(OLD)
+    world.serve(OLD)
+    world.stage(NEW)
+    token = int(lease.take(world.host, "rollout-1", "ops@desk", "10.0.0.1", 60.0)["token"])
+    order = Order(NEW["id"], "rollout-1", "ops@desk", token)
+    with monkeypatch.context() as patch:
+        patch.setattr("sparknode.activate.point_verified", cut_now)
+        with pytest.raises(PowerCut):
+            work(world.host, order, "first", lambda _: None)
+    assert world.paths.linked("verified") == OLD["id"]
+    lease.release(world.host, "rollout-1", token)
+    lease.take(world.host, "rollout-2", "ops@desk", "10.0.0.1", 60.0)
+
+    with pytest.raises(LeaseHeld):
+        work(world.host, order, "first", lambda _: None)
+
+    assert world.paths.linked("verified") == NEW["id"]
+    assert world.paths.linked("previous") == OLD["id"]
+
+
+def cut_now(*_: Any) -> None:
+    raise PowerCut

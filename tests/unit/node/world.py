@@ -69,6 +69,7 @@ class World:
     stop_hangs: bool = False
     docker_silent: bool = False
     stranger_on_port: bool = False
+    listeners: list[int] = field(default_factory=list)
     requests_running: float = 0.0
     drain_rate: float = 1.0
     counters: dict[str, float] = field(default_factory=lambda: {"drafts": 0, "draft_tokens": 0, "accepted_tokens": 0})
@@ -222,6 +223,9 @@ class World:
             return Completed(command, 0, f"{self.power_w}, {self.clock_mhz}, {self.busy_percent}\n")
         if command[0] == "nvidia-smi" and "--query-gpu=power.draw" in command:
             return Completed(command, 0, f"{self.power_w}\n")
+        if command[0] == "ss":
+            lines = [f'LISTEN 0 128 0.0.0.0:8000 0.0.0.0:* users:(("x",pid={pid},fd=3))' for pid in self.listeners]
+            return Completed(command, 0, "\n".join(lines))
         if command[0] in self.hooks:
             why = self.hooks[command[0]]
             return Completed(command, 1 if why else 0, "", why or "")

@@ -1,0 +1,106 @@
+"""Two operators, one who leaves, and one whose machine dies: a host belongs to one roll-out at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+from tests.lab.cases.reading import (
+    LEASE_S,
+    OTHER_TAG,
+    PREFIX_TAG,
+    STATE,
+    THIRD_TAG,
+    Node,
+    pyinfra,
+    shown,
+    start_pyinfra,
+    wait_for,
+)
+from tests.lab.pairs.test_interruptions import Attempt, end
+from tests.lab.workers import limits, set_knobs
+
+
+def report(output: str) -> dict[str, Any]:
+    """The report that the run names in its last lines."""
+    found: dict[str, Any] = json.loads(Path(re.findall(r"report: (\S+)", output)[-1]).read_text())
+    return found
+
+
+def takeovers(node: Node) -> list[str]:
+    lines = node.sudo(f"cat {STATE}/journal.jsonl").splitlines()
+    return [record["note"] for record in map(json.loads, lines) if record["state"] == "lease"]
+
+
+def test_a_second_operator_is_told_who_is_at_work_and_ctrl_c_ends_after_the_wave(pair: list[Node]) -> None:
+    canary, other = pair
+    attempt = Attempt(canary, shown(canary.name, f"image_tag={THIRD_TAG}")["id"])
+    others_release = shown(other.name, f"image_tag={THIRD_TAG}")["id"]
+    tried = other.tried(others_release)
+    set_knobs(pair, THIRD_TAG, slow_load_s=8)
+    first = start_pyinfra("--data", f"image_tag={THIRD_TAG}", *limits(pair))
+    try:
+        attempt.reached("starting")
+        # A host that the first one's later waves are to change: its lease is taken from the beginning.
+        second = pyinfra("--data", f"image_tag={PREFIX_TAG}", "--limit", other.name)
+        first.send_signal(signal.SIGINT)
+        output, _ = first.communicate(timeout=120)
+    finally:
+        end(first)
+
+    assert second.code == 1, second.output
+    assert re.search(r"roll-out \w+ of \S+ works on this host since \S+ \(from 10\.83\.\d+\.1, until", second.output)
+    assert first.returncode == 130, output
+    assert attempt.ended() == "committed"
+    assert report(output)["outcome"] == "interrupted"
+    assert other.tried(others_release) == tried
+    assert all(node.is_free() for node in pair)
+
+
+def test_the_lease_of_an_owner_who_died_is_taken_over_and_the_journal_says_so(pair: list[Node]) -> None:
+    canary, other = pair
+    before = takeovers(other)
+    attempt = Attempt(canary, shown(canary.name, f"image_tag={THIRD_TAG}")["id"])
+    set_knobs(pair, THIRD_TAG, slow_load_s=8)
+    run = start_pyinfra("--data", f"image_tag={THIRD_TAG}", *limits(pair))
+    try:
+        attempt.reached("starting")
+    finally:
+        os.killpg(run.pid, signal.SIGKILL)
+        run.communicate(timeout=30)
+
+    # Nothing happens on this host, and still it is the dead owner's until the lease ends.
+    too_early = pyinfra("--data", f"image_tag={PREFIX_TAG}", "--limit", other.name)
+    assert too_early.code == 1, too_early.output
+    assert "works on this host since" in too_early.output
+    assert attempt.ended() == "committed"
+
+    for node in pair:
+        wait_for(f"the end of the lease on {node.name}", node.is_free, LEASE_S + 5)
+    again = pyinfra("--data", f"image_tag={THIRD_TAG}", *limits(pair))
+    assert again.code == 0, again.output
+    assert other.link("verified") == shown(other.name, f"image_tag={THIRD_TAG}")["id"]
+    (taken,) = takeovers(other)[len(before) :]
+    assert re.search(
+        r"lease \d+ taken over from roll-out \w+ of \S+, which ended at .* without being given back", taken
+    )
+
+
+def test_with_revert_all_a_failure_takes_back_the_hosts_that_had_taken_the_release(pair: list[Node]) -> None:
+    old = {node.name: node.link("verified") for node in pair}
+    set_knobs(pair[1:], OTHER_TAG, die_on_first_request=True)
+    sequences = json.dumps({"max_num_seqs": 13})
+    data = ["--data", f"image_tag={OTHER_TAG}", "--data", f"overrides={sequences}", "--data", "on_failure=revert_all"]
+
+    outcome = pyinfra(*data, *limits(pair))
+
+    assert outcome.code == 1, outcome.output
+    assert "short-chat" in outcome.output
+    for node in pair:
+        assert node.link("current") == node.link("verified") == old[node.name], node.name
+        assert node.serves()
+    assert pair[0].journal()[-1]["state"] == "committed", "it had taken the release and was given the old one again"

@@ -1,0 +1,51 @@
+"""One lab for several pytest workers (`-n 3`): each has hosts of its own, and nobody else touches those."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from fcntl import LOCK_EX, flock
+from pathlib import Path
+
+import pytest
+
+from tests.lab import control
+from tests.lab.cases.conftest import lab, nodes_of_the_lab
+from tests.lab.cases.reading import CURRENT_TAG, OTHER_TAG, ROOT, THIRD_TAG, Node, pyinfra, sparkfleet
+
+
+def own_hosts(count: int) -> list[Node]:
+    """Boot the lab unless another worker has, and return this worker's hosts, which serve the current tag, verified."""
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    with Path(tempfile.gettempdir(), "sparkfleet-lab-workers.lock").open("w") as alone:
+        flock(alone, LOCK_EX)
+        # What is up already is left as it is.
+        lab("up", "--nodes", str(workers * count))
+        nodes = nodes_of_the_lab()[number * count :][:count]
+        for tag in (CURRENT_TAG, OTHER_TAG, THIRD_TAG) if not (ROOT / ".lab" / "fleet.lock.json").exists() else ():
+            locked = sparkfleet("lock", "--inventory", "inventory/lab.py", "--data", f"image_tag={tag}")
+            assert locked.code == 0, locked.output
+        outcome = pyinfra(*limits(nodes))
+        assert outcome.code == 0, outcome.output
+    return nodes
+
+
+def limits(nodes: list[Node]) -> list[str]:
+    return [argument for node in nodes for argument in ("--limit", node.name)]
+
+
+def set_knobs(nodes: list[Node], tag: str | None = None, **knobs: object) -> None:
+    for node in nodes:
+        control.set_knobs(node.name, tag, **knobs)
+
+
+def clear_knobs(nodes: list[Node]) -> None:
+    for node in nodes:
+        control.clear_knobs(node.name)
+
+
+def take_down(session: pytest.Session) -> None:
+    """At the end of the session, by its only process or by the one that minds the workers."""
+    if not hasattr(session.config, "workerinput") and (ROOT / ".lab" / "state.json").exists():
+        lab("down")
