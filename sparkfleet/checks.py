@@ -85,6 +85,17 @@ class View:
         return float(argv[argv.index(flag) + 1]) if flag in argv else 0.0
 
     @cached_property
+    def gib(self) -> dict[str, float]:
+        """The figures of the machine's memory in GiB, by their names in the probe, and what is used of its swap."""
+        found = {
+            name: value / KIB_PER_GIB
+            for name, value in self["memory"].items()
+            if name[-3:] == "kib" and value is not None
+        }
+        gib = {name.removesuffix("_kib"): value for name, value in found.items()}
+        return {"free": 0.0, "swap_used": gib.get("swap_total", 0.0) - gib.get("swap_free", 0.0), **gib}
+
+    @cached_property
     def memory(self) -> dict[str, float]:
         """Figures in GiB for an engine that is yet to start; empty for one that runs.
 
@@ -93,13 +104,12 @@ class View:
         """
         if self.serves() or not (self.hardware.unified_memory or self.gpu):
             return {}
-        found = self["memory"]
-        if not self.hardware.unified_memory:
-            available, total = self.gpu["memory_free_mib"] / 1024, self.gpu["memory_total_mib"] / 1024
+        if self.hardware.unified_memory:
+            available, total = self.gib["available"], self.gib["total"]
+            if self["memory"]["hugepages_total"]:
+                available = self["memory"]["hugepages_free"] * self.gib["hugepage"]
         else:
-            pages = found["hugepages_total"] and found["hugepages_free"] * found["hugepage_kib"]
-            available = (pages if found["hugepages_total"] else found["available_kib"]) / KIB_PER_GIB
-            total = found["total_kib"] / KIB_PER_GIB
+            available, total = self.gpu["memory_free_mib"] / 1024, self.gpu["memory_total_mib"] / 1024
         headroom, need = limit("headroom_gib"), self.share * total
         most = self.hardware.limits.memory_utilization
         fits, safe = (max(0.0, min(most, int(gib / total * 100) / 100)) for gib in (available, available - headroom))
@@ -117,20 +127,11 @@ class View:
         return self.memory["available"] - self.memory["need"] if self.memory else math.inf
 
     @property
-    def free_gib(self) -> float:
-        return float(self["memory"]["free_kib"] / KIB_PER_GIB)
-
-    @property
-    def available_gib(self) -> float:
-        return float(self["memory"]["available_kib"] / KIB_PER_GIB)
-
-    @property
-    def gpus(self) -> int:
-        return len(self["gpu"]["devices"])
-
-    @property
-    def swap_gib(self) -> float:
-        return float(((self["memory"]["swap_total_kib"] or 0) - (self["memory"]["swap_free_kib"] or 0)) / KIB_PER_GIB)
+    def on_port(self) -> list[Values]:
+        """Who listens where the engine will; the name is told to root alone."""
+        rows, nobody = self["listening"], {"process": "a process", "pid": "unknown"}
+        taken = [row for row in rows if row["port"] == self.release["serve"]["port"]]
+        return [{**nobody, **{key: value for key, value in row.items() if value}} for row in taken]
 
     def unit(self, name: str) -> Mapping[str, str]:
         found: Mapping[str, str] = self["units"].get(name, {})
@@ -303,12 +304,6 @@ def _cdi_duplicate(view: View) -> list[Values]:
     return [{"device": device, "paths": several} for device, several in twice[:1]]
 
 
-def _port(view: View) -> list[Values]:
-    port = view.release["serve"]["port"]
-    taken: list[Values] = [row for row in view["listening"] if row["port"] == port]
-    return [] if view.serves("active", "activating") else taken
-
-
 def _space(view: View) -> Iterator[Values]:
     docker, state = view["disk"]
     image, weights = needed(view)
@@ -361,7 +356,7 @@ CHECKS: Mapping[str, Check] = {
     "ota.torn": lambda v: bool(v["host"]["torn"]),
     "gpu.visible": lambda v: not v.gpu,
     "gpu.kind": _kind,
-    "gpu.count": lambda v: v.gpus > v.hardware.limits.gpus,
+    "gpu.count": lambda v: len(v["gpu"]["devices"]) > v.hardware.limits.gpus,
     "gpu.container": _container,
     "gpu.orphan": lambda v: _tenants(v, orphans=True),
     "gpu.tenants": lambda v: _tenants(v, orphans=False),
@@ -376,7 +371,9 @@ CHECKS: Mapping[str, Check] = {
     "cuda.toolchain": lambda v: v.line and v.line.cuda_toolkit and older(v["gpu"]["cuda_version"], v.line.cuda_toolkit),
     "docker.access": lambda v: not v["docker"]["server_version"],
     "docker.version": lambda v: older(v["docker"]["server_version"], v.hardware.min_docker),
-    "docker.cdi": lambda v: v.cdi and older(v["docker"]["server_version"], limit("cdi_docker")),
+    "docker.cdi": lambda v: (
+        v.cdi and not v["docker"]["cdi_dirs"] and older(v["docker"]["server_version"], limit("cdi_docker"))
+    ),
     "docker.snap": lambda v: (v["docker"]["root_dir"] or "").startswith("/var/snap/"),
     "docker.group": lambda v: not v["docker"]["group"],
     "cdi.driver": _cdi_driver,
@@ -385,14 +382,14 @@ CHECKS: Mapping[str, Check] = {
     "toolkit.version": lambda v: judged(v["injection"]["toolkit_version"], v.catalog.toolkit_verdicts),
     "mem.available": lambda v: v.hardware.unified_memory and v.room < 0,
     "mem.headroom": lambda v: 0 <= v.room < limit("headroom_gib"),
-    "mem.free": lambda v: v.hardware.unified_memory and 0 <= v.room < math.inf and v.free_gib < v.memory["need"],
+    "mem.free": lambda v: v.hardware.unified_memory and 0 <= v.room < math.inf and v.gib["free"] < v.memory["need"],
     "mem.fits": lambda v: bool(v.memory),
-    "mem.critical": lambda v: v.serves() and v.available_gib < limit("critical_gib"),
-    "mem.swap": lambda v: v.swap_gib > limit("swap_gib"),
+    "mem.critical": lambda v: v.serves() and v.gib["available"] < limit("critical_gib"),
+    "mem.swap": lambda v: v.gib["swap_used"] > limit("swap_gib"),
     "mem.pressure": lambda v: (v["memory"]["stall_percent"] or 0) > limit("stall_percent"),
     "mem.guard": lambda v: v.hardware.unified_memory and v.unit("earlyoom.service").get("ActiveState") != "active",
     "gpu.memory": lambda v: not v.hardware.unified_memory and v.room < 0,
-    "port.free": _port,
+    "port.free": lambda v: [] if v.serves("active", "activating") else v.on_port,
     "disk.space": _space,
     "disk.low": lambda v: _left(v, "bytes", limit("disk_left_share")),
     "disk.inodes": lambda v: _left(v, "inodes", limit("inodes_left_share")),

@@ -71,6 +71,7 @@ class Book(Row):
     earlyoom: Earlyoom
     elsewhere: dict[str, Elsewhere]
     checks: dict[str, CheckText]
+    handbook: str
 
 
 @cache

@@ -78,6 +78,22 @@ def read_gpu(done: Completed) -> tuple[bool | None, str]:
     return None, f"nvidia-smi could not be asked within the container: {done.why}"
 
 
+# What Docker says when it can't hand out a GPU: no toolkit, no runtime, no CDI specification, a stale one.
+_REFUSED = re.compile(
+    "could not select device driver|invalid runtime|no known GPU vendor|unresolvable CDI|nvidia-container-cli"
+)
+
+
+def hands_gpu(system: System, release: Release) -> tuple[bool | None, str]:
+    """Whether a container of the release's image gets the GPU, tried with the image's own nvidia-smi."""
+    gpu = _texts(release.raw["container"].get("gpu"))
+    argv = ["docker", "run", "--rm", *gpu, "--entrypoint", "nvidia-smi", release.image.reference, "-L"]
+    done = system.run(argv, INSPECT_S)
+    if not done.ok and _REFUSED.search(done.stderr):
+        return False, f"Docker can't hand out the GPU: {done.why}"
+    return read_gpu(done)
+
+
 def running(found: Lookup) -> bool:
     state = found.found.get("State") if found.found else None
     return isinstance(state, dict) and state.get("Running") is True

@@ -208,6 +208,7 @@ def docker_info(text: str) -> dict[str, Any]:
         "root_dir": _text(info.get("DockerRootDir")),
         "storage_driver": _text(info.get("Driver")),
         "runtimes": sorted(str(name) for name in _dict(info.get("Runtimes"))),
+        "cdi_dirs": [str(folder) for folder in _list(info.get("CDISpecDirs"))],
         "cdi_devices": cdi_devices(discovered),
         "error": None if version else "; ".join(problems)[:300] or "docker info names no server",
     }

@@ -40,6 +40,7 @@ def stage(host: Host, request: str, tell: Tell) -> int:
     for artefact, manifest in models:
         stage_model(host, artefact, manifest, tell)
     stage_image(host, release, source, tell)
+    try_gpu(host, release, tell)
     stage_release(host, release, tell)
     prove(host, release, tell)
     return 0
@@ -170,6 +171,14 @@ def stage_image(host: Host, release: Release, source: str, tell: Tell) -> None:
     if not tagged.ok:
         raise Failed(f"image {source}: it can't be tagged as {image.reference}: {tagged.why}")
     tell(f"image {image.reference}: pulled, {image.architecture}, digest {image.digest}")
+
+
+def try_gpu(host: Host, release: Release, tell: Tell) -> None:
+    """Look into a container of this image before the engine that serves is stopped for it."""
+    seen, said = docker.hands_gpu(host.system, release)
+    if seen is False:
+        raise Failed(f"image {release.image.reference}: {said}; see gpu.container in docs/preflight.md")
+    tell(f"image {release.image.reference}: {said}")
 
 
 def stage_release(host: Host, release: Release, tell: Tell) -> None:

@@ -128,7 +128,7 @@ DEFECTS: dict[str, list[tuple[Raw, str, str]]] = {
     "gpu.kind": [
         (answers(gpu=gpu("NVIDIA GeForce RTX 5090", "12.0", rest="40, 60, 208, 0, 32607, 30000")), "fail", "RTX 5090"),
     ],
-    "gpu.count": [(answers(gpu=gpu() * 2), "fail", "2 GPUs")],
+    "gpu.count": [(answers(gpu=gpu() * 2), "fail", "the second is NVIDIA GB10")],
     "gpu.orphan": [(answers(processes=ORPHAN), "fail", "kill -9 4242")],
     "gpu.tenants": [
         (
@@ -214,7 +214,7 @@ DEFECTS: dict[str, list[tuple[Raw, str, str]]] = {
     "mem.guard": [(answers(units=units(earlyoom_service="not-found inactive ")), "info", "earlyoom does not run")],
     "port.free": [
         (answers(ports='LISTEN 0 9 *:8000 *:* users:(("ollama",pid=77,fd=3))\n'), "fail", "taken by ollama (pid 77)"),
-        (answers(ports="LISTEN 0 9 *:8000 *:*\n"), "fail", "port 8000 is taken by None"),
+        (answers(ports="LISTEN 0 9 *:8000 *:*\n"), "fail", "port 8000 is taken by a process (pid unknown)"),
     ],
     "disk.space": [(answers(disk=disk(4 * 10**9, 4 * 10**10)), "fail", "/var/lib/docker has 4.0 GB free")],
     "disk.low": [(answers(disk=disk(10**11, 4 * 10**12)), "warn", "2% free")],
@@ -327,6 +327,7 @@ def test_the_ways_into_a_container() -> None:
     assert check(with_files(run_spec=cdi_spec("580.159.03")), CDI)["cdi.driver"].severity == "fail"
     assert "Docker 27.1.0" in check(answers(docker=docker(ServerVersion="27.1.0")), CDI)["docker.cdi"].text()
     assert "docker.cdi" not in check(answers(docker=docker(ServerVersion="27.1.0")))
+    assert "docker.cdi" not in check(answers(docker=docker(ServerVersion="27.1.0", CDISpecDirs=["/etc/cdi"])), CDI)
 
 
 RTX = gpu("NVIDIA GeForce RTX 5090", "12.0", rest="40, 60, 208, 0, 32607, {free}")

@@ -134,6 +134,7 @@ def test_docker_info_with_devices() -> None:
                 "ServerVersion": "29.1.3",
                 "DockerRootDir": "/var/lib/docker",
                 "Driver": "overlay2",
+                "CDISpecDirs": ["/etc/cdi"],
                 "Runtimes": {"runc": {}, "nvidia": {}},
                 "DiscoveredDevices": [{"Source": "cdi", "ID": "nvidia.com/gpu=all"}, {"ID": "nvidia.com/gpu=GPU-00"}],
             }
@@ -145,6 +146,7 @@ def test_docker_info_with_devices() -> None:
         "root_dir": "/var/lib/docker",
         "storage_driver": "overlay2",
         "runtimes": ["nvidia", "runc"],
+        "cdi_dirs": ["/etc/cdi"],
         "cdi_devices": ["nvidia.com/gpu=all"],
         "error": None,
     }

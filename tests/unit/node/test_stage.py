@@ -211,6 +211,33 @@ def test_pulling_is_told_line_by_line(world: World) -> None:
     assert "  Pulling fs layer" in run(world)
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        'docker: Error response from daemon: could not select device driver "" with capabilities: [[gpu]].',
+        "docker: Error response from daemon: unknown or invalid runtime name: nvidia",
+        "docker: Error response from daemon: failed to discover GPU vendor from CDI: no known GPU vendor found",
+        "docker: CDI device injection failed: unresolvable CDI devices nvidia.com/gpu=all",
+        "Failed to initialize NVML: Unknown Error",
+    ],
+)
+def test_a_gpu_that_does_not_reach_a_container_stops_the_stage(world: World, said: str) -> None:
+    world.run_said = said
+    with pytest.raises(Failed, match=r"gpu\.container in docs/preflight\.md") as caught:
+        run(world)
+    assert said.rsplit(": ", 1)[-1] in str(caught.value)
+    assert DOCUMENT["id"] not in world.paths.staged()
+
+
+def test_the_gpu_is_asked_for_as_the_release_does_and_an_image_without_nvidia_smi_passes(world: World) -> None:
+    run(world)
+    (asked,) = [command for command in world.commands if command[:2] == ("docker", "run")]
+    gpu = DOCUMENT["container"].get("gpu", [])
+    assert asked == ("docker", "run", "--rm", *gpu, "--entrypoint", "nvidia-smi", DOCUMENT["image"]["reference"], "-L")
+    world.run_said = 'exec: "nvidia-smi": executable file not found in $PATH'
+    assert any("could not be asked" in line for line in run(world))
+
+
 def test_staging_ends_with_proof_of_the_way_back(world: World) -> None:
     old = release("old")
     put_release(world.paths, old)

@@ -83,6 +83,7 @@ class World:
     power_w: float = 40.0
     clock_mhz: float = 2400.0
     busy_percent: float = 96.0
+    run_said: str = "GPU 0: NVIDIA GB10 (UUID: GPU-0)"
     gpu_said: str = "GPU 0: NVIDIA GB10 (UUID: GPU-0)"
     beat: float = 0.0
 
@@ -283,6 +284,9 @@ class World:
         if command[1] == "exec":
             bad = 0 if self.gpu_said.startswith("GPU") else 1
             return Completed(command, bad, self.gpu_said)
+        if command[1] == "run":
+            seen = self.run_said.startswith("GPU")
+            return Completed(command, 0 if seen else 125, self.run_said if seen else "", "" if seen else self.run_said)
         if command[1] == "rm":
             self.container = None
             return Completed(command, 0)
