@@ -31,8 +31,8 @@ def command() -> str:
         f"cat >/dev/null; {INSTALL_PATH} probe; "
         'else t=$(mktemp) && base64 -d >"$t" && python3 "$t" probe; s=$?; rm -f "$t"; exit $s; fi'
     )
-    refused = f"{{ cat >/dev/null; echo '{NO_SUDO}'; }}"
-    return f'if [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; then {root} sh -c {shlex.quote(script)}; else {refused}; fi'
+    allowed = '[ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null'
+    return f"if {allowed}; then {root} sh -c {shlex.quote(script)}; else cat >/dev/null; echo '{NO_SUDO}'; fi"
 
 
 def ask_all(state: State) -> dict[str, dict[str, Any]]:
