@@ -275,14 +275,18 @@ def _driver(view: View) -> list[Values]:
 
 
 def _installed(view: View) -> list[Values]:
-    found = {row["name"]: row["version"].split("-")[0] for row in named(view.node, ["nvidia-driver-[0-9]*"])}
+    found = {
+        row["name"]: row["version"].split(":")[-1].split("-")[0] for row in named(view.node, ["nvidia-driver-[0-9]*"])
+    }
     others = [(name, version) for name, version in found.items() if view.driver and version != view.driver]
     return [{"package": name, "installed": version} for name, version in others[:1]]
 
 
 def _next_kernel(view: View) -> list[Values]:
     after, ready = view["kernels"]["next"], view["kernels"]["with_nvidia"]
-    return [{"has": ", ".join(ready) or "none"}] if after and after not in ready else []
+    # Where not even the running kernel's module was found, modules stand elsewhere, and nothing is known.
+    torn = after and after not in ready and view["host"]["kernel"] in ready
+    return [{"has": ", ".join(ready)}] if torn else []
 
 
 def _foreign(view: View) -> list[Values]:

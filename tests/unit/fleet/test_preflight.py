@@ -310,6 +310,10 @@ def test_what_an_image_needs_of_the_driver() -> None:
     assert "was built with CUDA 13.2, the driver has 13.0" in found["cuda.toolchain"].text()
 
 
+def test_modules_in_an_unknown_place_prove_nothing() -> None:
+    assert check(answers(kernels="/boot/vmlinuz vmlinuz-7.0.0-1020-nvidia\n")) == {}
+
+
 def test_the_ways_into_a_container() -> None:
     nothing = bundle(
         {"/var/run/cdi/nvidia.yaml": None}, {"cdi": MISSING, "programs": "/usr/bin/rsync\n/usr/bin/systemd-run\n"}
