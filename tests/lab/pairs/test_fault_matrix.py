@@ -174,13 +174,13 @@ def test_a_stale_process_on_the_port_is_named_before_anything_stops(pair: list[N
     with stranger(trial.canary):
         outcome = trial.deploy()
 
-    trial.went_back(outcome, r"port 8000 is taken by python3 .*\(pid \d+\)")
+    trial.went_back(outcome, r"port 8000 is taken by \S*python3 .*\(pid \d+\)")
     assert (trial.canary.container() or {})["State"]["StartedAt"] == trial.started[trial.canary.name]
 
 
 def test_memory_that_does_not_come_back_starts_nothing(pair: list[Node]) -> None:
     trial = Trial(pair)
-    set_knobs([trial.canary], memory_return_s=45)
+    set_knobs([trial.canary], memory_return_s=30)
     outcome = trial.deploy()
     assert outcome.code != 0, outcome.output
     assert re.search(r"memory did not come back: .* GiB", outcome.output), outcome.output[-3000:]

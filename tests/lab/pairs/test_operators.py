@@ -41,7 +41,7 @@ def test_a_second_operator_is_told_who_is_at_work_and_ctrl_c_ends_after_the_wave
     attempt = Attempt(canary, shown(canary.name, f"image_tag={THIRD_TAG}")["id"])
     others_release = shown(other.name, f"image_tag={THIRD_TAG}")["id"]
     tried = other.tried(others_release)
-    set_knobs(pair, THIRD_TAG, slow_load_s=8)
+    set_knobs(pair, THIRD_TAG, slow_load_s=5)
     first = start_pyinfra("--data", f"image_tag={THIRD_TAG}", *limits(pair))
     try:
         attempt.reached("starting")
@@ -65,7 +65,7 @@ def test_the_lease_of_an_owner_who_died_is_taken_over_and_the_journal_says_so(pa
     canary, other = pair
     before = takeovers(other)
     attempt = Attempt(canary, shown(canary.name, f"image_tag={THIRD_TAG}")["id"])
-    set_knobs(pair, THIRD_TAG, slow_load_s=8)
+    set_knobs(pair, THIRD_TAG, slow_load_s=5)
     run = start_pyinfra("--data", f"image_tag={THIRD_TAG}", *limits(pair))
     try:
         attempt.reached("starting")
