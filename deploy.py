@@ -10,9 +10,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from tasks.preflight import preflight
+from tasks.repair import repair
 from tasks.roll_out import roll_out
 from tasks.stage import stage
 
 preflight()
+repair()
 stage()
 roll_out()

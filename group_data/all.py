@@ -113,5 +113,21 @@ rotation = None
 # --data retry_release=ID
 retry_release = None
 
-# Preflight failures to pass over, by id, for a run that you watch: --data 'force_preflight=["mem.available"]'.
+# --- how fit a host must be -----------------------------------------------------------------------
+# What each check says and what to do is in docs/preflight.md. Failures to pass over, by id, for a run that you watch:
+# --data 'force_preflight=["mem.available"]'.
 force_preflight = []
+
+# Warnings that somebody decided to live with, and until when:
+# {"net.wifi": {"reason": "the office has no cable there", "until": "2027-01-31"}}. Failures cannot be waived.
+preflight_waivers = {}
+
+# What the tool may mend before it stages (also alone: tasks/repair.py), each only where it is needed:
+#   apt_holds      hold the driver's packages, so that a plain `apt upgrade` does not tear driver and kernel apart
+#   cdi_refresh    enable nvidia-cdi-refresh, which renews the CDI specification after a driver update
+#   cdi_spec       write a stale CDI specification anew; a copy in /etc/cdi steps aside
+#   docker_group   put the login's user into the group docker, which is as good as root
+#   drop_caches    drop the page cache before each start of the engine (a line in the release's unit)
+#   earlyoom       install and set up earlyoom, the one guard that sees memory taken by CUDA
+#   sleep_targets  mask sleep, suspend and hibernate
+repairs = []

@@ -13,11 +13,12 @@ from typing import Any
 
 import yaml
 
-from sparkfleet import catalog, lock
+from sparkfleet import catalog, lock, preflight
 from sparkfleet.catalog import ROOT
 from sparkfleet.deepcheck import deep_check
 from sparkfleet.docker_model import docker_model_commands
 from sparkfleet.errors import FleetError, SettingsError, nearest
+from sparkfleet.handbook import handbook
 from sparkfleet.interop import export_recipe, import_recipe
 from sparkfleet.recipe import Choice, find_image
 from sparkfleet.release import Compiled, compile_release
@@ -59,17 +60,27 @@ def _parser() -> argparse.ArgumentParser:
 
     explain = commands.add_parser("explain", help="why a rule exists")
     explain.add_argument("rule", nargs="?")
+    explain.add_argument("--preflight", action="store_true", help="print docs/preflight.md: every check of a host")
     explain.set_defaults(run=_explain)
+
+    checking = commands.add_parser("check", parents=[_choice_parser(host=False)], help="judge a host by its probe")
+    checking.add_argument("probe", type=Path, metavar="PROBE.json", help="what `sparknode probe` printed; - for stdin")
+    checking.add_argument("--json", action="store_true", help="print the findings as JSON")
+    checking.set_defaults(run=_check, host=None)
     return parser
 
 
-def _choice_parser() -> argparse.ArgumentParser:
+def _choice_parser(*, host: bool = True) -> argparse.ArgumentParser:
     """The options that choose what to look at: a host of an inventory, or rows of the catalogue."""
     chosen = argparse.ArgumentParser(add_help=False)
-    chosen.add_argument("host", nargs="?", help="a host of the inventory")
-    chosen.add_argument("--inventory", help="an inventory file, e.g. inventory/prod.py")
-    chosen.add_argument("--data", action="append", default=[], metavar="KEY=VALUE", help="override a setting")
-    chosen.add_argument("--model", help="a model of the catalogue, instead of a host")
+    if host:
+        chosen.add_argument("host", nargs="?", help="a host of the inventory")
+        chosen.add_argument("--inventory", help="an inventory file, e.g. inventory/prod.py")
+        chosen.add_argument("--data", action="append", default=[], metavar="KEY=VALUE", help="override a setting")
+    first = None if host else next(iter(catalog.load().models))
+    chosen.add_argument(
+        "--model", default=first, help="a model of the catalogue" + (", instead of a host" if host else "")
+    )
     chosen.add_argument("--image-tag", help="an image of the catalogue")
     chosen.add_argument("--image-line", help="the known line that an unknown tag behaves like")
     chosen.add_argument("--profile", default="agentic", help="default: agentic")
@@ -181,7 +192,7 @@ def _compiled_for_choice(options: argparse.Namespace) -> Compiled:
         if not getattr(options, name):
             flag = f"--{name.replace('_', '-')}"
             raise SettingsError(f"{flag} is missing", "a HOST with --inventory, or --model and --image-tag")
-    known = catalog.load(tuple(path.resolve() for path in options.catalog_overlay))
+    known = catalog.load(_overlays(options))
     choice = Choice(
         model=options.model,
         image_tag=options.image_tag,
@@ -261,7 +272,34 @@ def _write(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
+def _check(options: argparse.Namespace) -> int:
+    """Say what is unfit; 1 when something is."""
+    try:
+        text = sys.stdin.read() if str(options.probe) == "-" else options.probe.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{options.probe} cannot be read: {error}", "a probe document", "check the path") from None
+    node = preflight.read(text.strip())
+    compiled, known = _compiled_for_choice(options), catalog.load(_overlays(options))
+    findings = preflight.check(node, compiled.release, known)
+    if options.json:
+        print(json.dumps(preflight.of_host(str(options.probe), node, findings, known), indent=1, ensure_ascii=False))
+    else:
+        print(
+            "\n".join(
+                [*(f"{one.severity}: {one.text()}" for one in findings), "fit" if preflight.fit(findings) else "unfit"]
+            )
+        )
+    return 0 if preflight.fit(findings) else 1
+
+
+def _overlays(options: argparse.Namespace) -> tuple[Path, ...]:
+    return tuple(path.resolve() for path in options.catalog_overlay)
+
+
 def _explain(options: argparse.Namespace) -> int:
+    if options.preflight:
+        print(handbook(), end="")
+        return 0
     texts = rule_texts()
     if options.rule is None:
         for rule_id, text in texts.items():

@@ -3,45 +3,51 @@
 from __future__ import annotations
 
 import base64
-import json
+import shlex
+import time
 from typing import Any
 
-from pyinfra.api import FactBase, State
-from pyinfra.api.facts import get_facts
+import gevent
+from paramiko import SSHException
+from pyinfra.api import Host, State, StringCommand
 
+from sparkfleet import preflight
 from sparkfleet.nodeprogram import INSTALL_PATH, program, program_sha256
 
+# The probe's own deadline, a slow connection, and the program's way to a host that does not have it.
+ANSWER_S = 60.0
 
-class NodeProbe(FactBase[dict[str, Any]]):
-    """The document that `sparknode probe` prints.
+
+def command() -> str:
+    """Return what prints the document of `sparknode probe`, as root.
 
     Where the installed program is missing or another version, the program itself arrives on standard input, so the
-    first contact needs nothing but python3.
+    first contact needs nothing but python3. sudo is called here, because pyinfra would ask a person for its password.
     """
-
-    def command(self) -> str:
-        return (
-            f"if printf '%s  %s\\n' {program_sha256()} {INSTALL_PATH} | sha256sum --check --status 2>/dev/null; then "
-            f"cat >/dev/null; {INSTALL_PATH} probe; "
-            'else t=$(mktemp) && base64 -d >"$t" && python3 "$t" probe; s=$?; rm -f "$t"; exit $s; fi'
-        )
-
-    @staticmethod
-    def default() -> dict[str, Any]:
-        return {"error": "the node's probe gave no answer"}
-
-    def process(self, output: list[str]) -> dict[str, Any]:
-        try:
-            document = json.loads(output[-1])
-        except ValueError:
-            document = None
-        if not isinstance(document, dict) or document.get("schema") != 1:
-            return {"error": f"the node's probe answered {output[-1][:120]!r}"}
-        return document
+    script = (
+        f"if printf '%s  %s\\n' {program_sha256()} {INSTALL_PATH} | sha256sum --check --status 2>/dev/null; then "
+        f"cat >/dev/null; {INSTALL_PATH} probe; "
+        'else t=$(mktemp) && base64 -d >"$t" && python3 "$t" probe; s=$?; rm -f "$t"; exit $s; fi'
+    )
+    return f'$([ "$(id -u)" = 0 ] || echo sudo -n -H) sh -c {shlex.quote(script)}'
 
 
 def ask_all(state: State) -> dict[str, dict[str, Any]]:
     """Return every connected host's probe, all asked at the same time: the waves depend on how each of them stands."""
-    program_text = base64.encodebytes(program()).decode().splitlines()
-    answers = get_facts(state, NodeProbe, kwargs={"_stdin": program_text})
-    return {host.name: answer for host, answer in answers.items()}
+    text = base64.encodebytes(program()).decode().splitlines()
+    waiting = {host.name: state.pool.spawn(_ask, host, text) for host in state.inventory.get_active_hosts()}
+    return {name: greenlet.get() for name, greenlet in waiting.items()}
+
+
+def _ask(host: Host, program_text: list[str]) -> dict[str, Any]:
+    try:
+        with gevent.Timeout(ANSWER_S, exception=TimeoutError):
+            ok, output = host.run_shell_command(StringCommand(command()), _stdin=program_text)
+    except TimeoutError:
+        return {"error": f"no answer within {ANSWER_S:.0f} s"}
+    except (OSError, EOFError, SSHException) as error:
+        return {"error": str(error) or type(error).__name__}
+    if ok and output.stdout_lines:
+        return {**preflight.read(output.stdout_lines[-1]), "read_at": time.time()}
+    said = [line.strip() for line in output.stderr_lines if line.strip()]
+    return {"error": said[-1] if said else "the probe said nothing"}

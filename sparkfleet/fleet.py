@@ -16,6 +16,7 @@ from typing import Any
 
 from sparkfleet import lock
 from sparkfleet.errors import FleetError, LockError, SettingsError
+from sparkfleet.findings import Finding
 from sparkfleet.lock import Lock
 from sparkfleet.release import Compiled, compile_release
 from sparkfleet.rollout import Progress
@@ -55,6 +56,7 @@ class FleetRun:
     operator: str = field(default_factory=lambda: f"{getpass.getuser()}@{socket.gethostname()}")
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     nodes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    findings: dict[str, list[Finding]] = field(default_factory=dict)
     waves: list[list[str]] = field(default_factory=list)
     progress: Progress = field(default_factory=Progress)
 

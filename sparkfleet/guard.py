@@ -20,7 +20,7 @@ from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.state import StateStage
 from pyinfra.context import ctx_state
 
-from sparkfleet import facts, record
+from sparkfleet import facts, fleetview, record
 from sparkfleet.catalog import ROOT
 from sparkfleet.errors import FleetError, SettingsError
 from sparkfleet.fleet import FleetRun, HostEntry, plan_run, settle_waves
@@ -87,7 +87,9 @@ def install() -> None:
             _before_connect(state)
         set_stage(stage)
         if stage == StateStage.Prepare:
-            run().nodes.update(facts.ask_all(state))
+            found = run()
+            found.nodes.update(facts.ask_all(state))
+            found.findings = fleetview.examine(found, found.started.date())
 
     state.set_stage = guarded_set_stage
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from io import StringIO
 from typing import Any
 
 from pyinfra import host
-from pyinfra.api import FunctionCommand, StringCommand, operation
+from pyinfra.api import FunctionCommand, QuoteString, StringCommand, operation
 from pyinfra.api.state import StateStage
+from pyinfra.operations import files
 
-from sparkfleet import actions, conduct, fleet, guard, preflight
+from sparkfleet import actions, conduct, fleet, guard, repairs
+from sparkfleet.checks import View
 from sparkfleet.fleet import HostPlan
 from sparkfleet.nodeprogram import (
     INSTALL_PATH,
@@ -21,6 +24,7 @@ from sparkfleet.nodeprogram import (
     program_sha256,
     unit,
 )
+from sparkfleet.repairs import REPAIRS
 
 Commands = Generator[StringCommand | FunctionCommand, None, None]
 
@@ -35,21 +39,30 @@ def _node() -> dict[str, Any]:
 
 @operation()
 def refuse_unfit() -> Commands:
-    """Stop before any change when a host is unfit for its release; every reason is shown."""
-    plan = _plan()
-    findings = preflight.check(_node(), plan.release, plan.settings.catalog())
-    failed = [
-        finding
-        for finding in findings
-        if finding.severity == "fail" and finding.id not in plan.settings.force_preflight
-    ]
-    for finding in findings:
-        if finding.severity == "warn":
-            host.log(f"warning: {finding.text()}")
+    """Stop before any change when a host is unfit for its release."""
+    failed = [one for one in guard.run().findings[host.name] if one.severity == "fail"]
     if not failed:
         host.noop("fit")
         return
-    yield FunctionCommand(actions.refuse, ([f"unfit: {finding.text()}" for finding in failed],), {})
+    yield FunctionCommand(actions.refuse, ([f"unfit: {one.id}: {one.found}" for one in failed],), {})
+
+
+@operation()
+def repair(what: str) -> Commands:
+    """Carry out what is missing of one repair, on the hosts that ask for it.
+
+    + what: the repair, by its name in the setting `repairs`
+    """
+    plan = _plan()
+    view = View(_node(), plan.release, plan.settings.catalog())
+    commands = REPAIRS[what](view, str(host.data.get("ssh_user") or "")) if what in plan.settings.repairs else []
+    if not commands:
+        host.noop(f"{what}: nothing to repair")
+        return
+    for path, text in repairs.files(what).items():
+        yield from files.put._inner(src=StringIO(text), dest=path, mode="644")
+    for command in commands:
+        yield StringCommand(*(QuoteString(word) for word in command))
 
 
 @operation()

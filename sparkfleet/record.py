@@ -22,15 +22,19 @@ def path(run: FleetRun) -> Path:
 
 
 def write(run: FleetRun) -> Path:
-    """Write the report as it stands now, whole or not at all; return where it is.
+    """Write the report as it stands now; return where it is."""
+    return save(path(run), document(run))
 
-    A report that cannot be written is said, and stops nothing: the nodes' journals hold what matters.
+
+def save(target: Path, content: dict[str, Any]) -> Path:
+    """Write a document whole or not at all; return where it is.
+
+    One that cannot be written is said, and stops nothing: the nodes' journals hold what matters.
     """
-    target = path(run)
     new = target.with_suffix(".new")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        new.write_text(json.dumps(document(run), indent=1, ensure_ascii=False) + "\n")
+        new.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         new.replace(target)
     except OSError as error:
         click.echo(f"the report cannot be written: {error}; next: set runs_dir to a folder that can be", err=True)

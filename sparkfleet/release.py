@@ -27,6 +27,7 @@ class Operation:
     soak_s: int | None = None
     watch: bool = True
     rotation: dict[str, Any] | None = None
+    drop_caches: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,9 @@ def compile_release(
         "rotation": operation.rotation,
         "watch": _watch(recipe, operation),
         "api_key_file": deployment.api_key_file,
-        "unit": serve_unit(argv, CONTAINER, timing, memory is not None, choice.model, recipe.line.engine),
+        "unit": serve_unit(
+            *(argv, CONTAINER, timing, memory is not None, choice.model, recipe.line.engine), operation.drop_caches
+        ),
     }
     release["id"] = release_id(release)
     return Compiled(release, recipe, tuple(findings), tuple(unlocked))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import click
 from pyinfra.api.state import BaseStateCallback
 from pyinfra.context import ctx_state
 
-from sparkfleet import compare, guard, record
+from sparkfleet import compare, fleetview, guard, preflight, record
 from sparkfleet.fleet import FleetRun
 
 HEADINGS = (
@@ -119,6 +120,18 @@ def print_roll_out(run: FleetRun) -> None:
         click.echo(line)
     click.echo(f"report: {record.write(run)}")
     click.echo("")
+
+
+@cache
+def print_findings(*, alone: bool) -> None:
+    """Print what was found on the hosts, once a run; alone, also what is good to know, and the fleet at a glance."""
+    run = guard.run()
+    lines = preflight.digest(run.findings, "info" if alone else "warn")
+    if alone:
+        lines += ["", *table(fleetview.HEADINGS, fleetview.rows(run))]
+        lines.append(f"as JSON: {record.save(record.path(run).with_name('preflight.json'), fleetview.document(run))}")
+    for line in ["", *lines, ""] if lines else []:
+        click.echo(line)
 
 
 class _AtTheEnd(BaseStateCallback):

@@ -36,10 +36,14 @@ class Margins(_Row):
 
 
 class AfterLoad(_Row):
-    """What is left of the host beside the loaded engine, in GiB, and what the GPU draws while it works, in watts."""
+    """What is left of the host beside the loaded engine, in GiB, and what the GPU draws while it works, in watts.
+
+    A GPU that is busy and stays below both, power and clock (in MHz), is wedged.
+    """
 
     min_available_gib: float | None = Field(default=None, gt=0)
     min_power_w: float | None = Field(default=None, gt=0)
+    min_clock_mhz: float | None = Field(default=None, gt=0)
 
 
 class Gates(_Row):

@@ -12,12 +12,14 @@ from collections.abc import Mapping
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from sparkfleet.catalog import ROOT, Catalog, load
 from sparkfleet.errors import SettingsError, nearest
+from sparkfleet.findings import book
+from sparkfleet.preflight import Decisions, Waiver
 from sparkfleet.recipe import Choice
 from sparkfleet.release import Operation
 from sparkfleet.rules import Deployment
@@ -27,6 +29,9 @@ FOREIGN_PREFIXES = ("ssh_", "fake_", "_", "docker_", "winrm_")
 
 # `--data image_tag=20260611` reaches us as a number, and an operator means the tag.
 Text = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int | float) else value)]
+
+Repair = Literal["apt_holds", "cdi_refresh", "cdi_spec", "docker_group", "drop_caches", "earlyoom", "sleep_targets"]
+Named = TypeVar("Named", list[str], dict[str, Waiver])
 
 _PERCENT = re.compile(r"(100|[1-9]?[0-9])%")
 
@@ -92,6 +97,14 @@ class Rotation(BaseModel):
     timeout_s: int = Field(default=10, ge=1, le=300)
 
 
+def _checks(given: Named) -> Named:
+    # Reading the catalogue's texts takes a tenth of a second, and most hosts name no check.
+    if given and (unknown := [name for name in given if name not in book().checks]):
+        known = list(book().checks)
+        raise ValueError(f"there is no check '{unknown[0]}'{nearest(unknown[0], known)}: one of {', '.join(known)}")
+    return given
+
+
 class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -126,7 +139,9 @@ class Settings(BaseModel):
     rotation: Rotation | None = None
     retry_release: Text | None = None
     sync_parallel: int = Field(default=4, ge=1)
-    force_preflight: list[str] = []
+    force_preflight: Annotated[list[str], AfterValidator(_checks)] = []
+    preflight_waivers: Annotated[dict[str, Waiver], AfterValidator(_checks)] = {}
+    repairs: list[Repair] = []
 
     def catalog(self) -> Catalog:
         """Load the catalogue with this host's overlays."""
@@ -154,7 +169,11 @@ class Settings(BaseModel):
     @property
     def operation(self) -> Operation:
         rotation = self.rotation.model_dump(by_alias=True, exclude_none=True) if self.rotation else None
-        return Operation(self.soak_s, self.watch, rotation)
+        return Operation(self.soak_s, self.watch, rotation, "drop_caches" in self.repairs)
+
+    @property
+    def decisions(self) -> Decisions:
+        return Decisions(self.force_preflight, self.preflight_waivers, self.repairs)
 
     @property
     def deployment(self) -> Deployment:

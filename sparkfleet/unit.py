@@ -34,12 +34,21 @@ def start_limit_interval_s(timing: Timing) -> int:
     return START_BURST * one_start + timing.load_deadline_s
 
 
-def serve_unit(argv: list[str], container: str, timing: Timing, memory_gate: bool, model: str, engine: str) -> str:
+def serve_unit(
+    argv: list[str],
+    container: str,
+    timing: Timing,
+    memory_gate: bool,
+    model: str,
+    engine: str,
+    drop_caches: bool = False,
+) -> str:
     """Render sparkfleet-serve.service for a `docker run` command line."""
     context: dict[str, Any] = {
         "argv": [systemd_quote(argument) for argument in [DOCKER, *argv[1:]]],
         "container": container,
         "docker": DOCKER,
+        "drop_caches": drop_caches,
         "docker_stop_s": timing.docker_stop_s,
         "engine": engine,
         "load_deadline_s": timing.load_deadline_s,

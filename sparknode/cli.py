@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from sparknode import SCHEMAS, frontend, lease, lookout, memory, probe, recover, stage
+from sparknode import SCHEMAS, collect, frontend, lease, lookout, memory, probe, recover, stage
 from sparknode import release as releases
 from sparknode.activate import Order, work
 from sparknode.errors import Refused, Stopped
@@ -34,7 +34,12 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="sparknode", description="Measures, stages and activates releases on this node.")
     top.add_argument("--version", action="version", version=json.dumps(SCHEMAS, sort_keys=True))
     commands = top.add_subparsers(dest="command", required=True)
-    commands.add_parser("probe", help="print one JSON document about this node")
+    probing = commands.add_parser("probe", help="print one JSON document about this node")
+    probing.add_argument("--from", dest="bundle", type=Path, help="a bundle of `collect`, instead of this node")
+    collecting = commands.add_parser(
+        "collect", help="write what a probe reads, without secrets, as a bundle for a report"
+    )
+    collecting.add_argument("folder", type=Path)
     commands.add_parser("status", help="print what is staged, serving and under way as JSON")
     commands.add_parser("stage", help="read a stage request from stdin and carry it out")
     activate = commands.add_parser(
@@ -70,7 +75,11 @@ def parser() -> argparse.ArgumentParser:
 
 def dispatch(host: Host, options: argparse.Namespace) -> int:
     if options.command == "probe":
-        say(json.dumps(probe.probe(host), ensure_ascii=False))
+        bundle = collect.read(options.bundle) if options.bundle else (host, None)
+        say(json.dumps(probe.probe(*bundle), ensure_ascii=False))
+        return 0
+    if options.command == "collect":
+        collect.write(collect.collect(host), options.folder)
         return 0
     if options.command == "status":
         say(json.dumps(probe.status(host), ensure_ascii=False))

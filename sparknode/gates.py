@@ -7,6 +7,7 @@ chat, and the drafter's acceptance over fixed prompts, counted as differences of
 from __future__ import annotations
 
 import re
+import statistics
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -19,8 +20,9 @@ from sparknode.verdict import FAIL, NO_DATA, PASS, GateResult, Subject, at_least
 # A daemon that hiccups once must not cost a healthy release its life.
 DOCKER_TRIES = 4
 DOCKER_PAUSE_S = 2.0
-# Long enough for the GPU to be at work on the prompt that its power is measured with.
-POWER_AFTER_S = 1.0
+# Once a second, and long enough that no pause between two answers looks like a wedge (minefield trap 124).
+POWER_AFTER_S, LOAD_S = 1.0, 20.0
+BUSY = 90.0
 
 
 def all_gates(subject: Subject) -> Iterator[GateResult]:
@@ -114,15 +116,35 @@ def available(subject: Subject, least: float) -> GateResult:
 
 
 def power(subject: Subject, least: float) -> GateResult:
-    """The GPU draws power while it works; one that is wedged stays under 30 W (minefield trap 124)."""
+    """The GPU draws power while it works. One that is wedged is busy at low clocks for as long as it is asked.
+
+    A look that finds enough power ends it; only a GPU under suspicion is kept at work for LOAD_S (minefield trap 124).
+    """
+    clock = subject.host.system
+    samples: list[tuple[float, float, float]] = []
+    until = clock.monotonic() + LOAD_S
     with ThreadPoolExecutor(1) as pool:
-        work = pool.submit(subject.ask, "power", prompts.CODING[0], subject.release.gates.short.max_tokens)
-        subject.host.system.sleep(POWER_AFTER_S)
-        done = subject.host.system.run(parse.POWER_ARGV, 10.0)
-        work.result()
-    found = parse.watts(done.stdout) if done.ok else None
-    said = f"{found:.0f} W while it answers" if found is not None else f"nvidia-smi names no power ({done.why})"
-    return at_least("power", found, least, "W", said, of_host=True)
+        work = None
+        while not samples or (samples[-1][0] < least and clock.monotonic() < until):
+            if work is None or work.done():
+                tokens = subject.release.gates.short.max_tokens
+                work = pool.submit(subject.ask, "power", prompts.CODING[0], tokens)
+            clock.sleep(POWER_AFTER_S)
+            done = clock.run(parse.LOAD_ARGV, 10.0)
+            sample = parse.load(done.stdout) if done.ok else None
+            if sample is None:
+                said = f"nvidia-smi names no power, clock and utilization ({done.why})"
+                return GateResult("power", None, least, "W", NO_DATA, said, of_host=True)
+            samples.append(sample)
+    watts, clocks, busy = (statistics.median(column) for column in zip(*samples, strict=True))
+    slowest = subject.release.gates.min_clock_mhz
+    if samples[-1][0] >= least:
+        return at_least("power", samples[-1][0], least, "W", f"{samples[-1][0]:.0f} W while it answers", of_host=True)
+    said = f"{watts:.0f} W at {clocks:.0f} MHz and {busy:.0f} % for {LOAD_S:.0f} s, expected at least {least:g} W"
+    if busy >= BUSY and (slowest is None or clocks < slowest):
+        said += "; the power supply is wedged: shut down, unplug both ends for 60 s (a reboot is not enough)"
+        return GateResult("power", watts, least, "W", FAIL, said, of_host=True)
+    return GateResult("power", watts, None, "W", PASS, f"{said}; not judged, as it is not the picture of a wedge")
 
 
 def acceptance(

@@ -76,7 +76,7 @@ def wait(host: Host, utilization: float, longest_s: float, tell: Callable[[str],
 
 def holders(host: Host) -> str:
     """Who holds GPU memory, for a message; nothing when that can't be told."""
-    query = ["nvidia-smi", "--query-compute-apps=pid,process_name,used_gpu_memory", "--format=csv,noheader"]
-    done = host.system.run(query, 10.0)
-    processes = parse.gpu_processes(done.stdout) if done.ok else []
-    return f"; held by {', '.join(processes[:5])}" if processes else "; no process is named as the holder"
+    done = host.system.run(parse.TENANTS_ARGV, 10.0)
+    found = parse.gpu_processes(done.stdout) if done.ok else []
+    names = ", ".join(f"{one['name']} (pid {one['pid']}, {one['memory']})" for one in found[:5])
+    return f"; held by {names}" if names else "; no process is named as the holder"

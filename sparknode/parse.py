@@ -63,41 +63,81 @@ def _cell(value: str) -> str | None:
     return None if not value or value in {"[N/A]", "N/A", "[Not Supported]", "[Unknown Error]"} else value
 
 
-def gpus(stdout: str, rc: int | None) -> tuple[list[dict[str, str | None]], str | None]:
-    """`nvidia-smi --query-gpu=name,compute_cap,driver_version --format=csv,noheader`: the GPUs, or why there are none.
+GPU_FIELDS = (
+    "name,compute_cap,driver_version,temperature.gpu,power.draw,clocks.sm,utilization.gpu,memory.total,memory.free"
+)
+_GPU_FIGURES = ("temperature_c", "power_w", "clock_mhz", "utilization", "memory_total_mib", "memory_free_mib")
 
-    «No devices were found» comes with exit code 6, and on some drivers with 0, so the text decides as well.
+
+def number(text: str | None) -> float | None:
+    """A figure at the start of a text, such as «35.65 W»; None for «[N/A]» and anything else."""
+    match = re.match(r"\s*(\d{1,12}(?:\.\d{1,6})?)(?![\w.])", text or "", re.ASCII)
+    return float(match[1]) if match else None
+
+
+def last_number(text: str) -> float | None:
+    """The last figure of a text, such as «torn-score: 2.6»."""
+    found = re.findall(r"(?<![\w.])\d{1,9}(?:\.\d{1,6})?(?![\w.])", text, re.ASCII)
+    return float(found[-1]) if found else None
+
+
+def gpus(stdout: str, rc: int | None) -> tuple[list[dict[str, Any]], str | None]:
+    """`nvidia-smi --query-gpu=GPU_FIELDS --format=csv,noheader`: the GPUs, or why there are none.
+
+    «No devices were found» comes with exit code 6, and on some drivers with 0, so the text decides as well. A GB10 has
+    no figures of memory, which is None here. A shorter list of fields, as other tools ask for, is taken too.
     """
-    devices: list[dict[str, str | None]] = []
+    devices: list[dict[str, Any]] = []
     for line in stdout.splitlines():
         cells = line.split(",")
-        if rc == 0 and len(cells) == 3 and (name := _cell(cells[0])):
+        if rc == 0 and len(cells) in {3, 9} and (name := _cell(cells[0])):
+            figures = dict(zip(_GPU_FIGURES, map(number, cells[3:]), strict=False))
             capability, driver = _cell(cells[1]), _cell(cells[2])
-            devices.append({"name": name, "compute_capability": capability, "driver_version": driver})
+            devices.append({"name": name, "compute_capability": capability, "driver_version": driver, **figures})
     if devices:
         return devices, None
     said = " ".join(stdout.split())[:300]
     return [], said or f"nvidia-smi ended with {rc} and named no GPU"
 
 
-def gpu_processes(stdout: str) -> list[str]:
-    """`--query-compute-apps=pid,process_name,used_gpu_memory --format=csv,noheader`, as text for a person."""
+def gpu_details(text: str) -> dict[str, str | None]:
+    """`nvidia-smi -q`: the CUDA version of the driver, and the version of the firmware that the GPU runs."""
+    found = {}
+    for name, key in (("cuda_version", "CUDA Version"), ("gsp_version", "GSP Firmware Version")):
+        match = re.search(rf"^\s*{key}\s*:\s*(\d[\w.]*)\s*$", text, re.MULTILINE)
+        found[name] = match[1] if match else None
+    return found
+
+
+TENANTS_ARGV = ("nvidia-smi", "--query-compute-apps=pid,process_name,used_gpu_memory", "--format=csv,noheader")
+
+
+def gpu_processes(stdout: str) -> list[dict[str, Any]]:
+    """What TENANTS_ARGV prints: who holds GPU memory, with the share as nvidia-smi words it."""
     found = []
     for line in stdout.splitlines():
         cells = [cell.strip() for cell in line.rsplit(",", 1)]
         pid, _, name = cells[0].partition(",")
-        if len(cells) == 2 and pid.strip().isdigit() and name.strip():
-            found.append(f"{name.strip()} (pid {pid.strip()}, {cells[1]})")
+        if len(cells) == 2 and pid.strip().isdecimal() and len(pid) < 19 and name.strip():
+            found.append({"pid": int(pid), "name": name.strip(), "memory": cells[1]})
     return found
 
 
 POWER_ARGV = ("nvidia-smi", "--query-gpu=power.draw", "--format=csv,noheader,nounits")
 
 
+LOAD_ARGV = ("nvidia-smi", "--query-gpu=power.draw,clocks.sm,utilization.gpu", "--format=csv,noheader,nounits")
+
+
+def load(stdout: str) -> tuple[float, float, float] | None:
+    """What LOAD_ARGV prints for the first GPU: watts, MHz and percent."""
+    power, clock, busy = (*map(number, stdout.partition("\n")[0].split(",")), None, None, None)[:3]
+    return None if power is None or clock is None or busy is None else (power, clock, busy)
+
+
 def watts(stdout: str) -> float | None:
     """What POWER_ARGV prints for the first GPU."""
-    match = re.match(r"\s*(\d{1,6}(?:\.\d{1,4})?)(?: W)?\s*$", stdout.partition("\n")[0], re.ASCII)
-    return float(match[1]) if match else None
+    return number(stdout.partition("\n")[0])
 
 
 def stall(text: str) -> float | None:
@@ -126,6 +166,12 @@ def cdi_spec(text: str) -> list[str]:
     return cdi_devices(f"{document.get('kind')}={name}" for name in named)
 
 
+def cdi_driver(text: str) -> str | None:
+    """The driver version whose libraries a CDI specification names."""
+    match = re.search(r"lib(?:cuda|nvidia-ml)\.so\.(\d{3}(?:\.\d+){1,2})", text)
+    return match[1] if match else None
+
+
 def toolkit_version(text: str) -> str | None:
     match = re.search(r"version\s+v?(\d[\w.+~-]*)", text)
     return match[1] if match else None
@@ -143,21 +189,17 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
+def json_object(text: str) -> dict[str, Any]:
+    """A JSON object, or an empty one for anything else."""
+    try:
+        return _dict(json.loads(text))
+    except (ValueError, RecursionError):
+        return {}
+
+
 def docker_info(text: str) -> dict[str, Any]:
     """`docker info --format '{{json .}}'`. The client answers even when no daemon does: then an error is named."""
-    empty: dict[str, Any] = {
-        "server_version": None,
-        "root_dir": None,
-        "storage_driver": None,
-        "runtimes": [],
-        "cdi_devices": [],
-    }
-    try:
-        info = json.loads(text)
-    except (ValueError, RecursionError):
-        return {**empty, "error": "docker info gave no JSON"}
-    if not isinstance(info, dict):
-        return {**empty, "error": "docker info gave no JSON object"}
+    info = json_object(text)
     problems = [str(problem) for problem in _list(info.get("ServerErrors"))]
     discovered = [_dict(device).get("ID") for device in _list(info.get("DiscoveredDevices"))]
     version = _text(info.get("ServerVersion"))
@@ -186,6 +228,84 @@ def listening(text: str) -> list[dict[str, Any]]:
         if process and entry["pid"] is None:
             entry.update(process=process[1], pid=int(process[2][:18]))
     return [found[port] for port in sorted(found)]
+
+
+def containers(text: str) -> list[dict[str, Any]]:
+    """Running containers, a line each: name, runtime, device requests; by which way each got the GPU."""
+    found = []
+    for line in text.splitlines():
+        cells = line.split(" ", 2)
+        if len(cells) != 3:
+            continue
+        try:
+            requests = [_dict(request) for request in _list(json.loads(cells[2]))]
+        except (ValueError, RecursionError):
+            requests = []
+        cdi = any(request.get("Driver") == "cdi" for request in requests)
+        gpu = "cdi" if cdi else "hook" if requests or cells[1] == "nvidia" else None
+        found.append({"name": cells[0].lstrip("/"), "gpu": gpu})
+    return found
+
+
+def disks(text: str) -> dict[str, dict[str, int]]:
+    """`df -a -B1 --output=avail,size,iavail,itotal,target`: bytes and inodes by mount point."""
+    found = {}
+    for line in text.splitlines():
+        match = re.fullmatch(r"\s*(\d{1,18})\s+(\d{1,18})\s+(\d{1,18}|-)\s+(\d{1,18}|-)\s+(/.*?)\s*", line, re.ASCII)
+        if match:
+            names = ("free_bytes", "total_bytes", "free_inodes", "total_inodes")
+            found[match[5]] = dict(
+                zip(names, (int(cell.replace("-", "0")) for cell in match.groups()[:4]), strict=True)
+            )
+    return found
+
+
+def processes(text: str) -> list[tuple[int, str, str]]:
+    """`ps -e -o pid=,comm=,cgroup=`: pid, name and control group."""
+    matches = (re.fullmatch(r"\s*(\d{1,18})\s+(\S.*?)\s+(\S+)\s*", line, re.ASCII) for line in text.splitlines())
+    return [(int(match[1]), match[2], match[3]) for match in matches if match]
+
+
+def units(text: str) -> dict[str, dict[str, str]]:
+    """`systemctl show` of several units: the properties of each under every name that it has."""
+    found = {}
+    for block in text.split("\n\n"):
+        keys = properties(block)
+        found.update(dict.fromkeys(keys.pop("Names", "").split(), keys))
+    return found
+
+
+def packages(text: str) -> list[dict[str, Any]]:
+    """`dpkg-query` with package, version and status: what is installed, and what is held back."""
+    cells = (line.split() for line in text.splitlines())
+    return [
+        {"name": row[0], "version": row[1], "held": row[2].startswith("h")}
+        for row in cells
+        if len(row) == 3 and row[2][1:2] == "i"
+    ]
+
+
+def kernels(text: str) -> dict[str, Any]:
+    """The kernel that boots next, and those for which an nvidia module is there; from `find` over /boot and modules."""
+    after = re.search(r"^/boot/vmlinuz (?:\S*/)?vmlinuz-(\S+)$", text, re.MULTILINE)
+    with_module = re.findall(r"^/lib/modules/([^/\s]+)/\S*nvidia\.ko", text, re.MULTILINE)
+    return {"next": after[1] if after else None, "with_nvidia": sorted(set(with_module))}
+
+
+def default_interface(text: str) -> str | None:
+    """/proc/net/route: the interface of the default route with the lowest metric."""
+    rows = (line.split() for line in text.splitlines()[1:])
+    metric = [(int(row[6]), row[0]) for row in rows if len(row) >= 8 and row[1] == "0" * 8 and row[6].isdecimal()]
+    return min(metric)[1] if metric else None
+
+
+def firmware(text: str) -> dict[str, str] | None:
+    """`fwupdmgr get-devices --json`: the version of each device that has one."""
+    found = json_object(text).get("Devices")
+    if not isinstance(found, list):
+        return None
+    pairs = ((_text(_dict(device).get("Name")), _text(_dict(device).get("Version"))) for device in found)
+    return {name: version for name, version in pairs if name and version}
 
 
 def properties(text: str) -> dict[str, str]:

@@ -1,93 +1,55 @@
 """Everything that a check or a plan asks of a node, in one document and one trip.
 
-Nothing here raises and nothing waits for long: all programs are asked at once under one deadline, and what can't be
-read is listed with its reason. It works without root, which then can't see some things. Serial numbers and the UUIDs
-of hardware never leave the node.
+Nothing here raises and nothing waits for long: all programs are asked at once under one deadline. What can't be read
+is None or empty in the document, and listed under `unreadable` with its reason, so that nobody takes it for a good
+answer. It works without root, which then can't see some things. Serial numbers and the UUIDs of hardware never leave
+the node.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
-import shutil
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+import re
+from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import Any
 
 from sparknode import SCHEMAS, fleet, parse
-from sparknode.files import read_text
-from sparknode.paths import Paths
+from sparknode.collect import Raw, ask, collect
+from sparknode.docker import read_lookup
+from sparknode.paths import SERVE_UNIT, Paths
 from sparknode.shell import Completed
-from sparknode.system import Host, System
+from sparknode.system import Host
 
-DEADLINE_S = 10.0
 DOCKER_ROOT = "/var/lib/docker"
-_HOOK = "nvidia-container-runtime-hook"
-_SEARCHED = os.pathsep.join(
-    [os.environ.get("PATH", ""), "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"]
-)
-QUESTIONS: Mapping[str, tuple[str, ...]] = {
-    **fleet.QUESTIONS,
-    "gpu": ("nvidia-smi", "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader"),
-    "docker": ("docker", "info", "--format", "{{json .}}"),
-    "cdi": ("nvidia-ctk", "cdi", "list"),
-    "toolkit": ("nvidia-ctk", "--version"),
-    "ports": ("ss", "-H", "-ltnp"),
-}
+STATE = "/var/lib/sparkfleet"
+_CDI_SPEC = re.compile(r"/(?:etc|var/run)/cdi/.*\.(?:yaml|yml|json)")
+_ENGINE = re.compile(r"VLLM::|sglang::")
+_CONTAINER = re.compile(r"docker|containerd|libpod|kubepods")
+_DESKTOP = {"gnome-shell", "Xorg", "Xwayland", "plasmashell"}
+# Programs that end otherwise than with 0 although they answered: no such group, no such folder, none that matches.
+_ANSWERS = {"docker-group": {2}, "kernels": {1}, "packages": {1}, "disk": {1}}
 
 
-def probe(host: Host) -> dict[str, Any]:
-    """The whole document."""
-    paths = host.paths
-    answers = ask(host.system, QUESTIONS)
-    docker = docker_of(answers["docker"])
-    unreadable = [{"what": name, "why": done.why} for name, done in answers.items() if not understood(name, done)]
-    disk = [usage(paths, path) for path in (docker["root_dir"] or DOCKER_ROOT, "/var/lib/sparkfleet")]
-    unreadable += [{"what": entry["path"], "why": entry["why"]} for entry in disk if "why" in entry]
-    _, unread = fleet.history(paths)
-    if unread:
-        unreadable.append({"what": str(paths.journal), "why": unread})
-    memory = memory_of(read_text(paths.meminfo) or "")
-    if memory["total_kib"] is None:
-        unreadable.append({"what": "memory", "why": f"{paths.meminfo} has no MemTotal"})
+def probe(host: Host, raw: Raw | None = None) -> dict[str, Any]:
+    """The whole document, of this machine or of a bundle."""
+    raw = raw or collect(host)
+    _, unread = fleet.history(host.paths)
+    journal = [{"what": "journal", "why": unread}] if unread else []
+    document = facts(raw)
     return {
         "schema": SCHEMAS["probe"],
-        "sparknode": {"installed_sha256": installed_sha256(paths)},
-        "host": host_of(paths),
-        "memory": memory,
-        "gpu": gpu_of(answers["gpu"]),
-        "docker": docker,
-        "injection": injection(paths, answers),
-        "disk": [entry for entry in disk if "why" not in entry],
-        "listening": parse.listening(answers["ports"].stdout),
-        "tools": {"rsync": has("rsync"), "systemd_run": has("systemd-run")},
-        "fleet": fleet.fleet(host, answers),
-        "unreadable": unreadable,
+        "sparknode": {"installed_sha256": installed_sha256(host.paths)},
+        **document,
+        "fleet": fleet.fleet(host, raw.commands),
+        "unreadable": [*document["unreadable"], *journal],
     }
 
 
 def status(host: Host) -> dict[str, Any]:
     """The document's `fleet` object alone."""
     return fleet.fleet(host, ask(host.system, fleet.QUESTIONS))
-
-
-def ask(system: System, questions: Mapping[str, tuple[str, ...]]) -> dict[str, Completed]:
-    """Every question at once, so that a program that hangs costs one deadline and not one each."""
-    with ThreadPoolExecutor(len(questions)) as pool:
-        waiting = {name: pool.submit(system.run, argv, DEADLINE_S) for name, argv in questions.items()}
-        return {name: answer.result() for name, answer in waiting.items()}
-
-
-def understood(name: str, done: Completed) -> bool:
-    """A container that does not exist is an answer; so is nvidia-smi that names no device."""
-    if name == "container":
-        return done.ok or (not done.timed_out and "no such" in done.stderr.lower())
-    return done.ok or (name == "gpu" and "No devices" in done.stdout + done.stderr)
-
-
-def has(program: str) -> bool:
-    return shutil.which(program, path=_SEARCHED) is not None
 
 
 def installed_sha256(paths: Paths) -> str | None:
@@ -97,23 +59,94 @@ def installed_sha256(paths: Paths) -> str | None:
         return None
 
 
-def host_of(paths: Paths) -> dict[str, Any]:
-    names = os.uname()
-    boot_id = read_text(paths.root / "proc/sys/kernel/random/boot_id")
+def facts(raw: Raw) -> dict[str, Any]:
+    """What the material says; pure."""
+    docker = docker_of(raw)
+    mounts = parse.disks(answer(raw, "disk"))
+    memory = memory_of(raw)
+    places: list[str] = [docker["root_dir"] or DOCKER_ROOT, STATE]
+    disks: list[dict[str, Any]] = [{"path": path, **mounted(mounts, path)} for path in places]
+    missing = [] if memory["total_kib"] and memory["available_kib"] else [("memory", "/proc/meminfo names no total")]
+    missing += [(row["path"], "`df` names no file system for it") for row in disks if "free_bytes" not in row]
     return {
-        "hostname": names.nodename,
-        "machine": names.machine,
-        "kernel": names.release,
-        "os": parse.os_release(read_text(paths.root / "etc/os-release") or ""),
-        "dgx": parse.dgx_release(read_text(paths.root / "etc/dgx-release") or ""),
-        "python": platform.python_version(),
-        "boot_id": boot_id.strip() if boot_id else None,
-        "uptime_s": parse.uptime(read_text(paths.root / "proc/uptime") or ""),
+        "host": host_of(raw),
+        "memory": memory,
+        "gpu": gpu_of(raw),
+        "docker": docker,
+        "injection": injection(raw),
+        "disk": [row for row in disks if "free_bytes" in row],
+        "listening": parse.listening(answer(raw, "ports")),
+        "units": parse.units(answer(raw, "units")),
+        "packages": parse.packages(answer(raw, "packages")),
+        "kernels": parse.kernels(answer(raw, "kernels")),
+        "network": network(raw),
+        "firmware": parse.firmware(answer(raw, "firmware")),
+        "earlyoom": parse.assignments(raw.files.get("/etc/default/earlyoom", "")).get("EARLYOOM_ARGS"),
+        "tools": {name.replace("-", "_"): has(raw, name) for name in ("rsync", "systemd-run")},
+        "unreadable": [*({"what": what, "why": why} for what, why in [*unanswered(raw), *missing])],
     }
 
 
-def memory_of(text: str) -> dict[str, int | None]:
-    keys = parse.meminfo(text)
+def answer(raw: Raw, name: str) -> str:
+    """What a program printed, where it ended as it does when it answers."""
+    done = raw.commands[name]
+    return done.stdout if understood(name, done) else ""
+
+
+def understood(name: str, done: Completed) -> bool:
+    """A container that does not exist is an answer; so is nvidia-smi that names no device."""
+    if name == "container":
+        return done.ok or (not done.timed_out and "no such" in done.stderr.lower())
+    nothing = name in {"gpu", "gpu-details", "tenants"} and "No devices" in done.stdout + done.stderr
+    return done.ok or nothing or done.rc in _ANSWERS.get(name, set())
+
+
+def unanswered(raw: Raw) -> Iterator[tuple[str, str]]:
+    for name, done in raw.commands.items():
+        # Not every system has these, and without them there is nothing that they could say.
+        if not understood(name, done) and not (name in {"ota", "firmware"} and done.missing):
+            yield name, done.why
+    yield from raw.unread.items()
+
+
+def has(raw: Raw, program: str) -> bool:
+    return any(line.endswith(f"/{program}") for line in answer(raw, "programs").splitlines())
+
+
+def line_of(raw: Raw, path: str) -> str | None:
+    """A file of one line."""
+    return raw.files.get(path, "").strip() or None
+
+
+def host_of(raw: Raw) -> dict[str, Any]:
+    hostname, kernel, machine = (*answer(raw, "uname").split(), None, None, None)[:3]
+    names = {name for _, name, _ in parse.processes(answer(raw, "processes"))}
+    zones = [parse.number(text) for path, text in raw.files.items() if path.startswith("/sys/class/thermal/")]
+    dmi = ("sys_vendor", "product_name", "bios_version", "ec_firmware_release")
+    clock = parse.properties(answer(raw, "clock")).get("NTPSynchronized")
+    return {
+        "hostname": hostname,
+        "machine": machine,
+        "kernel": kernel,
+        "os": parse.os_release(raw.files.get("/etc/os-release", "")),
+        "dgx": parse.dgx_release(raw.files.get("/etc/dgx-release", "")),
+        "fastos": parse.assignments(raw.files.get("/etc/fastos-release", "")).get("VERSION"),
+        "python": platform.python_version(),
+        "boot_id": line_of(raw, "/proc/sys/kernel/random/boot_id"),
+        "time": raw.at,
+        "uptime_s": parse.uptime(raw.files.get("/proc/uptime", "")),
+        "dmi": {name: line_of(raw, f"/sys/class/dmi/id/{name}") for name in dmi},
+        "reboot_required": "/var/run/reboot-required" in raw.files,
+        "clock_synchronized": None if clock is None else clock == "yes",
+        "torn": parse.last_number(answer(raw, "ota")),
+        "desktop": sorted(names & _DESKTOP),
+        # In thousandths; a zone that is off says a figure below zero, which is none here.
+        "hottest_zone_c": max((zone / 1000 for zone in zones if zone is not None), default=None),
+    }
+
+
+def memory_of(raw: Raw) -> dict[str, Any]:
+    keys = parse.meminfo(raw.files.get("/proc/meminfo", ""))
     named = {
         "total_kib": "MemTotal",
         "available_kib": "MemAvailable",
@@ -123,56 +156,83 @@ def memory_of(text: str) -> dict[str, int | None]:
         "hugepages_total": "HugePages_Total",
         "hugepages_free": "HugePages_Free",
         "hugepage_kib": "Hugepagesize",
+        "cma_total_kib": "CmaTotal",
+        "cma_free_kib": "CmaFree",
     }
-    return {name: keys.get(key) for name, key in named.items()}
+    stalled = parse.stall(raw.files.get("/proc/pressure/memory", ""))
+    return {**{name: keys.get(key) for name, key in named.items()}, "stall_percent": stalled}
 
 
-def gpu_of(done: Completed) -> dict[str, Any]:
+def gpu_of(raw: Raw) -> dict[str, Any]:
+    done = raw.commands["gpu"]
     if done.timed_out or done.missing:
-        return {"devices": [], "error": done.why}
-    devices, error = parse.gpus(done.stdout, done.rc)
-    said = " ".join(done.stderr.split())[:300]
-    return {"devices": devices, "error": None if devices else said or error}
-
-
-def docker_of(done: Completed) -> dict[str, Any]:
-    answer = parse.docker_info(done.stdout)
-    # An older client ends with 1 and no JSON when there is no daemon; then its own words are the better reason.
-    if answer["error"] and not done.ok:
-        answer["error"] = done.why
-    return answer
-
-
-def injection(paths: Paths, answers: Mapping[str, Completed]) -> dict[str, Any]:
-    """The ways in which this host can hand its GPU to a container."""
-    listed = answers["cdi"]
+        devices: list[dict[str, Any]] = []
+        error: str | None = done.why
+    else:
+        devices, error = parse.gpus(done.stdout, done.rc)
+        error = None if devices else " ".join(done.stderr.split())[:300] or error
+    ids = (re.search(r"^PCI_ID=(\w{4}:\w{4})$", text, re.MULTILINE) for text in raw.files.values())
     return {
-        "hook": has(_HOOK),
-        "cdi_devices": parse.cdi_devices(listed.stdout.splitlines()) if listed.ok else specified(paths),
-        "toolkit_version": parse.toolkit_version(answers["toolkit"].stdout) if answers["toolkit"].ok else None,
+        "devices": devices,
+        "error": error,
+        **parse.gpu_details(answer(raw, "gpu-details")),
+        "module_version": line_of(raw, "/sys/module/nvidia/version"),
+        "pci_ids": sorted({match[1].lower() for match in ids if match}),
+        "tenants": list(tenants(raw)),
     }
 
 
-def specified(paths: Paths) -> list[str]:
-    """CDI devices out of the specifications themselves, for a host without nvidia-ctk."""
-    names: set[str] = set()
-    for folder in ("etc/cdi", "var/run/cdi"):
-        for spec in sorted((paths.root / folder).glob("*.*")):
-            if spec.suffix in {".yaml", ".yml", ".json"}:
-                names.update(parse.cdi_spec(read_text(spec) or ""))
-    return sorted(names)
+def tenants(raw: Raw) -> Iterator[dict[str, Any]]:
+    """Who holds GPU memory, and engines that outlived their container; `ours` where it is the fleet's own container."""
+    groups = {pid: (name, group) for pid, name, group in parse.processes(answer(raw, "processes"))}
+    container = read_lookup(raw.commands["container"]).text("Id")
+    held = {one["pid"]: one for one in parse.gpu_processes(answer(raw, "tenants"))}
+    engines = {pid: {"pid": pid, "name": name} for pid, (name, _) in groups.items() if _ENGINE.match(name)}
+    for pid, one in sorted({**engines, **held}.items()):
+        group = groups.get(pid, ("", None))[1]
+        ours = group is not None and (SERVE_UNIT in group or bool(container and container in group))
+        orphan = pid in engines and group is not None and not ours and not _CONTAINER.search(group)
+        yield {"memory": None, **one, "ours": ours if group is not None else None, "orphan": orphan}
 
 
-def usage(paths: Paths, asked: str) -> dict[str, Any]:
-    """The room on the file system on which a folder is or will be."""
-    path = paths.on_host(asked)
-    while True:
-        try:
-            room = os.statvfs(path)
-        except (FileNotFoundError, NotADirectoryError):
-            path = path.parent
-        except OSError as problem:
-            return {"path": asked, "why": problem.strerror}
-        else:
-            free, total = room.f_bavail * room.f_frsize, room.f_blocks * room.f_frsize
-            return {"path": asked, "free_bytes": free, "total_bytes": total}
+def docker_of(raw: Raw) -> dict[str, Any]:
+    done = raw.commands["docker"]
+    found = parse.docker_info(done.stdout)
+    # An older client ends with 1 and no JSON when there is no daemon; then its own words are the better reason.
+    if found["error"] and not done.ok:
+        found["error"] = done.why
+    group = answer(raw, "docker-group").strip().rsplit(":", 1)[-1]
+    members = sorted(filter(None, group.split(",")))
+    return {**found, "group": members, "containers": parse.containers(answer(raw, "containers"))}
+
+
+def injection(raw: Raw) -> dict[str, Any]:
+    """The ways in which this host can hand its GPU to a container."""
+    listed = raw.commands["cdi"]
+    specs: list[dict[str, Any]] = [
+        {"path": path, "devices": parse.cdi_spec(text), "driver_version": parse.cdi_driver(text)}
+        for path, text in sorted(raw.files.items())
+        if _CDI_SPEC.fullmatch(path)
+    ]
+    # On a host without nvidia-ctk the specifications themselves say what there is.
+    written = [str(device) for spec in specs for device in spec["devices"] or []]
+    named = listed.stdout.splitlines() if listed.ok else written
+    return {
+        "hook": has(raw, "nvidia-container-runtime-hook"),
+        "cdi_devices": parse.cdi_devices(named),
+        "cdi_specs": specs,
+        "toolkit_version": parse.toolkit_version(answer(raw, "toolkit") + raw.commands["toolkit"].stderr),
+    }
+
+
+def network(raw: Raw) -> dict[str, Any]:
+    """The way to the rest of the world; a speed of -1 is what a wireless or virtual interface says."""
+    name = parse.default_interface(raw.files.get("/proc/net/route", ""))
+    return {"interface": name, "speed_mbit": parse.number(line_of(raw, f"/sys/class/net/{name}/speed"))}
+
+
+def mounted(mounts: dict[str, dict[str, int]], path: str) -> dict[str, int]:
+    """The file system on which a folder is or will be; empty when that is not known."""
+    wanted = PurePosixPath(path)
+    above = [mount for mount in mounts if wanted.is_relative_to(mount)]
+    return mounts[max(above, key=len)] if above else {}

@@ -101,6 +101,7 @@ class Gates:
     control_tokens: tuple[str, ...]
     min_available_gib: float | None
     min_power_w: float | None
+    min_clock_mhz: float | None = None
     streaming: bool = False
     tool_call: bool = False
     reasoning: bool = False
@@ -248,6 +249,7 @@ def _gates(node: Node) -> Gates:
         control_tokens=node.texts("control_tokens") if node.raw.get("control_tokens") else (),
         min_available_gib=loaded.optional_number("min_available_gib") if loaded else None,
         min_power_w=loaded.optional_number("min_power_w") if loaded else None,
+        min_clock_mhz=loaded.optional_number("min_clock_mhz") if loaded else None,
     )
 
 

@@ -27,6 +27,7 @@ class Completed:
     stdout: str = ""
     stderr: str = ""
     timeout: float = 0.0
+    seconds: float = 0.0
 
     @property
     def ok(self) -> bool:
@@ -82,7 +83,7 @@ def _start(command: Sequence[str], errors: int) -> subprocess.Popen[str]:
 
 def run(argv: Sequence[str], timeout: float) -> Completed:
     """Run a program to its end or to its timeout, with its output as text."""
-    command = tuple(argv)
+    command, started = tuple(argv), time.monotonic()
     try:
         process = _start(command, subprocess.PIPE)
     except OSError as problem:
@@ -93,8 +94,8 @@ def run(argv: Sequence[str], timeout: float) -> Completed:
         _end(process)
         with suppress(subprocess.TimeoutExpired):
             process.communicate(timeout=REAP_S)
-        return Completed(command, None, timeout=timeout)
-    return Completed(command, process.returncode, out, err, timeout)
+        return Completed(command, None, timeout=timeout, seconds=time.monotonic() - started)
+    return Completed(command, process.returncode, out, err, timeout, time.monotonic() - started)
 
 
 def stream(argv: Sequence[str], timeout: float, on_line: Callable[[str], None]) -> Completed:

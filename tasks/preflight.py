@@ -5,15 +5,17 @@ pyinfra inventory/prod.py tasks/preflight.py -y
 
 from pyinfra.api import deploy
 
+from sparkfleet import report
 from sparkfleet.operations import refuse_unfit
 
 
 @deploy("Preflight")
-def preflight() -> None:
+def preflight(*, alone: bool = False) -> None:
     """Check every host before any is changed; all reasons of all hosts are shown."""
+    report.print_findings(alone=alone)
     refuse_unfit(name="Preflight")
 
 
 # pyinfra runs a deploy file without giving it a module's name.
 if __name__ != "tasks.preflight":
-    preflight()
+    preflight(alone=True)

@@ -21,6 +21,7 @@ from sparkfleet.nodeprogram import program_sha256
 from sparkfleet.recipe import Choice
 from sparkfleet.release import compile_release
 from sparkfleet.rules import Deployment
+from tests import bundles
 
 TARGET = "AEON-7/Gemma-4-26B-A4B-it-Uncensored-NVFP4"
 TARGET_COMMIT = "1d7e8dbc4456fedeacd12e5308c7d43fd489dfa6"
@@ -68,38 +69,8 @@ def lock_document() -> dict[str, Any]:
 
 def probe(**changes: Any) -> dict[str, Any]:
     """A fit GB10 host on which nothing was deployed yet; `changes` replace top-level sections."""
-    document: dict[str, Any] = {
-        "schema": 1,
-        "sparknode": {"installed_sha256": None},
-        "host": {"hostname": "spark", "machine": "aarch64", "kernel": "6.17.0-1022-nvidia", "dgx": None},
-        "memory": {"total_kib": 127535224, "available_kib": 118000000, "free_kib": 90000000},
-        "gpu": {
-            "devices": [{"name": "NVIDIA GB10", "compute_capability": "12.1", "driver_version": "580.178.04"}],
-            "error": None,
-        },
-        "docker": {"server_version": "29.2.1", "root_dir": "/var/lib/docker", "error": None},
-        "injection": {"hook": True, "cdi_devices": ["nvidia.com/gpu=all"], "toolkit_version": "1.20.1"},
-        "disk": [{"path": "/var/lib/docker", "free_bytes": 3 * 10**12, "total_bytes": 4 * 10**12}],
-        "listening": [],
-        "tools": {"rsync": True, "systemd_run": True},
-        "fleet": {
-            "releases": [],
-            "current": None,
-            "previous": None,
-            "verified": None,
-            "serving": None,
-            "activation": None,
-            "last": None,
-            "release": None,
-            "lease": None,
-            "failed_releases": {},
-            "watch": None,
-            "models": [{"repo": TARGET, "commit": TARGET_COMMIT}, {"repo": DRAFTER, "commit": DRAFTER_COMMIT}],
-            "images": [],
-        },
-        "unreadable": [],
-    }
-    return {**document, **changes}
+    models = [{"repo": TARGET, "commit": TARGET_COMMIT}, {"repo": DRAFTER, "commit": DRAFTER_COMMIT}]
+    return {**bundles.document(models=models), **changes}
 
 
 def serving(release: dict[str, Any], figures: dict[str, float] | None = None) -> dict[str, Any]:
@@ -199,14 +170,14 @@ class FakeFleet:
         def entry(name: str) -> tuple[str, dict[str, Any]]:
             probed = self.probes[name]
             responses: dict[str, Any] = {
-                "sparknode probe": probed if isinstance(probed, str) else json.dumps(probed),
+                "sparknode probe": probed if isinstance(probed, str) or "stderr" in probed else json.dumps(probed),
             }
             fake = {"fake_delay": delay_s, "fake_delay_jitter": 0, "fake_responses": responses}
             return (f"@fake/{name}", {**self.data, **self.host_data.get(name, {}), **fake})
 
         entries = [entry(name) for name in self.hosts]
         for name, probed in self.probes.items():
-            self.nodes[name]["fleet"] = probed["fleet"] if isinstance(probed, dict) else {}
+            self.nodes[name]["fleet"] = probed.get("fleet", {}) if isinstance(probed, dict) else {}
         (self.folder / "nodes.json").write_text(json.dumps(self.nodes))
         path = self.folder / "fleet.py"
         path.write_text(f"canary = {entries[: self.canaries]!r}\nfleet = {entries[self.canaries :]!r}\n")

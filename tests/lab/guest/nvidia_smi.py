@@ -31,6 +31,8 @@ def behaviour() -> dict[str, Any]:
 def values(gpu: dict[str, Any]) -> dict[str, str]:
     serving = gpu["serving_mib"] > 0
     power = gpu.get("power_w") or (35.65 if serving else 4.21)
+    # A wedged GPU draws little because its clocks stay low, however busy it is.
+    clock = f"{(650 if power < 30 else 2522) if serving else 208} MHz"
     return {
         "index": "0",
         "name": "NVIDIA GB10",
@@ -48,8 +50,8 @@ def values(gpu: dict[str, Any]) -> dict[str, str]:
         "temperature.gpu": "52" if serving else "33",
         "utilization.gpu": "96 %" if serving else "0 %",
         "utilization.memory": "0 %",
-        "clocks.sm": "2522 MHz" if serving else "208 MHz",
-        "clocks.gr": "2522 MHz" if serving else "208 MHz",
+        "clocks.sm": clock,
+        "clocks.gr": clock,
         "clocks.mem": "[N/A]",
         "clocks.max.graphics": "3003 MHz",
         "clocks.max.sm": "3003 MHz",

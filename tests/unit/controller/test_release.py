@@ -88,7 +88,7 @@ def test_the_engine_is_asked_for_everything_that_it_is_started_for_and_nothing_e
     assert all(asked[gate] for gate in ("streaming", "reasoning", "tool_call", "image", "gpu"))
     assert asked["very_long"]["prompt_tokens"] == 9000
     assert asked["control_tokens"] == ["<channel|>", "<tool_call|>", "<|channel>", "<|think|>", "<|tool_call>"]
-    assert asked["after_load"] == {"min_available_gib": 4, "min_power_w": None}
+    assert asked["after_load"] == {"min_available_gib": 4, "min_power_w": 30, "min_clock_mhz": 1400}
     assert not compiled(enable_auto_tool_choice=None).release["gates"]["tool_call"]
     assert not compiled(language_model_only=True).release["gates"]["image"]
     assert not compiled(model="gemma4-31b-deckard-awq").release["gates"]["image"]

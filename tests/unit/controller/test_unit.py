@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparkfleet.errors import SettingsError
-from sparkfleet.unit import systemd_quote
+from sparkfleet.unit import serve_unit, systemd_quote
 from tests.unit.controller import systemd
 from tests.unit.controller.combos import CURRENT, compiled, rendered
 
@@ -46,3 +46,13 @@ def test_the_limits_of_the_unit_leave_room_for_each_other() -> None:
     burst = int(settings["StartLimitBurst"])
     assert int(settings["StartLimitIntervalSec"]) > burst * timing["load_deadline_s"]
     assert "--restart" not in release["argv"]
+
+
+def test_caches_are_dropped_before_the_memory_is_measured_and_only_when_asked() -> None:
+    timing = compiled("agentic", CURRENT).recipe.profile.timing
+    asked = serve_unit(["docker", "run"], "c", timing, True, "m", "vllm", drop_caches=True)
+    steps = [line for line in asked.splitlines() if line.startswith("ExecStartPre=")]
+    assert [word in step for word, step in zip(("rm --force", "drop_caches", "memory-gate"), steps, strict=True)] == [
+        True
+    ] * 3
+    assert "drop_caches" not in serve_unit(["docker", "run"], "c", timing, True, "m", "vllm")

@@ -35,6 +35,11 @@ def test_batch_sizes(value: object, steps: tuple[object, ...]) -> None:
         ("on_failure", "retry", "'halt' or 'revert_all'"),
         ("lease_ttl_s", 5, "greater than or equal to 15"),
         ("rotation", {"out": {"command": ["x"]}}, "Field required"),
+        ("repairs", ["reboot"], "'sleep_targets'"),
+        ("force_preflight", ["mem.availible"], "did you mean 'mem.available'?"),
+        ("preflight_waivers", {"host.clok": {"reason": "x", "until": "2027-01-01"}}, "did you mean 'host.clock'?"),
+        ("preflight_waivers", {"host.clock": {"until": "2027-01-01"}}, "Field required"),
+        ("preflight_waivers", {"host.clock": {"reason": "x", "until": "soon"}}, "valid date"),
         ("rotation", {"out": {}, "in": {"command": ["x"]}}, "expected"),
         ("rotation", {"out": {"command": ["x"]}, "in": {"http": {"url": "lb/in"}}}, "match pattern"),
     ],
@@ -58,3 +63,8 @@ def test_a_rotation_crosses_the_border_as_the_node_reads_it() -> None:
 
 def test_a_release_s_id_may_look_like_a_number() -> None:
     assert parse_settings("a", {**BASE, "retry_release": 1234567890123456}).retry_release == "1234567890123456"
+
+
+def test_dropping_caches_becomes_part_of_the_release() -> None:
+    assert parse_settings("a", {**BASE, "repairs": ["drop_caches"]}).operation.drop_caches
+    assert not parse_settings("a", {**BASE, "repairs": ["sleep_targets"]}).operation.drop_caches

@@ -35,7 +35,7 @@ EVERYTHING: dict[str, Any] = {
         "min_mean_acceptance_length": 2.0,
     },
     "gates__control_tokens": ["<|channel>", "<channel|>", "<|think|>", "<|tool_call>", "<tool_call|>"],
-    "gates__after_load": {"min_available_gib": 4, "min_power_w": 30},
+    "gates__after_load": {"min_available_gib": 4, "min_power_w": 30, "min_clock_mhz": 1400},
 }
 FULL = release("full", **EVERYTHING)
 
@@ -180,7 +180,10 @@ def test_each_fault_is_named_with_what_was_found(serving: World, fault: str) -> 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"power_w": 12.0}, "power: 12 W while it answers, expected at least 30 W"),
+        (
+            {"power_w": 12.0, "clock_mhz": 650.0},
+            "power: 12 W at 650 MHz and 96 % for 20 s, expected at least 30 W; the power supply is wedged",
+        ),
         ({"gpu_said": "Failed to initialize NVML: Unknown Error"}, "gpu: the container does not see the GPU: Failed"),
     ],
     ids=["power", "gpu"],
@@ -194,6 +197,19 @@ def test_what_the_host_may_be_guilty_of_is_not_remembered_of_the_release(
 
     assert reason in activate(serving, FULL).last["error"]
     assert journal.known_bad(journal.read(serving.paths)) == {}
+
+
+@pytest.mark.parametrize("change", [{"clock_mhz": 2400.0}, {"clock_mhz": 650.0, "busy_percent": 3.0}])
+def test_little_power_alone_is_no_wedge(serving: World, change: dict[str, float]) -> None:
+    on(serving)
+    serving.power_w = 12.0
+    for name, value in change.items():
+        setattr(serving, name, value)
+
+    run = activate(serving, FULL)
+
+    assert run.code == DONE
+    assert "not the picture of a wedge" in "\n".join(run.lines)
 
 
 def test_an_image_without_nvidia_smi_is_no_reason_to_go_back(serving: World) -> None:

@@ -96,7 +96,10 @@ def test_what_a_gb10_does_not_know_is_none() -> None:
 def test_gpu_processes_are_named_for_a_person() -> None:
     text = "415592, VLLM::EngineCore, 69564 MiB\n77, odd, name, 5 MiB\nNo running processes found\n"
 
-    assert parse.gpu_processes(text) == ["VLLM::EngineCore (pid 415592, 69564 MiB)", "odd, name (pid 77, 5 MiB)"]
+    assert parse.gpu_processes(text) == [
+        {"pid": 415592, "name": "VLLM::EngineCore", "memory": "69564 MiB"},
+        {"pid": 77, "name": "odd, name", "memory": "5 MiB"},
+    ]
 
 
 def test_cdi_list_without_the_devices_that_are_made_of_a_uuid() -> None:
@@ -154,8 +157,8 @@ def test_docker_info_with_devices() -> None:
             '{"ServerErrors": ["Cannot connect to the Docker daemon"], "Runtimes": null}',
             "Cannot connect to the Docker daemon",
         ),
-        ("", "docker info gave no JSON"),
-        ("[]", "docker info gave no JSON object"),
+        ("", "docker info names no server"),
+        ("[]", "docker info names no server"),
         ("{}", "docker info names no server"),
     ],
 )

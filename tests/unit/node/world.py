@@ -81,6 +81,8 @@ class World:
     requests: list[Request] = field(default_factory=list)
     hooks: dict[str, str | None] = field(default_factory=dict)
     power_w: float = 40.0
+    clock_mhz: float = 2400.0
+    busy_percent: float = 96.0
     gpu_said: str = "GPU 0: NVIDIA GB10 (UUID: GPU-0)"
     beat: float = 0.0
 
@@ -217,6 +219,8 @@ class World:
         if command[0] == "journalctl":
             phases = self._engine.log(self._age) if self.running and self._engine.log else []
             return Completed(command, 0, "\n".join([*self.log, *phases]) + "\n")
+        if command[0] == "nvidia-smi" and command[1].startswith("--query-gpu=power.draw,"):
+            return Completed(command, 0, f"{self.power_w}, {self.clock_mhz}, {self.busy_percent}\n")
         if command[0] == "nvidia-smi" and "--query-gpu=power.draw" in command:
             return Completed(command, 0, f"{self.power_w}\n")
         if command[0] == "ss" and self.listeners:

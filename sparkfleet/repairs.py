@@ -1,0 +1,80 @@
+"""Repairs that are safe on a serving host: pure, from a probe to the commands that are still missing.
+
+Each is done only for hosts whose settings name it. Nothing here touches driver, firmware or kernel, or reboots; units
+are changed without a daemon-reload, which could take the GPU from running containers (nvidia-container-toolkit#48).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sparkfleet.checks import SLEEP_TARGETS, View, named
+from sparkfleet.findings import book
+
+Command = tuple[str, ...]
+REFRESH = ("nvidia-cdi-refresh.path", "nvidia-cdi-refresh.service")
+GENERATED = "/var/run/cdi/nvidia.yaml"
+EARLYOOM_FILE = "/etc/default/earlyoom"
+EARLYOOM_UNIT = "/etc/systemd/system/earlyoom.service.d/sparkfleet.conf"
+
+
+def apt_holds(view: View, _user: str) -> list[Command]:
+    """Hold the driver back from `apt upgrade`, which would tear it from its kernel; the Dashboard updates both."""
+    free = [row["name"] for row in named(view.node, book().driver_packages) if not row["held"]]
+    return [("apt-mark", "hold", *free)] if free else []
+
+
+def cdi_refresh(view: View, _user: str) -> list[Command]:
+    if view.refresh_state in (None, "not installed"):
+        return []
+    return [("systemctl", "enable", "--no-reload", *REFRESH), ("systemctl", "start", *REFRESH)]
+
+
+def cdi_spec(view: View, _user: str) -> list[Command]:
+    """Write the specification anew for the loaded driver; a copy in /etc/cdi, which nobody renews, steps aside."""
+    specs, stale = view["injection"]["cdi_specs"], view.stale_specs
+    old = [spec["path"] for spec in specs if spec["path"].startswith("/etc/cdi/") and spec in stale]
+    good = [spec for spec in specs if spec not in stale and "nvidia.com/gpu=all" in spec["devices"]]
+    commands: list[Command] = [("mv", path, f"{path}.stale") for path in old]
+    if stale or (view.cdi and not good):
+        unit = view.unit("nvidia-cdi-refresh.service").get("LoadState") == "loaded"
+        generate = ("nvidia-ctk", "cdi", "generate", f"--output={GENERATED}")
+        commands += [] if good else [("systemctl", "restart", REFRESH[1]) if unit else generate]
+    return commands
+
+
+def docker_group(view: View, user: str) -> list[Command]:
+    wanted = user not in ("", "root") and user not in view["docker"]["group"]
+    return [("usermod", "--append", "--groups", "docker", user)] if wanted else []
+
+
+def earlyoom(view: View, _user: str) -> list[Command]:
+    """The commands around its two files; installing it reloads systemd, so not beside an engine injected by hook."""
+    active = view.unit("earlyoom.service").get("ActiveState") == "active"
+    if (active and view["earlyoom"] == book().earlyoom.arguments) or (view.serves() and not view.cdi):
+        return []
+    install = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "--yes", "--no-install-recommends")
+    enable, restart = ("systemctl", "enable", "--no-reload", "earlyoom"), ("systemctl", "restart", "earlyoom")
+    return [*([] if named(view.node, ["earlyoom"]) else [(*install, "earlyoom")]), enable, restart]
+
+
+def sleep_targets(view: View, _user: str) -> list[Command]:
+    return [("systemctl", "mask", "--no-reload", *SLEEP_TARGETS)] if view.unmasked else []
+
+
+# Dropping caches belongs before each start of the engine, so it is part of the release's unit (`sparkfleet.unit`).
+REPAIRS: Mapping[str, Callable[[View, str], list[Command]]] = {
+    repair.__name__: repair for repair in (apt_holds, cdi_refresh, cdi_spec, docker_group, earlyoom, sleep_targets)
+}
+
+
+def files(name: str) -> dict[str, str]:
+    """Return the files that a repair writes, by path."""
+    if name != "earlyoom":
+        return {}
+    settings: Any = book().earlyoom
+    return {
+        EARLYOOM_FILE: f'# Written by sparkfleet.\nEARLYOOM_ARGS="{settings.arguments}"\n',
+        EARLYOOM_UNIT: f"# Written by sparkfleet.\n[Service]\nCapabilityBoundingSet={settings.capabilities}\n",
+    }

@@ -1,0 +1,203 @@
+"""The raw material of a node: files and what programs answer, read once, all programs at once under one deadline.
+
+A bundle is that material in a folder, with what names a machine or opens a door taken out, so that a report of a
+problem can be looked at elsewhere: `files/…` mirrors absolute paths, `commands/NAME.json` holds one program each.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from sparknode import SCHEMAS, fleet, parse
+from sparknode.errors import Refused
+from sparknode.files import read_text
+from sparknode.paths import Paths
+from sparknode.shell import Completed
+from sparknode.system import Host, RealSystem, System
+
+DEADLINE_S = 10.0
+_BIGGEST = 1 << 20
+UNITS = (
+    "default.target docker.service nvidia-cdi-refresh.path nvidia-cdi-refresh.service earlyoom.service sleep.target "
+    "suspend.target hibernate.target hybrid-sleep.target"
+).split()
+PROGRAMS = ("rsync", "systemd-run", "nvidia-container-runtime-hook", "nvidia-ctk")
+_INJECTED = "{{.Name}} {{.HostConfig.Runtime}} {{json .HostConfig.DeviceRequests}}"
+COMMANDS: Mapping[str, tuple[str, ...]] = {
+    **fleet.QUESTIONS,
+    "gpu": ("nvidia-smi", f"--query-gpu={parse.GPU_FIELDS}", "--format=csv,noheader,nounits"),
+    "gpu-details": ("nvidia-smi", "-q"),
+    "tenants": parse.TENANTS_ARGV,
+    "docker": ("docker", "info", "--format", "{{json .}}"),
+    "containers": (
+        *("sh", "-c"),
+        f"ids=$(docker ps -q) || exit 1; [ -z \"$ids\" ] || docker inspect --format '{_INJECTED}' $ids",
+    ),
+    "docker-group": ("getent", "group", "docker"),
+    "cdi": ("nvidia-ctk", "cdi", "list"),
+    "toolkit": ("nvidia-ctk", "--version"),
+    "ports": ("ss", "-H", "-ltnp"),
+    "uname": ("uname", "-n", "-r", "-m"),
+    "disk": ("df", "-a", "-B1", "--output=avail,size,iavail,itotal,target"),
+    "processes": ("ps", "-e", "-o", "pid=", "-o", "comm=", "-o", "cgroup="),
+    "units": ("systemctl", "show", *UNITS, "--property=Names,LoadState,ActiveState,UnitFileState"),
+    "packages": (
+        *("dpkg-query", "--show", "--showformat=${Package} ${Version} ${db:Status-Abbrev}\n"),
+        *("nvidia-*", "linux-modules-nvidia-*", "libnvidia-*", "earlyoom"),
+    ),
+    "kernels": (
+        *("find", "/boot", "/lib/modules", "-maxdepth", "4", "(", "-name", "vmlinuz", "-o", "-name", "nvidia.ko*", ")"),
+        *("-printf", "%p %l\n"),
+    ),
+    "clock": ("timedatectl", "show", "--property=NTPSynchronized"),
+    "firmware": ("fwupdmgr", "get-devices", "--json"),
+    "ota": ("nvidia-spark-ota-check", "torn-score"),
+    "programs": ("sh", "-c", f"for name in {' '.join(PROGRAMS)}; do command -v $name; done; true"),
+}
+FILES = (
+    "etc/dgx-release",
+    "etc/fastos-release",
+    "etc/os-release",
+    "etc/default/earlyoom",
+    "etc/cdi/*",
+    "var/run/cdi/*",
+    "var/run/reboot-required",
+    "proc/meminfo",
+    "proc/uptime",
+    "proc/net/route",
+    "proc/pressure/memory",
+    "proc/sys/kernel/random/boot_id",
+    "sys/module/nvidia/version",
+    "sys/class/dmi/id/sys_vendor",
+    "sys/class/dmi/id/product_name",
+    "sys/class/dmi/id/bios_version",
+    "sys/class/dmi/id/ec_firmware_release",
+    "sys/class/net/*/speed",
+    "sys/class/thermal/thermal_zone*/temp",
+    "sys/bus/pci/devices/*/uevent",
+)
+
+
+@dataclass(frozen=True)
+class Raw:
+    """What was read: texts of files and answers of programs, and when; `unread` says why a file can't be read."""
+
+    files: Mapping[str, str]
+    unread: Mapping[str, str]
+    commands: Mapping[str, Completed]
+    at: float = 0.0
+
+
+def ask(system: System, questions: Mapping[str, tuple[str, ...]]) -> dict[str, Completed]:
+    """Every question at once, so that a program that hangs costs one deadline and not one each."""
+    with ThreadPoolExecutor(len(questions)) as pool:
+        waiting = {name: pool.submit(system.run, argv, DEADLINE_S) for name, argv in questions.items()}
+        return {name: answer.result() for name, answer in waiting.items()}
+
+
+def collect(host: Host) -> Raw:
+    """Everything, once."""
+    files: dict[str, str] = {}
+    unread: dict[str, str] = {}
+    for pattern in FILES:
+        for path in sorted(host.paths.root.glob(pattern)):
+            name = "/" + path.relative_to(host.paths.root).as_posix()
+            try:
+                with path.open("rb") as stream:
+                    text = stream.read(_BIGGEST).decode("utf-8", "replace")
+            except FileNotFoundError:
+                continue
+            except OSError as problem:
+                # A network interface that is down has a speed that can't be read: that is what it says, not a fault.
+                if not name.endswith("/speed"):
+                    unread[name] = problem.strerror or str(problem)
+                continue
+            if not name.endswith("/uevent") or "PCI_ID=10DE" in text:
+                files[name] = text
+    return Raw(files, unread, ask(host.system, COMMANDS), host.system.now())
+
+
+_HIDDEN = (
+    (r"((?:serial|uuid|guid)\w*(?:[ _-]?(?:number|no))?\"?\s*[:=]\s*\"?)[^\"\s,\[{][^\",\n]*", r"\1REDACTED"),
+    (r"([A-Z0-9_]*(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|AUTH)[A-Z0-9_]*=)(?:[^\"\\\n]|\\.)*", r"\1REDACTED"),
+    (r"(--[\w-]*(?:key|token(?![is])|password)[\w-]*(?:=|\s+|\",\s*\"))[^\s\",]+", r"\1REDACTED"),
+    (r"((?:bearer|basic)\s+)[\w.~+/=-]{6,}", r"\1REDACTED"),
+    (r"(://)[^\s/@:\"]+:[^\s/@\"]+@", r"\1REDACTED@"),
+    (r"\b(?:hf|ghp|gho|nvapi|sk)[_-][\w-]{8,}", "REDACTED"),
+    (r"\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b", "00000000-0000-0000-0000-000000000000"),
+    (r"\b(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\b", "00:00:00:00:00:00"),
+    (r"\b(?!0\.0\.0\.0|127\.)(?:\d{1,3}\.){3}\d{1,3}\b", "192.0.2.1"),
+    (
+        r"(?<![\w:.])(?:(?:[0-9a-f]{1,4}:){7}[0-9a-f]{1,4}|(?:[0-9a-f]{1,4}:)+(?::[0-9a-f]{1,4})+)(?![\w:.])",
+        "2001:db8::1",
+    ),
+)
+
+
+def redacted(text: str) -> str:
+    """Without serial numbers, UUIDs, tokens, passwords and addresses; loopback and «any» stay."""
+    for pattern, instead in _HIDDEN:
+        text = re.sub(pattern, instead, text, flags=re.IGNORECASE)
+    return text
+
+
+def write(raw: Raw, folder: Path) -> None:
+    """Write a bundle into a folder that is new or empty; raises Refused for any other."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise Refused(f"{folder}: it is there and not empty; name a new folder for the bundle")
+    about = {"schema": SCHEMAS["bundle"], "at": raw.at, "unread": dict(raw.unread)}
+    documents = {"bundle.json": json.dumps(about, indent=1)}
+    documents |= {f"files{name}": redacted(text) for name, text in raw.files.items()}
+    for name, done in raw.commands.items():
+        shown = {
+            **asdict(done),
+            "seconds": round(done.seconds, 3),
+            "stdout": redacted(done.stdout),
+            "stderr": redacted(done.stderr),
+        }
+        documents[f"commands/{name}.json"] = json.dumps(shown, indent=1, ensure_ascii=False)
+    for name, text in documents.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text + "\n" if name.endswith(".json") else text, encoding="utf-8")
+
+
+class Recorded(RealSystem):
+    """The programs of a bundle: each answers what it answered then."""
+
+    def __init__(self, commands: Mapping[str, Completed]) -> None:
+        self.answers = {done.argv: done for done in commands.values()}
+
+    def run(self, argv: Sequence[str], timeout: float) -> Completed:
+        absent = Completed(tuple(argv), 127, "", "the bundle has no answer to it", timeout)
+        return self.answers.get(tuple(argv), absent)
+
+
+def read(folder: Path) -> tuple[Host, Raw]:
+    """A bundle as a host and its material; raises Refused where there is none."""
+    if not (folder / "commands").is_dir() and not (folder / "files").is_dir():
+        raise Refused(f"{folder}: no bundle is there; make one with `sparknode collect DIR`")
+    files = {
+        f"/{path.relative_to(folder / 'files').as_posix()}": read_text(path) or ""
+        for path in sorted((folder / "files").rglob("*"))
+        if path.is_file()
+    }
+    about = parse.json_object(read_text(folder / "bundle.json") or "")
+    unread, at = about.get("unread"), about.get("at")
+    commands = {name: _answer(folder / f"commands/{name}.json", argv) for name, argv in COMMANDS.items()}
+    reasons = unread if isinstance(unread, dict) else {}
+    moment = float(at) if isinstance(at, (int, float)) else 0.0
+    return Host(Paths(folder / "files"), Recorded(commands)), Raw(files, reasons, commands, moment)
+
+
+def _answer(path: Path, argv: tuple[str, ...]) -> Completed:
+    found = parse.json_object(read_text(path) or "")
+    rc, texts = found.get("rc", 127), [found.get(key) for key in ("stdout", "stderr")]
+    stdout, stderr = (text if isinstance(text, str) else "" for text in texts)
+    if not found:
+        stderr = "the bundle has no answer to it"
+    return Completed(argv, rc if isinstance(rc, int) else None, stdout, stderr, DEADLINE_S)

@@ -1,0 +1,161 @@
+"""Raw material: written without secrets, read again as it was, and parsed whatever it holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparkfleet.catalog import ROOT
+from sparkfleet.nodeprogram import program
+from sparknode import collect
+from sparknode.collect import Raw, redacted
+from sparknode.errors import Refused
+from sparknode.probe import facts, probe
+from sparknode.shell import Completed
+from sparknode.system import RealSystem
+from tests.bundles import bundle
+
+# What no bundle may hold, in the places where the field shows it.
+SECRETS = {
+    'DGX_SERIAL_NUMBER="S0123456789AB"': "S0123456789AB",
+    "DGX_SERIAL_NUMBER=S0123456789AB": "S0123456789AB",
+    "    Serial Number                                      : 1654922001234": "1654922001234",
+    '{"Name": "SSD", "Serial": "S6XYNS0W123456"}': "S6XYNS0W123456",
+    "    GPU UUID                                           : GPU-6f1c2d3e-1111-2222-3333-444455556666": "6f1c2d3e",
+    "nvidia.com/gpu=GPU-6f1c2d3e-1111-2222-3333-444455556666": "6f1c2d3e",
+    '["VLLM_API_KEY=a b\\"c", "PATH=/bin"]': "a b",
+    "HF_TOKEN=abcdef": "abcdef",
+    "token hf_AbCdEfGhIjKlMnOp": "AbCdEfGh",
+    '["--api-key", "very-secret", "--port", "8000"]': "very-secret",
+    "--api-key=very-secret --port 8000": "very-secret",
+    "Authorization: Bearer abc.def-ghi": "abc.def",
+    '"HttpProxy":"http://ann:pass@proxy:3128"': "ann:pass",
+    "LISTEN 0 128 10.1.2.3:22 0.0.0.0:*": "10.1.2.3",
+    "link/ether 3c:6d:66:aa:bb:cc brd": "3c:6d:66",
+    "inet6 fe80::3e6d:66ff:feaa:bbcc/64": "66ff:feaa",
+    "2001:db8:1234:5678:9abc:def0:1234:5678": "9abc:def0",
+}
+
+
+@pytest.mark.parametrize("text", SECRETS)
+def test_what_names_a_machine_or_opens_a_door_is_taken_out(text: str) -> None:
+    assert SECRETS[text] in text
+    assert SECRETS[text] not in redacted(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "NVIDIA GB10, 12.1, 580.178.04, 38, 4.21, 208, 0, [N/A], [N/A]",
+        "LISTEN 0 4096 127.0.0.1:8000 0.0.0.0:* users:((vllm,pid=9,fd=1))",
+        "4155, VLLM::EngineCore, 97000 MiB",
+        'DGX_OTA_DATE="Thu Jun 18 17:40:28 EDT 2026"',
+        "GPU 0000000F:01:00.0",
+        "--max-num-batched-tokens 32768 --tokenizer /models/gemma4",
+    ],
+)
+def test_what_a_check_needs_stays(text: str) -> None:
+    assert redacted(text) == text
+
+
+def test_a_bundle_says_the_same_as_the_host(tmp_path: Path) -> None:
+    raw = bundle(
+        unread={"/etc/cdi/odd.yaml": "Permission denied"}, answers={"firmware": Completed((), None, timeout=10.0)}
+    )
+    collect.write(raw, tmp_path / "bundle")
+    host, again = collect.read(tmp_path / "bundle")
+
+    assert facts(again) == {
+        **facts(raw),
+        "host": {**facts(raw)["host"], "boot_id": "00000000-0000-0000-0000-000000000000"},
+    }
+    assert probe(host, again)["fleet"]["serving"] is None
+    answer = json.loads((tmp_path / "bundle/commands/gpu.json").read_text())
+    assert answer["argv"][0] == "nvidia-smi"
+    assert {"rc", "stdout", "stderr", "seconds"} <= set(answer)
+    assert (tmp_path / "bundle/files/proc/meminfo").read_text() == raw.files["/proc/meminfo"]
+
+
+def test_a_bundle_is_never_written_over_something_else(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(Refused, match="name a new folder"):
+        collect.write(bundle(), tmp_path)
+    with pytest.raises(Refused, match="make one with `sparknode collect DIR`"):
+        collect.read(tmp_path)
+
+
+@pytest.mark.parametrize("spoiled", ["{", "[]", "null", '{"rc": "x", "stdout": 1, "stderr": []}', "\x00\xff"])
+def test_a_spoiled_bundle_says_what_it_lacks(tmp_path: Path, spoiled: str) -> None:
+    collect.write(bundle(), tmp_path / "bundle")
+    (tmp_path / "bundle/commands/gpu.json").write_text(spoiled)
+    (tmp_path / "bundle/commands/disk.json").unlink()
+    (tmp_path / "bundle/bundle.json").write_text(spoiled)
+
+    host, raw = collect.read(tmp_path / "bundle")
+    document = probe(host, raw)
+
+    assert document["gpu"]["devices"] == []
+    assert {"gpu", "disk"} <= {entry["what"] for entry in document["unreadable"]}
+
+
+def test_programs_that_hang_cost_one_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collect, "DEADLINE_S", 0.5)
+    started = time.monotonic()
+    found = collect.ask(RealSystem(), {str(number): ("sleep", "30") for number in range(20)})
+    assert time.monotonic() - started < 5
+    assert all(done.timed_out for done in found.values())
+
+
+@pytest.mark.parametrize("zipped", [False, True], ids=["checkout", "zipapp"])
+def test_collect_and_probe_run_from_the_command_line(tmp_path: Path, zipped: bool) -> None:
+    (tmp_path / "sparknode.pyz").write_bytes(program())
+    start = [str(tmp_path / "sparknode.pyz")] if zipped else ["-m", "sparknode"]
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, *start, *arguments]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+    assert run("collect", str(tmp_path / "bundle")).returncode == 0
+    read = run("probe", "--from", str(tmp_path / "bundle"))
+    assert read.returncode == 0, read.stderr
+    document = json.loads(read.stdout)
+    assert document["host"]["hostname"] == os.uname().nodename
+    assert document["memory"]["total_kib"] > 0
+    refused = run("collect", str(tmp_path / "bundle"))
+    assert refused.returncode == 2
+    assert "name a new folder" in refused.stderr
+
+
+FIT = bundle()
+SPOILT = st.text(max_size=60) | st.binary(max_size=60).map(lambda data: data.decode("utf-8", "replace"))
+
+
+@given(
+    answers=st.dictionaries(
+        st.sampled_from(sorted(FIT.commands)), st.tuples(st.none() | st.integers(0, 255), SPOILT, SPOILT), max_size=8
+    ),
+    files=st.dictionaries(st.sampled_from(sorted(FIT.files)), SPOILT, max_size=8),
+)
+def test_no_material_makes_anything_raise(
+    answers: dict[str, tuple[int | None, str, str]], files: dict[str, str]
+) -> None:
+    commands = {
+        name: replace(FIT.commands[name], rc=rc, stdout=out, stderr=err) for name, (rc, out, err) in answers.items()
+    }
+    json.dumps(facts(Raw({**FIT.files, **files}, {}, {**FIT.commands, **commands})))
+
+
+@given(st.sampled_from(sorted(FIT.commands)), st.floats(0, 1))
+def test_an_answer_that_was_cut_off_makes_nothing_raise(name: str, share: float) -> None:
+    done = FIT.commands[name]
+    cut = replace(done, stdout=done.stdout[: int(share * len(done.stdout))])
+    json.dumps(facts(Raw(FIT.files, {}, {**FIT.commands, name: cut})))
