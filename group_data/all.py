@@ -104,6 +104,10 @@ soak_s = None
 # A look each minute at what serves, with one restart when it hangs. Off only where something else does that.
 watch = True
 
+# Whether each host hashes its weights again once a week, at the lowest priority; what is damaged shows in status and is
+# brought again by the next deploy.
+verify_weekly = False
+
 # How a host leaves its load balancer before it drains, and comes back once proven; None = nothing in front of it:
 # {"out": {"command": ["/usr/local/bin/pool", "out"]}, "in": {"http": {"method": "POST", "url": "http://…"}},
 #  "timeout_s": 10}

@@ -54,6 +54,10 @@ def stage(state: State, host: Host, plan: HostPlan) -> bool:  # noqa: ARG001
         return False
 
 
+def verify(state: State, host: Host) -> bool:  # noqa: ARG001
+    return remote.call(host, ["verify"], show=True).ok
+
+
 def stage_request(plan: HostPlan) -> dict[str, Any]:
     """Return what `sparknode stage` reads: the release, where its image comes from, and the hashes of its files."""
     image = plan.release["image"]
@@ -61,14 +65,7 @@ def stage_request(plan: HostPlan) -> dict[str, Any]:
         "schema": 1,
         "release": plan.release,
         "image_source": image_source(plan.settings.registry_mirrors, image["repository"], image["digest"]),
-        "manifests": [
-            {
-                "repo": row["repo"],
-                "commit": row["commit"],
-                "files": plan.lock.repos[row["repo"]].manifest(),
-            }
-            for row in plan.release["artefacts"]
-        ],
+        "manifests": artefacts.manifests(plan),
     }
 
 

@@ -25,6 +25,22 @@ _one_fetch = BoundedSemaphore(1)
 _senders: dict[int, BoundedSemaphore] = {}
 
 
+def manifests(plan: HostPlan) -> list[dict[str, Any]]:
+    """Return what a node needs to prove each model of its release: files with hashes, and what they must say."""
+    model = plan.compiled.recipe.model
+    target = {key: plan.release["artefacts"][0][key] for key in ("repo", "commit")}
+    found: list[dict[str, Any]] = []
+    for row in plan.release["artefacts"]:
+        document = {"repo": row["repo"], "commit": row["commit"], "files": plan.lock.repos[row["repo"]].manifest()}
+        if row["role"] == "target":
+            document["checks"] = {**model.artefact.model_dump(), "quant_method": model.quantization}
+        else:
+            keys = {"hidden_size", "vocab_size", "num_target_layers", "target_layer_ids", "block_size"}
+            document |= {"checks": model.drafter.model_dump(include=keys) if model.drafter else {}, "target": target}
+        found.append(document)
+    return found
+
+
 def local_path(settings: Settings, repo: str, commit: str) -> Path:
     return ROOT / settings.artefact_cache / repo / commit
 

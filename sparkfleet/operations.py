@@ -16,6 +16,7 @@ from sparkfleet.nodeprogram import (
     RECOVER_UNIT,
     UNITS,
     UNITS_PATH,
+    VERIFY_TIMER,
     WATCH_TIMER,
     program,
     program_sha256,
@@ -68,6 +69,24 @@ def install_node_program() -> Commands:
     yield StringCommand("systemctl", "enable", "--no-reload", "--quiet", RECOVER_UNIT, WATCH_TIMER)
     yield StringCommand("systemctl", "start", "--quiet", WATCH_TIMER)
     yield FunctionCommand(actions.upload, (program(), INSTALL_PATH, "0755"), {})
+
+
+@operation()
+def keep_verifying() -> Commands:
+    """Have the host hash its weights once a week, or not, as the settings say."""
+    wanted = _plan().settings.verify_weekly
+    if bool((_node().get("fleet") or {}).get("verify_timer")) == wanted:
+        host.noop("the weekly verification is as wanted")
+        return
+    verb = "enable" if wanted else "disable"
+    yield StringCommand("systemctl", verb, "--no-reload", "--quiet", VERIFY_TIMER)
+    yield StringCommand("systemctl", "start" if wanted else "stop", "--quiet", VERIFY_TIMER)
+
+
+@operation(is_idempotent=False, idempotent_notice="It reads every byte each time.")
+def verify_models() -> Commands:
+    """Hash every model on the host against its lock, without a network; damage is named by file."""
+    yield FunctionCommand(actions.verify, (), {})
 
 
 @operation()

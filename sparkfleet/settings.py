@@ -123,6 +123,7 @@ class Settings(BaseModel):
     runs_dir: str = ".sparkfleet/runs"
     soak_s: int | None = Field(default=None, ge=0)
     watch: bool = True
+    verify_weekly: bool = False
     rotation: Rotation | None = None
     retry_release: Text | None = None
     sync_parallel: int = Field(default=4, ge=1)

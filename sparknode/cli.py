@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from sparknode import SCHEMAS, frontend, lease, lookout, memory, probe, recover, stage
+from sparknode import SCHEMAS, frontend, lease, lookout, memory, probe, recover, stage, verify
 from sparknode import release as releases
 from sparknode.activate import Order, work
 from sparknode.errors import Refused, Stopped
@@ -37,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("probe", help="print one JSON document about this node")
     commands.add_parser("status", help="print what is staged, serving and under way as JSON")
     commands.add_parser("stage", help="read a stage request from stdin and carry it out")
+    commands.add_parser("verify", help="hash every model that stands here again; exit 1 when one is damaged")
     activate = commands.add_parser(
         "activate",
         help="exit 0 committed, 10 reverted, 20 failed, 30 another activation is under way, 31 another roll-out has "
@@ -77,6 +78,8 @@ def dispatch(host: Host, options: argparse.Namespace) -> int:
         return 0
     if options.command == "stage":
         return stage.stage(host, sys.stdin.read(), say)
+    if options.command == "verify":
+        return verify.verify(host, say)
     if options.command == "memory-gate":
         return memory_gate(host, options.release_json)
     if options.command == "recover":

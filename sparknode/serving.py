@@ -48,7 +48,7 @@ def artefact_problems(paths: Paths, artefact: Artefact) -> list[str]:
 
 def folder_problems(folder: Path, stamp: dict[str, Any]) -> list[str]:
     """Each file of a stamp that does not stand at its size."""
-    problems = []
+    problems = [str(line) for line in stamp.get("rot") or []]
     for entry in stamp["files"]:
         try:
             name, size = str(entry["path"]), entry["size"]
