@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from sparknode import SCHEMAS, frontend, lease, lookout, memory, probe, recover, stage, verify
+from sparknode import SCHEMAS, fetch, frontend, hub, lease, lookout, memory, probe, recover, stage, verify
 from sparknode import release as releases
 from sparknode.activate import Order, work
 from sparknode.errors import Refused, Stopped
@@ -37,6 +38,8 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("probe", help="print one JSON document about this node")
     commands.add_parser("status", help="print what is staged, serving and under way as JSON")
     commands.add_parser("stage", help="read a stage request from stdin and carry it out")
+    commands.add_parser("fetch", help="read a fetch request from stdin and bring its model from the Hub")
+    commands.add_parser("hub-get", help="what `fetch` calls in the tool environment").add_argument("order")
     commands.add_parser("verify", help="hash every model that stands here again; exit 1 when one is damaged")
     activate = commands.add_parser(
         "activate",
@@ -78,6 +81,10 @@ def dispatch(host: Host, options: argparse.Namespace) -> int:
         return 0
     if options.command == "stage":
         return stage.stage(host, sys.stdin.read(), say)
+    if options.command == "fetch":
+        return fetch.fetch(host, sys.stdin.read(), say)
+    if options.command == "hub-get":
+        return hub.main(options.order, os.environ.get("HF_TOKEN"), say)
     if options.command == "verify":
         return verify.verify(host, say)
     if options.command == "memory-gate":

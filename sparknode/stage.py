@@ -22,7 +22,7 @@ from sparknode.journal import timestamp
 from sparknode.manifest import Manifest
 from sparknode.progress import Meter
 from sparknode.release import Artefact, Release
-from sparknode.serving import artefact_problems, missing_pieces
+from sparknode.serving import missing_pieces, model_problems
 from sparknode.shape import parse
 from sparknode.system import Host
 
@@ -38,9 +38,9 @@ def stage(host: Host, request: str, tell: Tell) -> int:
     release = releases.from_node(node.node("release"))
     source = node.text("image_source")
     given = {(item.repo, item.commit): item for item in map(manifests.from_node, node.nodes("manifests"))}
-    models = [(artefact, matching(artefact, given)) for artefact in release.artefacts]
-    for artefact, manifest in models:
-        stage_model(host, artefact, manifest, tell)
+    models = [matching(artefact, given) for artefact in release.artefacts]
+    for manifest in models:
+        stage_model(host, manifest, tell)
     stage_image(host, release, source, tell)
     stage_release(host, release, tell)
     prove(host, release, tell)
@@ -60,12 +60,11 @@ def matching(artefact: Artefact, given: dict[tuple[str, str], Manifest]) -> Mani
     return found
 
 
-def stage_model(host: Host, artefact: Artefact, manifest: Manifest, tell: Tell) -> None:
+def stage_model(host: Host, manifest: Manifest, tell: Tell) -> None:
     """Prove a model's files and put them in place in one step."""
-    here = host.paths.model_dir(artefact.repo, artefact.commit)
-    incoming = host.paths.incoming_dir(artefact.repo, artefact.commit)
-    quick = artefact_problems(host.paths, artefact)
-    if not quick:
+    here = host.paths.model_dir(manifest.repo, manifest.commit)
+    incoming = host.paths.incoming_dir(manifest.repo, manifest.commit)
+    if complete(host, manifest):
         tell(f"model {manifest.name}: already staged ({len(manifest.files)} files)")
         return
     if here.is_dir() and not (standing := proven(host, manifest, here, tell)):
@@ -81,6 +80,11 @@ def stage_model(host: Host, artefact: Artefact, manifest: Manifest, tell: Tell) 
     move_in(incoming, here)
     write_stamp(host, manifest)
     tell(f"model {manifest.name}: proven and in place ({size_of(manifest)})")
+
+
+def complete(host: Host, manifest: Manifest) -> bool:
+    """The quick look: was this model proven here, and does it still stand?"""
+    return not model_problems(host.paths, manifest.repo, manifest.commit, manifest.sha256)
 
 
 def proven(host: Host, manifest: Manifest, folder: Path, tell: Tell) -> list[str]:
