@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from sparknode import SCHEMAS, fetch, frontend, hub, lease, lookout, memory, probe, recover, stage, verify
+from sparknode import SCHEMAS, fetch, frontend, hub, lease, lookout, memory, probe, recover, spread, stage, verify
 from sparknode import release as releases
 from sparknode.activate import Order, work
 from sparknode.errors import Refused, Stopped
@@ -24,6 +24,12 @@ from sparknode.shape import parse
 from sparknode.system import Host, RealSystem
 
 FAILED = 1
+SYNC = {
+    "look": "print how far this host is, its models and its addresses as JSON",
+    "torrent": "read a manifest from stdin and print the torrent of its model as base64",
+    "share": "read a spread request from stdin; give or take until told to stop",
+    "stop": "end what `share` does here",
+}
 
 
 def say(text: str) -> None:
@@ -34,12 +40,16 @@ def say(text: str) -> None:
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="sparknode", description="Measures, stages and activates releases on this node.")
     top.add_argument("--version", action="version", version=json.dumps(SCHEMAS, sort_keys=True))
+    top.add_argument("--root", type=Path, default=Path("/"), help="where the node's files stand, if not on this host")
     commands = top.add_subparsers(dest="command", required=True)
     commands.add_parser("probe", help="print one JSON document about this node")
     commands.add_parser("status", help="print what is staged, serving and under way as JSON")
     commands.add_parser("stage", help="read a stage request from stdin and carry it out")
     commands.add_parser("fetch", help="read a fetch request from stdin and bring its model from the Hub")
     commands.add_parser("hub-get", help="what `fetch` calls in the tool environment").add_argument("order")
+    sync = commands.add_parser("sync", help="a model between hosts").add_subparsers(dest="verb", required=True)
+    for verb, words in SYNC.items():
+        sync.add_parser(verb, help=words)
     commands.add_parser("verify", help="hash every model that stands here again; exit 1 when one is damaged")
     activate = commands.add_parser(
         "activate",
@@ -85,6 +95,8 @@ def dispatch(host: Host, options: argparse.Namespace) -> int:
         return fetch.fetch(host, sys.stdin.read(), say)
     if options.command == "hub-get":
         return hub.main(options.order, os.environ.get("HF_TOKEN"), say)
+    if options.command == "sync":
+        return sync_command(host, options.verb)
     if options.command == "verify":
         return verify.verify(host, say)
     if options.command == "memory-gate":
@@ -114,6 +126,16 @@ def lease_command(host: Host, options: argparse.Namespace) -> int:
     return 0
 
 
+def sync_command(host: Host, verb: str) -> int:
+    if verb == "share":
+        return spread.share(host, sys.stdin.read(), say)
+    if verb == "stop":
+        spread.stop(host)
+    else:
+        say(json.dumps(spread.report(host)) if verb == "look" else spread.metainfo(host, sys.stdin.read()))
+    return 0
+
+
 def memory_gate(host: Host, path: Path) -> int:
     """ExecStartPre of the serving unit: the exit code decides whether the engine is started."""
     text = read_text(path)
@@ -133,7 +155,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; every expected trouble is one line on stderr and an exit code."""
     options = parser().parse_args(argv)
     try:
-        return dispatch(Host(Paths(), RealSystem()), options)
+        return dispatch(Host(Paths(options.root), RealSystem()), options)
     except Stopped as problem:
         refused = "refused: " if isinstance(problem, Refused) else ""
         print(f"sparknode {options.command}: {refused}{problem}", file=sys.stderr, flush=True)

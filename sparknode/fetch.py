@@ -17,7 +17,6 @@ from sparknode.errors import Failed
 from sparknode.files import atomic_write
 from sparknode.lock import Busy, hold_file
 from sparknode.manifest import File, Manifest
-from sparknode.paths import Paths
 from sparknode.progress import Meter
 from sparknode.serving import read_stamp
 from sparknode.shape import Node, parse
@@ -34,8 +33,6 @@ def fetch(host: Host, request: str, tell: Tell) -> int:
     """Bring the model of a fetch request into place. A broken one is taken up where it stopped."""
     node = parse(request, "fetch request")
     node.schema(SCHEMAS["fetch"])
-    if root := node.optional_text("root"):
-        host = Host(Paths(Path(root)), host.system)
     manifest = manifests.from_node(node.node("manifest"))
     try:
         with hold_file(host.paths.data / "fetch.lock"):

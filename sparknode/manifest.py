@@ -18,7 +18,7 @@ from sparknode.shape import Node, canonical
 _CHUNK = 4 << 20
 _LFS_POINTER = b"version https://git-lfs"
 # Enough to keep an NVMe busy; hashing releases the interpreter's lock.
-_THREADS = min(8, os.cpu_count() or 1)
+THREADS = min(8, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def problems(manifest: Manifest, folder: Path, read: Callable[[int], None] = lam
     texts += [f"{path}: it is not in the manifest" for path in sorted(set(found) - set(wanted))]
     texts += [f"{path}: it is missing" for path in sorted(set(wanted) - set(found))]
     plain = [file for file in manifest.files if file.path in found and not found[file.path]]
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         # The largest first, so that one big file does not run on alone at the end.
         checks = pool.map(lambda file: _check(folder, file, read), sorted(plain, key=lambda file: -file.size))
         texts += [text for text in checks if text]

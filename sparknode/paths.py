@@ -51,6 +51,11 @@ class Paths:
         return self.root / "run/sparkfleet/progress.json"
 
     @property
+    def spread(self) -> Path:
+        """There while this host gives or takes a model."""
+        return self.root / "run/sparkfleet/spread"
+
+    @property
     def lease(self) -> Path:
         return self.data / "lease.json"
 

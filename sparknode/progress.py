@@ -44,6 +44,11 @@ class Meter:
                 self._line = now
                 self._tell(self.text())
 
+    def finish(self) -> None:
+        """All is done, and whoever asks is told at once."""
+        self.add(self.total - self.done)
+        self._write(self._host.system.monotonic())
+
     @property
     def rate(self) -> float:
         """Bytes a second so far."""

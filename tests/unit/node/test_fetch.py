@@ -108,14 +108,13 @@ def no_token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
 
 
-def request(hub: Hub, root: Path, commit: str = COMMIT, **changes: Any) -> str:
+def request(hub: Hub, commit: str = COMMIT, **changes: Any) -> str:
     rows = [
         {"path": path, "size": len(data), "sha256": hashlib.sha256(data).hexdigest(), "git_blob_sha1": None}
         for path, data in FILES.items()
     ]
     document = {
         "schema": 1,
-        "root": str(root),
         "python": sys.executable,
         "endpoint": hub.url,
         "patience_s": 2,
@@ -127,7 +126,7 @@ def request(hub: Hub, root: Path, commit: str = COMMIT, **changes: Any) -> str:
 
 def run(hub: Hub, root: Path, **changes: Any) -> list[str]:
     lines: list[str] = []
-    assert fetch(Host(Paths(root), RealSystem()), request(hub, root, **changes), lines.append) == 0
+    assert fetch(Host(Paths(root), RealSystem()), request(hub, **changes), lines.append) == 0
     return lines
 
 
@@ -176,10 +175,10 @@ def test_a_killed_fetch_is_taken_up_by_the_next_process_at_its_byte(hub: Hub, tm
         return True
 
     hub.answer = stall
-    command = [sys.executable, "-m", "sparknode", "fetch"]
+    command = [sys.executable, "-m", "sparknode", "--root", str(tmp_path), "fetch"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin
-    process.stdin.write(request(hub, tmp_path))
+    process.stdin.write(request(hub))
     process.stdin.close()
     part = Paths(tmp_path).incoming / REPO / f"{COMMIT}.parts" / hashlib.sha256(WEIGHTS).hexdigest()
     deadline = time.monotonic() + 20
@@ -305,7 +304,7 @@ def test_files_of_another_revision_are_linked_and_not_fetched(hub: Hub, tmp_path
     run(hub, tmp_path)
     sent = hub.sent
 
-    lines = run(hub, tmp_path, manifest=json.loads(request(hub, tmp_path, "c" * 40))["manifest"])
+    lines = run(hub, tmp_path, manifest=json.loads(request(hub, "c" * 40))["manifest"])
 
     assert hub.sent == sent
     assert "are here already, in another revision" in "".join(lines)
@@ -319,7 +318,7 @@ def test_a_linked_file_that_rotted_is_fetched(hub: Hub, tmp_path: Path) -> None:
     rotten.chmod(0o644)
     rotten.write_bytes(WEIGHTS[:-1] + b"x")
 
-    run(hub, tmp_path, manifest=json.loads(request(hub, tmp_path, "c" * 40))["manifest"])
+    run(hub, tmp_path, manifest=json.loads(request(hub, "c" * 40))["manifest"])
 
     assert in_place(tmp_path, "c" * 40) == FILES
 
