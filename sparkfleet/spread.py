@@ -18,10 +18,8 @@ from gevent import Greenlet
 from sparkfleet.errors import FleetError
 from sparkfleet.remote import Answer, ConnectionLost
 
-LOOK_S = 2.0
-LINE_S = 5.0
-# Every so many looks also those that give are asked, so that they know that somebody watches.
-GIVERS_EVERY = 10
+# A host answers after this time, or once it has all. Who gives is asked too, so that it knows that somebody watches.
+LOOK_S = 5.0
 ANSWER_S = 30
 END_S = 20.0
 TURNS = 3
@@ -71,10 +69,10 @@ class Seat:
         return int((self.look.get("progress") or {}).get("done") or 0)
 
 
-def look(peer: Peer) -> dict[str, Any]:
-    """Return what a host says of itself; raises FleetError."""
+def look(peer: Peer, wait_s: float = 0) -> dict[str, Any]:
+    """Return what a host says of itself, at the latest after this time; raises FleetError."""
     try:
-        answer = peer.call(["sync", "look"], timeout_s=ANSWER_S)
+        answer = peer.call(["sync", "look", "--wait", str(wait_s)], timeout_s=ANSWER_S)
         document = json.loads(answer.stdout) if answer.ok else None
     except (ConnectionLost, ValueError) as error:
         raise FleetError(f"{peer.name}: {error}") from None
@@ -213,28 +211,28 @@ def _work(
 
 
 def _watch(what: str, total: int, givers: list[Seat], takers: list[Seat], ways: Ways, say: Say) -> None:
-    began = said = time.monotonic()
-    looks = 0
+    began = time.monotonic()
 
     def glance(seat: Seat) -> None:
         try:
-            seat.look = look(seat.peer)
+            seat.look = look(seat.peer, LOOK_S)
         except FleetError:
-            return  # its own command says how it ended
+            gevent.sleep(LOOK_S)  # its own command says how it ended
 
     while True:
         pending = [seat for seat in takers if seat.work is not None and not seat.work.ready() and seat.done < total]
-        now = time.monotonic()
-        if not pending or now - began > ways.deadline_s:
+        if not pending or time.monotonic() - began > ways.deadline_s:
             return
-        if now - said >= LINE_S:
-            said = now
-            for line in progress(what, total, takers, now - began):
-                say(line)
-        gevent.wait([seat.work for seat in pending if seat.work is not None], timeout=LOOK_S, count=1)
-        looks += 1
-        asked = pending + (givers if looks % GIVERS_EVERY == 0 else [])
-        gevent.joinall([gevent.spawn(glance, seat) for seat in asked])
+        looks = [gevent.spawn(glance, seat) for seat in (*pending, *givers)]
+        works = [seat.work for seat in pending if seat.work is not None]
+        # As soon as all have it: those that give would make everybody wait.
+        gevent.joinall([gevent.spawn(_either, one, other) for one, other in zip(looks, works, strict=False)])
+        for line in progress(what, total, takers, time.monotonic() - began):
+            say(line)
+
+
+def _either(one: Greenlet, other: Greenlet) -> None:
+    gevent.wait([one, other], count=1)
 
 
 def progress(what: str, total: int, takers: list[Seat], seconds: float) -> list[str]:

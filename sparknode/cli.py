@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("hub-get", help="what `fetch` calls in the tool environment").add_argument("order")
     sync = commands.add_parser("sync", help="a model between hosts").add_subparsers(dest="verb", required=True)
     for verb, words in SYNC.items():
-        sync.add_parser(verb, help=words)
+        sync.add_parser(verb, help=words).add_argument("--wait", type=float, default=0, help="seconds, for look")
     commands.add_parser("verify", help="hash every model that stands here again; exit 1 when one is damaged")
     activate = commands.add_parser(
         "activate",
@@ -96,7 +96,7 @@ def dispatch(host: Host, options: argparse.Namespace) -> int:
     if options.command == "hub-get":
         return hub.main(options.order, os.environ.get("HF_TOKEN"), say)
     if options.command == "sync":
-        return sync_command(host, options.verb)
+        return sync_command(host, options.verb, options.wait)
     if options.command == "verify":
         return verify.verify(host, say)
     if options.command == "memory-gate":
@@ -126,13 +126,13 @@ def lease_command(host: Host, options: argparse.Namespace) -> int:
     return 0
 
 
-def sync_command(host: Host, verb: str) -> int:
+def sync_command(host: Host, verb: str, wait_s: float) -> int:
     if verb == "share":
         return spread.share(host, sys.stdin.read(), say)
     if verb == "stop":
         spread.stop(host)
     else:
-        say(json.dumps(spread.report(host)) if verb == "look" else spread.metainfo(host, sys.stdin.read()))
+        say(json.dumps(spread.report(host, wait_s)) if verb == "look" else spread.metainfo(host, sys.stdin.read()))
     return 0
 
 

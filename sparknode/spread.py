@@ -56,15 +56,24 @@ class Order:
     reserve_bytes: float
 
 
-def report(host: Host) -> dict[str, Any]:
-    """How far this host is, what it has, and where it can be reached. Being asked keeps a spread alive."""
-    if host.paths.spread.is_dir():
-        (host.paths.spread / "asked").touch()
+def report(host: Host, wait_s: float = 0) -> dict[str, Any]:
+    """How far this host is, what it has, and where it can be reached. Being asked keeps a spread alive.
+
+    With a time to wait it answers after that, or as soon as this host has all of what it takes.
+    """
+    until = time.monotonic() + wait_s
+    while True:
+        with suppress(FileNotFoundError):
+            os.utime(host.paths.spread / "asked")
+        progress = look(host)
+        if time.monotonic() >= until or (progress and progress.get("done") == progress.get("total")):
+            break
+        time.sleep(TICK_S)
     done = host.system.run(["ip", "-json", "-4", "address", "show", "up"], _ASK_S)
     with suppress(ValueError):
         links = json.loads(done.stdout)
         return {
-            "progress": look(host),
+            "progress": progress,
             "models": fleet.models(host.paths),
             "addresses": [entry["local"] for link in links for entry in link.get("addr_info", [])],
             "tools": [
@@ -131,7 +140,16 @@ def _swarm(host: Host, manifest: Manifest, order: Order, announce: str) -> list[
     atomic_write(meta, base64.b64decode(order.torrent or ""))
     stall = 0 if giving else order.stall_s
     return [
-        *("aria2c", "--no-conf", "--enable-color=false", "--console-log-level=notice", "--summary-interval=0"),
+        # It fills a pipe by the page, and its lines are how we know that all came.
+        *(
+            "stdbuf",
+            "-oL",
+            "aria2c",
+            "--no-conf",
+            "--enable-color=false",
+            "--console-log-level=notice",
+            "--summary-interval=0",
+        ),
         *(f"--dir={place.parent}", f"--torrent-file={meta}", f"--listen-port={order.port}"),
         *(f"--bt-external-ip={order.address}", f"--bt-tracker={announce}", f"--bt-tracker-interval={torrent.AGAIN_S}"),
         *("--enable-dht=false", "--enable-dht6=false", "--bt-enable-lpd=false", "--enable-peer-exchange=false"),
@@ -215,7 +233,8 @@ def _run(host: Host, manifest: Manifest, order: Order, argv: list[str], tell: Te
         ended = "it ended by itself"
         while process.poll() is None:
             if taking and not came.is_set():
-                meter.add(min(_allocated(place), manifest.total_bytes) - meter.done)
+                # All is here only when the program says so.
+                meter.add(min(_allocated(place), meter.total - 1) - meter.done)
             elif meter.done < meter.total:
                 meter.finish()
             if (host.paths.spread / "stop").exists():
@@ -264,7 +283,7 @@ def _program(argv: list[str], last: list[str], came: threading.Event) -> Iterato
     def read() -> None:
         assert process.stdout is not None
         for line in process.stdout:
-            if "Download complete" in line or "Seeding" in line:
+            if "SEED(" in line:
                 came.set()
             if line.strip():
                 last[:] = [*last[-9:], line.strip()]

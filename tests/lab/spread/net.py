@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -57,23 +58,35 @@ class Light:
     def call(self, arguments: Sequence[str], stdin: str | None = None, timeout_s: int | None = None) -> Answer:
         if self.off:
             raise ConnectionLost("the host is off")
-        command = self.argv(sys.executable, "-m", "sparknode", "--root", str(self.root), *arguments)
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
-        )
-        self.running[process.pid] = process
         try:
             # In a thread: the hub of greenlets must go on meanwhile.
-            out, err = gevent.get_hub().threadpool.apply(process.communicate, ((stdin or "").encode(), timeout_s))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            raise ConnectionLost(f"no answer within {timeout_s} s") from None
-        finally:
-            self.running.pop(process.pid, None)
-        if self.off:
-            raise ConnectionLost("the host went off")
-        return Answer(process.returncode == 0, out.decode(), err.decode())
+            said = gevent.get_hub().threadpool.apply(self._ask, (list(arguments), stdin or "", timeout_s))
+            code, out, err = json.loads(said)
+        except (OSError, ValueError) as error:
+            raise ConnectionLost(f"no answer: {error}") from None
+        return Answer(code == 0, out, err)
+
+    def _ask(self, arguments: list[str], stdin: str, timeout_s: int | None) -> bytes:
+        with socket.socket(socket.AF_UNIX) as line:
+            line.settimeout(timeout_s)
+            line.connect(str(self.root / "door"))
+            line.sendall(json.dumps([["--root", str(self.root), *arguments], stdin]).encode())
+            line.shutdown(socket.SHUT_WR)
+            said = b""
+            while part := line.recv(65536):
+                said += part
+            return said
+
+    def boot(self) -> None:
+        """Start what answers calls there."""
+        command = self.argv(sys.executable, "-m", "tests.lab.spread.door", str(self.root / "door"))
+        process = subprocess.Popen(command, cwd=ROOT)
+        self.running[process.pid] = process
+        until = time.monotonic() + 20
+        while not (self.root / "door").exists():
+            assert time.monotonic() < until, f"{self.name} did not start"
+            time.sleep(0.02)
+        self.off = False
 
     def pids(self) -> list[int]:
         return [int(pid) for pid in ip("netns", "pids", self.name, check=False).split()]
@@ -82,6 +95,7 @@ class Light:
         """Everything on it ends at once, and it answers nobody."""
         self.off = True
         self.kill()
+        (self.root / "door").unlink(missing_ok=True)
 
     def kill(self) -> None:
         for pid in self.pids():
@@ -150,6 +164,8 @@ def network(folder: Path, count: int, lan_mbit: float, wan_mbit: float | None = 
             lights = [Light(number, folder / f"{PREFIX}{number}") for number in range(count + 1)]
             for light in lights:
                 _attach(light, wan_mbit if light.number == 0 and wan_mbit else lan_mbit)
+            for light in lights[1:]:
+                light.boot()
             yield Net(lights[1:], lights[0])
         finally:
             remove()
