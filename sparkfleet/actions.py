@@ -13,7 +13,6 @@ from pyinfra import logger
 from pyinfra.api import Host, State
 
 from sparkfleet import artefacts, remote
-from sparkfleet.errors import FleetError
 from sparkfleet.fleet import HostPlan
 from sparkfleet.remote import ConnectionLost
 
@@ -31,19 +30,6 @@ def upload(state: State, host: Host, content: bytes, path: str, mode: str) -> bo
     command = f"base64 -d >{new} && chmod {mode} {new} && sync {new} && mv -f {new} {path}"
     ok, _ = host.run_shell_command(command, _sudo=True, _stdin=text)
     return bool(ok)
-
-
-def send_models(state: State, host: Host, plan: HostPlan, repos: list[str]) -> bool:  # noqa: ARG001
-    for repo in repos:
-        locked = plan.lock.repos[repo]
-        try:
-            folder = artefacts.ensure_fetched(plan.settings, repo, locked)
-            host.log(f"{repo}: sending {locked.total_bytes / 1e6:.1f} MB")
-            artefacts.send(plan, host.data.dict(), repo, folder)
-        except FleetError as error:
-            host.log(error.text())
-            return False
-    return True
 
 
 def stage(state: State, host: Host, plan: HostPlan) -> bool:  # noqa: ARG001

@@ -9,7 +9,7 @@ from pyinfra import host
 from pyinfra.api import FunctionCommand, StringCommand, operation
 from pyinfra.api.state import StateStage
 
-from sparkfleet import actions, conduct, fleet, guard, preflight
+from sparkfleet import actions, conduct, fleet, guard, preflight, sync
 from sparkfleet.fleet import HostPlan
 from sparkfleet.nodeprogram import (
     INSTALL_PATH,
@@ -92,13 +92,10 @@ def verify_models() -> Commands:
 @operation()
 def sync_models() -> Commands:
     """Bring target and drafter to the host together, where they are missing."""
-    plan = _plan()
-    present = {(row["repo"], row["commit"]) for row in (_node().get("fleet") or {}).get("models") or []}
-    missing = [row for row in plan.release["artefacts"] if (row["repo"], row["commit"]) not in present]
-    if not missing:
+    if not sync.missing(_plan(), _node()):
         host.noop("target and drafter are here")
         return
-    yield FunctionCommand(actions.send_models, (plan, [row["repo"] for row in missing]), {})
+    yield FunctionCommand(sync.bring, (), {})
 
 
 @operation()

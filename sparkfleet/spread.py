@@ -100,7 +100,9 @@ def choose(ways: Ways, tools: Sequence[Sequence[str]], takers: int) -> Engine:
     return "swarm" if takers > 1 and all("swarm" in one for one in tools) else "rsync"
 
 
-def spread(manifest: dict[str, Any], holders: list[Peer], takers: list[Peer], ways: Ways, say: Say) -> dict[str, str]:
+def spread(
+    manifest: dict[str, Any], holders: Sequence[Peer], takers: Sequence[Peer], ways: Ways, say: Say
+) -> dict[str, str]:
     """Bring a model from holders to takers; return why it did not come, by host. Afterwards nothing gives any more."""
     problems: dict[str, str] = {}
     givers = _seats(holders, ways, {}, say)
@@ -122,7 +124,7 @@ def spread(manifest: dict[str, Any], holders: list[Peer], takers: list[Peer], wa
     return problems | {seat.peer.name: seat.problem for seat in taking if seat.problem}
 
 
-def _seats(peers: list[Peer], ways: Ways, problems: dict[str, str], say: Say) -> list[Seat]:
+def _seats(peers: Sequence[Peer], ways: Ways, problems: dict[str, str], say: Say) -> list[Seat]:
     def seat(peer: Peer) -> Seat | None:
         try:
             seen = look(peer)

@@ -1,4 +1,4 @@
-"""The door of a light host: runs the node's program for whoever knocks, each call in a fork of a process that has it all
+"""The door of a light host: runs the node's program for whoever knocks, each call in a fork of one that has it all
 imported already. On a host of its own a call starts a Python; with nine hosts on two cores that would be most of what
 is measured.
 """
