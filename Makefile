@@ -7,7 +7,7 @@ PYTHON := $(VENV)/bin/python
 NODES ?= 4
 ENGINE ?= sim
 
-.PHONY: help setup demo test test-fast test-lab test-contract lab-up lab-down lint fmt
+.PHONY: help setup demo test test-fast test-lab test-contract bench-spread bench-hashing lab-up lab-down lint fmt
 
 help: ## print this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,12 @@ test-lab: setup ## booted hosts, real systemd, sshd, dockerd and registry
 
 test-contract: setup ## every rendered recipe through the real vLLM argument parser
 	@$(PYTHON) -m tests.tiers contract
+
+bench-spread: setup ## a model to 8 hosts over shaped links, beside the bound and an rsync star
+	@$(PYTHON) -m tests.bench.spread
+
+bench-hashing: setup ## verifying from a cold cache, beside sha256sum on all cores
+	@$(PYTHON) -m tests.bench.hashing
 
 lab-up: setup ## boot the lab: make lab-up NODES=4 [ENGINE=vllm]
 	@$(PYTHON) -m tests.lab up --nodes $(NODES) --engine $(ENGINE)

@@ -29,7 +29,7 @@ def _fast() -> list[list[str]]:
 def _lab() -> list[list[str]]:
     # A process each: the cases share one lab, the real engine needs its own, and the self-tests end labs.
     pytest = [sys.executable, "-m", "pytest", "-q", "--durations=10"]
-    return [[*pytest, f"tests/lab/{part}"] for part in ("cases", "realcases", "selftest")]
+    return [[*pytest, f"tests/lab/{part}"] for part in ("spread", "cases", "realcases", "selftest")]
 
 
 def _contract() -> list[list[str]]:
