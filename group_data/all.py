@@ -130,6 +130,11 @@ soak_s = None
 # A look each minute at what serves, with one restart when it hangs. Off only where something else does that.
 watch = True
 
+# How many of the last staged releases tasks/prune.py leaves on a host, beside the current, previous, verified and
+# pinned ones, which always stay. With less room than the hardware's disk_reserve_bytes it leaves only those.
+keep_releases = 3
+pinned_releases = []
+
 # Whether each host hashes its weights again once a week, at the lowest priority; what is damaged shows in status and is
 # brought again by the next deploy.
 verify_weekly = False

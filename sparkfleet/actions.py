@@ -44,6 +44,13 @@ def verify(state: State, host: Host) -> bool:  # noqa: ARG001
     return remote.call(host, ["verify"], show=True).ok
 
 
+def prune(state: State, host: Host, plan: HostPlan, dry: bool) -> bool:  # noqa: ARG001
+    settings = plan.settings
+    request = {"keep": settings.keep_releases, "pinned": settings.pinned_releases, "dry": dry}
+    document = json.dumps({**request, "floor_bytes": artefacts.reserve(plan)})
+    return remote.call(host, ["prune"], stdin=document, show=True).ok
+
+
 def stage_request(plan: HostPlan) -> dict[str, Any]:
     """Return what `sparknode stage` reads: the release, where its image comes from, and the hashes of its files."""
     image = plan.release["image"]

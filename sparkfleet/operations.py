@@ -89,6 +89,14 @@ def verify_models() -> Commands:
     yield FunctionCommand(actions.verify, (), {})
 
 
+@operation(is_idempotent=False, idempotent_notice="What may go is known on the host alone.")
+def prune_host() -> Commands:
+    """Remove what no release needs; said before anything goes."""
+    if not _executing():
+        actions.prune(host.state, host, _plan(), dry=True)
+    yield FunctionCommand(actions.prune, (_plan(), False), {})
+
+
 @operation()
 def sync_models() -> Commands:
     """Bring target and drafter to the host together, where they are missing."""

@@ -131,6 +131,8 @@ class Settings(BaseModel):
     runs_dir: str = ".sparkfleet/runs"
     soak_s: int | None = Field(default=None, ge=0)
     watch: bool = True
+    keep_releases: int = Field(default=3, ge=0)
+    pinned_releases: list[str] = []
     verify_weekly: bool = False
     rotation: Rotation | None = None
     retry_release: Text | None = None

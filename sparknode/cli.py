@@ -14,7 +14,21 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from sparknode import SCHEMAS, fetch, frontend, hub, lease, lookout, memory, probe, recover, spread, stage, verify
+from sparknode import (
+    SCHEMAS,
+    fetch,
+    frontend,
+    hub,
+    lease,
+    lookout,
+    memory,
+    probe,
+    prune,
+    recover,
+    spread,
+    stage,
+    verify,
+)
 from sparknode import release as releases
 from sparknode.activate import Order, work
 from sparknode.errors import Refused, Stopped
@@ -47,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("stage", help="read a stage request from stdin and carry it out")
     commands.add_parser("fetch", help="read a fetch request from stdin and bring its model from the Hub")
     commands.add_parser("hub-get", help="what `fetch` calls in the tool environment").add_argument("order")
+    commands.add_parser("prune", help="read a prune request from stdin; remove what no release needs")
     sync = commands.add_parser("sync", help="a model between hosts").add_subparsers(dest="verb", required=True)
     for verb, words in SYNC.items():
         sync.add_parser(verb, help=words).add_argument("--wait", type=float, default=0, help="seconds, for look")
@@ -95,6 +110,8 @@ def dispatch(host: Host, options: argparse.Namespace) -> int:
         return fetch.fetch(host, sys.stdin.read(), say)
     if options.command == "hub-get":
         return hub.main(options.order, os.environ.get("HF_TOKEN"), say)
+    if options.command == "prune":
+        return prune.prune(host, sys.stdin.read(), say)
     if options.command == "sync":
         return sync_command(host, options.verb, options.wait)
     if options.command == "verify":

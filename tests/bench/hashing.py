@@ -43,7 +43,7 @@ def main() -> int:
         def ours() -> None:
             assert manifests.problems(manifest, folder) == []
 
-        best = {name: min(timed(work) for _ in range(ROUNDS)) for name, work in (("sha256sum", theirs), ("ours", ours))}
+        best = {what: min(timed(work) for _ in range(ROUNDS)) for what, work in (("sha256sum", theirs), ("ours", ours))}
     share = best["sha256sum"] / best["ours"]
     for what, seconds in best.items():
         print(f"{what:11} {FILES * MEGABYTES / seconds:6.0f} MB/s on {os.cpu_count()} cores, best of {ROUNDS}")

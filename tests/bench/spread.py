@@ -35,9 +35,7 @@ def main() -> int:
         model = make_model(source, int(options.megabytes * 1e6))
         size = sum(row["size"] for row in model["files"])
         bound = bound_s(size, options.hosts, options.seeds, options.mbit * MBIT)
-        print(
-            f"{options.megabytes:.0f} MB to {options.hosts} hosts from {options.seeds} at {options.mbit:.0f} Mbit/s each"
-        )
+        print(f"{size / 1e6:.0f} MB to {options.hosts} hosts from {options.seeds} at {options.mbit:.0f} Mbit/s each")
         print(f"bound       {bound:6.1f} s   1.00   load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
         for engine in options.engines:
             with network(Path(name) / engine, options.hosts + options.seeds, options.mbit) as net:
@@ -47,7 +45,7 @@ def main() -> int:
                 began = time.monotonic()
                 problems = spread(model, givers, takers, Ways(distribution=engine, deadline_s=1200), lambda _: None)
                 seconds = time.monotonic() - began
-                bad = problems or {light.name: wrong(light, model) for light in takers if wrong(light, model)}
+                bad = [*problems.values(), *(text for light in takers for text in wrong(light, model))]
                 carried = sum(light.received() for light in takers) / size / len(takers)
             ratio = seconds / bound
             missed |= bool(bad) or (engine == "swarm" and ratio > LIMIT)
