@@ -59,6 +59,8 @@ class FleetRun:
     findings: dict[str, list[Finding]] = field(default_factory=dict)
     waves: list[list[str]] = field(default_factory=list)
     progress: Progress = field(default_factory=Progress)
+    # Why weights did not come, by host; None until they were brought.
+    sync_problems: dict[str, str] | None = None
 
     def wanted(self, name: str) -> str:
         """Return the id of the release that a host shall serve."""

@@ -123,6 +123,14 @@ class Settings(BaseModel):
     hub_endpoint: str | None = None
     registry_mirrors: dict[str, str] = {}
     artefact_cache: str = ".sparkfleet/artefacts"
+    fetch_on: Literal["seeds", "controller"] = "seeds"
+    seed_group: str = "seeds"
+    fetch_limit_mb_s: float = Field(default=0, ge=0)
+    distribution: Literal["auto", "swarm", "rsync", "controller"] = "auto"
+    spread_subnet: str | None = None
+    spread_port: int = Field(default=6891, ge=1024, le=65535)
+    spread_limit_mb_s: float = Field(default=0, ge=0)
+    spread_deadline_s: float = Field(default=7200, ge=60)
     canary_group: str | None = "canary"
     batch_size: Ramp = (1,)
     max_unavailable: Hosts = "25%"
@@ -136,6 +144,9 @@ class Settings(BaseModel):
     runs_dir: str = ".sparkfleet/runs"
     soak_s: int | None = Field(default=None, ge=0)
     watch: bool = True
+    keep_releases: int = Field(default=3, ge=0)
+    pinned_releases: list[str] = []
+    verify_weekly: bool = False
     rotation: Rotation | None = None
     retry_release: Text | None = None
     sync_parallel: int = Field(default=4, ge=1)

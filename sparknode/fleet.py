@@ -40,6 +40,7 @@ def fleet(host: Host, answers: Mapping[str, Completed]) -> dict[str, Any]:
         "failed_releases": journal.known_bad(records),
         "watch": last_look(host),
         "out_of_rotation": paths.out_of_rotation.exists(),
+        "verify_timer": paths.verify_timer.is_symlink(),
         "loads": journal.loads(records, current.image.digest)[-10:] if current else [],
         "history": [plain(attempt) for attempt in journal.attempts(records) if attempt.ended][-20:],
         "release": described(current),

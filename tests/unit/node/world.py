@@ -277,6 +277,10 @@ class World:
             if found is None:
                 return Completed(command, 1, "[]", f"Error: No such image: {command[3]}")
             return Completed(command, 0, json.dumps([found]))
+        if command[1:3] == ("image", "ls"):
+            return Completed(command, 0, "".join(f"{name}\n" for name in self.images))
+        if command[1:3] == ("image", "rm"):
+            return Completed(command, 0 if self.images.pop(command[3], None) else 1)
         if command[1] == "tag":
             self.images[command[3]] = next(image for image in self.images.values() if image["Id"] == command[2])
             return Completed(command, 0)
