@@ -113,5 +113,9 @@ rotation = None
 # --data retry_release=ID
 retry_release = None
 
+# After a roll-back the next deploy refuses to bring the release that was left, unless its id stands here:
+# --data roll_forward=ID. To stay where the fleet went back to, set image_tag to that one instead.
+roll_forward = None
+
 # Preflight failures to pass over, by id, for a run that you watch: --data 'force_preflight=["mem.available"]'.
 force_preflight = []

@@ -99,7 +99,12 @@ def _before_the_next(state: State, run: FleetRun, number: int) -> Verdict:
 
 
 def _compare(run: FleetRun, number: int) -> None:
-    """Lay the figures of a first wave, or of canaries, beside those of the old release."""
+    """Lay the figures of a first wave, or of canaries, beside those of the old release.
+
+    Going back and restarting are not judged like this: both are done because something is wrong already.
+    """
+    if run.intent != "deploy":
+        return
     wave = run.waves[number - 1]
     for name in wave:
         plan, outcome = run.hosts[name], run.progress.outcomes.get(name)

@@ -8,6 +8,7 @@ that point (its callbacks are cleared when the state is initialised), hence the 
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -20,22 +21,28 @@ from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.state import StateStage
 from pyinfra.context import ctx_state
 
-from sparkfleet import facts, record
+from sparkfleet import exits, facts, plan, record, standing
 from sparkfleet.catalog import ROOT
-from sparkfleet.errors import FleetError, SettingsError
-from sparkfleet.fleet import FleetRun, HostEntry, plan_run, settle_waves
+from sparkfleet.errors import FleetError, RefusedError, SettingsError
+from sparkfleet.fleet import FleetRun, HostEntry, Intent, plan_run, settle_waves
 
-EXIT_REFUSED = 2
-EXIT_INTERRUPTED = 130
+# What a task is for, by its file's name; every other deploy file brings the inventory's releases.
+INTENTS: dict[str, Intent] = {
+    "rollback.py": "rollback",
+    "restart.py": "restart",
+    **dict.fromkeys(("status.py", "history.py", "diff.py", "logs.py", "retire.py"), "look"),
+}
 
 _run: FleetRun | None = None
 _settled = False
+# The settings that the command line gives.
+_given: set[str] = set()
 
 
 def _refuse(error: FleetError) -> NoReturn:
     """End the run with exit code 2 and plain text; a traceback would bury the reason."""
     click.echo(f"{click.style('refused:', fg='red', bold=True)} {error.text()}", err=True)
-    sys.exit(EXIT_REFUSED)
+    sys.exit(exits.REFUSED)
 
 
 def run() -> FleetRun:
@@ -54,7 +61,7 @@ def run() -> FleetRun:
 def waves() -> list[list[str]]:
     """Return the waves of the run, planned at the first call from what the nodes said; ends a run that must not start.
 
-    Deploy code runs once per host: all must see the same waves.
+    Deploy code runs once per host: all must see the same waves, and the plan is printed once, before any change.
     """
     global _settled
     found = run()
@@ -62,17 +69,35 @@ def waves() -> list[list[str]]:
         _settled = True
         try:
             settle_waves(found)
+            click.echo("\n".join(["", *plan.lines(found), ""]))
+            _refuse_to_undo_a_roll_back(found)
         except FleetError as error:
             _refuse(error)
     return found.waves
 
 
+def _refuse_to_undo_a_roll_back(found: FleetRun) -> None:
+    """Somebody took these hosts off a release for a reason; going forward again needs a decision in writing."""
+    if found.intent != "deploy" or "image_tag" in _given:
+        return
+    for name in (name for wave in found.waves for name in wave):
+        undone = standing.undone(found.fleet_of(name), found.target(name))
+        if undone and found.hosts[name].settings.roll_forward != found.wanted(name):
+            raise RefusedError(
+                f"{name} would roll forward again: {undone}, and the inventory still asks for it",
+                "the choice in writing",
+                f'to stay, write image_tag = "{(found.fleet_of(name)["release"] or {}).get("image_tag")}" into '
+                f'group_data/all.py; to go forward, roll_forward = "{found.wanted(name)}", or give it with --data',
+            )
+
+
 def install() -> None:
     """Guard the run that pyinfra is about to make; called by config.py."""
-    global _run, _settled
-    _run, _settled = None, False
+    global _run, _settled, _given
     signal.signal(signal.SIGINT, _on_interrupt)
     parameters = _parameters()
+    _run, _settled = None, False
+    _given = {str(pair).partition("=")[0] for pair in parameters.get("data") or ()}
     if not _is_fleet_run(parameters):
         return
     try:
@@ -90,6 +115,19 @@ def install() -> None:
             run().nodes.update(facts.ask_all(state))
 
     state.set_stage = guarded_set_stage
+    atexit.register(_leave_with_code, state)
+
+
+def _leave_with_code(state: Any) -> None:
+    """Say with the exit code how the run ended, after everything else was said: pyinfra itself knows 0 and 1 alone."""
+    if _run is None:
+        return
+    names = [{host.name for host in hosts} for hosts in (state.activated_hosts, state.failed_hosts)]
+    code = exits.code_of(_run, *names)
+    if code is not None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _parameters() -> dict[str, Any]:
@@ -109,7 +147,8 @@ def _before_connect(state: Any) -> None:
         hosts = [host for host in state.inventory if state.is_host_in_limit(host)]
         if not hosts:
             raise _no_host(_parameters(), state)
-        _run = plan_run([_entry(host) for host in hosts])
+        files = [Path(str(operation)).name for operation in _parameters()["operations"]]
+        _run = plan_run([_entry(host) for host in hosts], INTENTS.get(files[0], "deploy"))
     except FleetError as error:
         _refuse(error)
 
@@ -186,4 +225,4 @@ def leave_interrupted() -> NoReturn:
         record.write(_run)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(EXIT_INTERRUPTED)
+    os._exit(exits.INTERRUPTED)

@@ -43,6 +43,7 @@ def document(run: FleetRun) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "rollout": run.rollout,
+        "intent": run.intent,
         "operator": run.operator,
         "started": _time(run.started),
         "written": _time(datetime.now(UTC)),
@@ -82,7 +83,8 @@ def ending(run: FleetRun, name: str) -> str:
         return f"taken back to {progress.previous(name)}: {back.text()}"
     if name in progress.outcomes:
         return progress.outcomes[name].text()
-    return "not touched" if name in _untouched(run) else "already served its release"
+    untouched = name in _untouched(run)
+    return "not touched" if untouched else "already served its release" if run.intent == "deploy" else "stays"
 
 
 def summary(run: FleetRun) -> list[str]:
@@ -107,9 +109,11 @@ def _host(run: FleetRun, name: str) -> dict[str, Any]:
     progress, fleet = run.progress, run.fleet_of(name)
     activation = progress.outcomes.get(name)
     back = progress.taken_back.get(name)
+    # A roll-back leaves some hosts as they are.
+    wanted = run.intent == "deploy" or name in run.targets
     return {
-        "release": run.wanted(name),
-        "image_tag": run.hosts[name].release["image_tag"],
+        "release": run.wanted(name) if wanted else None,
+        "image_tag": run.target(name)["image_tag"] if wanted else None,
         "before": progress.previous(name),
         "current": fleet.get("current"),
         "verified": fleet.get("verified"),

@@ -136,8 +136,6 @@ class _AtTheEnd(BaseStateCallback):
         if self.run.progress.begun:
             self.run.progress.leases.clear()
             print_roll_out(self.run)
-        if self.run.progress.interrupted:
-            guard.leave_interrupted()
 
 
 def print_at_end() -> None:

@@ -48,6 +48,9 @@ class Progress:
     verdicts: dict[int, Verdict] = field(default_factory=dict)
     leases: dict[str, int] = field(default_factory=dict)
     begun: bool = False
+    # Why preflight refused hosts, and whether a lease was somebody else's.
+    refusals: list[str] = field(default_factory=list)
+    lease_held: bool = False
     stopped: str | None = None
     interrupted: bool = False
 

@@ -125,6 +125,7 @@ class Settings(BaseModel):
     watch: bool = True
     rotation: Rotation | None = None
     retry_release: Text | None = None
+    roll_forward: Text | None = None
     sync_parallel: int = Field(default=4, ge=1)
     force_preflight: list[str] = []
 

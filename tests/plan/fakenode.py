@@ -18,8 +18,8 @@ def reply(ok: bool, stdout: str = "", stderr: str = "") -> Reply:
 
 
 class FakeNode:
-    """One host. Its script: `lease` (why it is refused), `renew` (why it is lost), `silent` (it answers no status), and
-    the steps of `activate`.
+    """One host. Its script: `lease` (why it is refused), `renew` (why it is lost), `silent` (it answers no status),
+    `unreachable`, `stage` (why it fails), and the steps of `activate`.
 
     A step has a `state` to end in and may have `error`, `figures`, `delay_s`; `lost` (the connection dies while it is
     under way) or `refused` (nothing begins, with this text). Without a step an activation is committed.
@@ -40,8 +40,11 @@ class FakeNode:
             if self.script.get("silent"):
                 raise EOFError("no route to the host")
             return reply(True, json.dumps(self.fleet))
+        if words[1:2] == ["stage"] and "stage" in self.script:
+            return reply(False, stderr=self.script["stage"])
         if words[1:2] == ["activate"]:
-            return self.activate(words[2], words[words.index("--rollout") + 1])
+            intent = words[words.index("--intent") + 1] if "--intent" in words else None
+            return self.activate(words[2], words[words.index("--rollout") + 1], intent)
         return None
 
     def lease(self, verb: str) -> Reply:
@@ -54,23 +57,24 @@ class FakeNode:
             return reply(False, stderr=self.script["renew"])
         return reply(True)
 
-    def activate(self, release: str, rollout: str) -> Reply:
+    def activate(self, release: str, rollout: str, intent: str | None = None) -> Reply:
         step = self.steps.pop(0) if self.steps else {"state": "committed"}
         if "refused" in step:
             return reply(False, stderr=step["refused"])
         gevent.sleep(step.get("delay_s", 0))
         if step.get("lost"):
             if "state" in step:
-                self._end(release, rollout, step)
+                self._end(release, rollout, intent, step)
             else:
                 self.fleet["activation"] = {"release": release, "state": "starting", "alive": True}
             raise EOFError("the connection was reset")
-        self._end(release, rollout, step)
+        self._end(release, rollout, intent, step)
         return reply(step["state"] == "committed", f"{step['state']}: {step.get('error', '')}")
 
-    def _end(self, release: str, rollout: str, step: dict[str, Any]) -> None:
+    def _end(self, release: str, rollout: str, intent: str | None, step: dict[str, Any]) -> None:
         figures = {name: {"figure": figure} for name, figure in step.get("figures", {}).items()}
         last = {"release": release, "state": step["state"], "rollout": rollout, "error": step.get("error")}
+        last |= {"intent": intent, "from": self.fleet.get("verified")}
         self.fleet.update(activation=None, last={**last, "figures": figures, "load_s": 41.0})
         if step["state"] == "committed":
             self.fleet.update(current=release, verified=release, proof={"release": release, "figures": figures})
