@@ -31,6 +31,8 @@ class HostEntry:
     address: str
     groups: tuple[str, ...]
     data: Mapping[str, Any]
+    # Who set each setting, in words; empty where nobody asks.
+    origins: Mapping[str, str] = field(default_factory=dict)
 
 
 # What a run is for: bring the inventory's releases, go back to those before, start again what serves, or only look.

@@ -21,7 +21,7 @@ from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.state import StateStage
 from pyinfra.context import ctx_state
 
-from sparkfleet import exits, facts, plan, record, standing
+from sparkfleet import exits, facts, plan, record, secrets, standing
 from sparkfleet.catalog import ROOT
 from sparkfleet.errors import FleetError, RefusedError, SettingsError
 from sparkfleet.fleet import FleetRun, HostEntry, Intent, plan_run, settle_waves
@@ -101,6 +101,7 @@ def install() -> None:
     if not _is_fleet_run(parameters):
         return
     try:
+        secrets.provide()
         _refuse_traps(parameters)
     except FleetError as error:
         _refuse(error)
