@@ -35,8 +35,9 @@ class HostEntry:
     origins: Mapping[str, str] = field(default_factory=dict)
 
 
-# What a run is for: bring the inventory's releases, go back to those before, start again what serves, or only look.
-Intent = Literal["deploy", "rollback", "restart", "look"]
+# What a run is for: bring the inventory's releases, go back to those before, start again what serves, give hosts back,
+# or only look.
+Intent = Literal["deploy", "rollback", "restart", "retire", "look"]
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import runpy
 import signal
 import sys
 from pathlib import Path
@@ -30,11 +31,15 @@ from sparkfleet.fleet import FleetRun, HostEntry, Intent, plan_run, settle_waves
 INTENTS: dict[str, Intent] = {
     "rollback.py": "rollback",
     "restart.py": "restart",
-    **dict.fromkeys(("status.py", "history.py", "diff.py", "logs.py", "retire.py"), "look"),
+    "retire.py": "retire",
+    **dict.fromkeys(("status.py", "history.py", "diff.py", "logs.py"), "look"),
 }
+_ROLLING = ("deploy.py", "roll_out.py", "rollback.py", "restart.py")
 
 _run: FleetRun | None = None
 _settled = False
+# Whether pyinfra was asked for JSON, which is all that standard output then holds.
+as_json = False
 # The settings that the command line gives.
 _given: set[str] = set()
 
@@ -93,10 +98,11 @@ def _refuse_to_undo_a_roll_back(found: FleetRun) -> None:
 
 def install() -> None:
     """Guard the run that pyinfra is about to make; called by config.py."""
-    global _run, _settled, _given
+    global _run, _settled, _given, as_json
     signal.signal(signal.SIGINT, _on_interrupt)
     parameters = _parameters()
     _run, _settled = None, False
+    as_json = bool(parameters.get("json_output"))
     _given = {str(pair).partition("=")[0] for pair in parameters.get("data") or ()}
     if not _is_fleet_run(parameters):
         return
@@ -111,12 +117,29 @@ def install() -> None:
     def guarded_set_stage(stage: StateStage) -> None:
         if stage == StateStage.Connect:
             _before_connect(state)
+            if run().intent == "look":
+                # A host that cannot be reached is no reason not to see the others.
+                state.config.FAIL_PERCENT, state.should_raise_failed_hosts = 100, None
         set_stage(stage)
         if stage == StateStage.Prepare:
             run().nodes.update(facts.ask_all(state))
+            for name in run().hosts.keys() - run().nodes.keys():
+                run().nodes[name] = {"error": "it cannot be reached"}
+            _begin(parameters)
 
     state.set_stage = guarded_set_stage
     atexit.register(_leave_with_code, state)
+
+
+def _begin(parameters: dict[str, Any]) -> None:
+    """Do what concerns the run and not its hosts, where an end ends the process: pyinfra runs deploy files once per
+    host, in greenlets, and prints a traceback for each that leaves.
+    """
+    file = Path(str(parameters["operations"][0]))
+    if run().intent == "look":
+        runpy.run_path(str(file))
+    if file.name in _ROLLING:
+        waves()
 
 
 def _leave_with_code(state: Any) -> None:
@@ -202,6 +225,8 @@ def _on_interrupt(_signal: int, _frame: FrameType | None) -> None:
     pyinfra would end with 0; whoever scripted this run must see that it did not finish. Connections need no farewell:
     what runs on a node goes on by itself.
     """
+    if _run and _run.intent == "look":
+        leave_interrupted()
     progress = _run.progress if _run else None
     if _run and progress and progress.begun and not progress.interrupted:
         progress.interrupted = True

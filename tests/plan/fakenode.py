@@ -19,7 +19,7 @@ def reply(ok: bool, stdout: str = "", stderr: str = "") -> Reply:
 
 class FakeNode:
     """One host. Its script: `lease` (why it is refused), `renew` (why it is lost), `silent` (it answers no status),
-    `unreachable`, `stage` (why it fails), and the steps of `activate`.
+    `unreachable`, `stage` (why it fails), `logs` (of its units), and the steps of `activate`.
 
     A step has a `state` to end in and may have `error`, `figures`, `delay_s`; `lost` (the connection dies while it is
     under way) or `refused` (nothing begins, with this text). Without a step an activation is committed.
@@ -33,6 +33,8 @@ class FakeNode:
 
     def answer(self, command: str) -> Reply | None:
         """Return what the node's program answers, or None for a command that is not its own."""
+        if "journalctl" in command:
+            return reply(True, self.script.get("logs", ""))
         words = shlex.split(command) if "sparknode" in command.split(" ")[0] else []
         if words[1:2] == ["lease"]:
             return self.lease(words[2])

@@ -203,15 +203,3 @@ def test_preflight_alone_asks_and_changes_nothing(fleet: FakeFleet) -> None:
     assert outcome.code == exits.REFUSED
     assert "gpu.visible" in outcome.output
     assert outcome.changes() == []
-
-
-def test_status_shows_every_host_and_changes_nothing(fleet: FakeFleet) -> None:
-    release = release_of(CURRENT_TAG)
-    fleet.probes = {name: serving(release) for name in HOSTS[:3]} | {"spark-4": probe()}
-    outcome = fleet.run("-y", deploy="tasks/status.py")
-    assert outcome.code == 0, outcome.output
-    assert outcome.changes() == []
-    rows = [line for line in outcome.output.splitlines() if line.startswith("@fake/spark-")]
-    assert len(rows) == len(HOSTS)
-    assert sum("verified" in row for row in rows) == 3
-    assert sum("unprovisioned" in row for row in rows) == 1
