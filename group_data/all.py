@@ -98,6 +98,10 @@ lease_ttl_s = 60
 # Where the report of each roll-out is kept.
 runs_dir = ".sparkfleet/runs"
 
+# Executables named pre-rollout, pre-wave, post-wave and post-rollout in this folder get the report as JSON on standard
+# input; one of the first three that fails stops the roll-out there.
+hooks_dir = "hooks"
+
 # Seconds under light load before a release counts as proven; None = the profile's.
 soak_s = None
 

@@ -12,7 +12,9 @@ from typing import Any
 import click
 
 from sparkfleet.catalog import ROOT
+from sparkfleet.compare import cells
 from sparkfleet.fleet import FleetRun
+from sparkfleet.page import page
 
 SCHEMA = 1
 
@@ -27,11 +29,15 @@ def write(run: FleetRun) -> Path:
     A report that cannot be written is said, and stops nothing: the nodes' journals hold what matters.
     """
     target = path(run)
-    new = target.with_suffix(".new")
+    found = document(run)
+    html = page(found, cells(run.progress.comparison))
+    texts = {target: json.dumps(found, indent=1, ensure_ascii=False) + "\n", target.with_suffix(".html"): html}
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        new.write_text(json.dumps(document(run), indent=1, ensure_ascii=False) + "\n")
-        new.replace(target)
+        for file, text in texts.items():
+            new = file.with_name(f"{file.name}.new")
+            new.write_text(text, encoding="utf-8")
+            new.replace(file)
     except OSError as error:
         click.echo(f"the report cannot be written: {error}; next: set runs_dir to a folder that can be", err=True)
     return target
@@ -109,6 +115,8 @@ def _host(run: FleetRun, name: str) -> dict[str, Any]:
     progress, fleet = run.progress, run.fleet_of(name)
     activation = progress.outcomes.get(name)
     back = progress.taken_back.get(name)
+    last = fleet.get("last") or {}
+    last = last if last.get("rollout") == run.rollout else {}
     # A roll-back leaves some hosts as they are.
     wanted = run.intent == "deploy" or name in run.targets
     return {
@@ -120,6 +128,8 @@ def _host(run: FleetRun, name: str) -> dict[str, Any]:
         "ending": ending(run, name),
         "activation": asdict(activation) if activation else None,
         "taken_back": asdict(back) if back else None,
+        "phases": last.get("phases") or [],
+        "gates": last.get("figures") or {},
     }
 
 

@@ -12,7 +12,7 @@ import click
 from pyinfra.api.state import BaseStateCallback
 from pyinfra.context import ctx_state
 
-from sparkfleet import compare, guard, record
+from sparkfleet import compare, guard, hooks, record
 from sparkfleet.fleet import FleetRun, serves
 
 HEADINGS = (
@@ -196,8 +196,9 @@ def print_roll_out(run: FleetRun) -> None:
         click.echo(f"{name}: {record.ending(run, name)}")
     for line in record.summary(run):
         click.echo(line)
-    click.echo(f"report: {record.write(run)}")
-    click.echo("")
+    click.echo(f"report: {record.write(run).with_suffix('.html')}, the same as .json beside it")
+    complaint = hooks.call(run, "post-rollout")
+    click.echo(complaint or "")
 
 
 class _AtTheEnd(BaseStateCallback):

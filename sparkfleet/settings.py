@@ -134,6 +134,7 @@ class Settings(BaseModel):
     judge_canary: bool = True
     lease_ttl_s: int = Field(default=60, ge=15, le=3600)
     runs_dir: str = ".sparkfleet/runs"
+    hooks_dir: str = "hooks"
     soak_s: int | None = Field(default=None, ge=0)
     watch: bool = True
     rotation: Rotation | None = None

@@ -74,10 +74,16 @@ class FakeNode:
         return reply(step["state"] == "committed", f"{step['state']}: {step.get('error', '')}")
 
     def _end(self, release: str, rollout: str, intent: str | None, step: dict[str, Any]) -> None:
-        figures = {name: {"figure": figure} for name, figure in step.get("figures", {}).items()}
+        figures = {
+            name: {"figure": figure, "threshold": None, "unit": "", "verdict": "pass"}
+            for name, figure in step.get("figures", {}).items()
+        }
         last = {"release": release, "state": step["state"], "rollout": rollout, "error": step.get("error")}
         last |= {"intent": intent, "from": self.fleet.get("verified")}
-        self.fleet.update(activation=None, last={**last, "figures": figures, "load_s": 41.0})
+        times = ("10:00:00.000", "10:00:05.000", "10:00:46.000", "10:02:00.500")
+        states = ("leased", "starting", "soaking", step["state"])
+        phases = [{"state": state, "t": f"2026-11-23T{t}Z"} for state, t in zip(states, times, strict=True)]
+        self.fleet.update(activation=None, last={**last, "figures": figures, "load_s": 41.0, "phases": phases})
         if step["state"] == "committed":
             self.fleet.update(current=release, verified=release, proof={"release": release, "figures": figures})
             self.fleet["serving"] = {"release": release, "unit": "active", "drift": []}
