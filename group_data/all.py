@@ -124,6 +124,10 @@ lease_ttl_s = 60
 # Where the report of each roll-out is kept.
 runs_dir = ".sparkfleet/runs"
 
+# Executables named pre-rollout, pre-wave, post-wave and post-rollout in this folder get the report as JSON on standard
+# input; one of the first three that fails stops the roll-out there.
+hooks_dir = "hooks"
+
 # Seconds under light load before a release counts as proven; None = the profile's.
 soak_s = None
 
@@ -147,6 +151,10 @@ rotation = None
 # A release that failed its gates on a host is not tried there again unless its id stands here:
 # --data retry_release=ID
 retry_release = None
+
+# After a roll-back the next deploy refuses to bring the release that was left, unless its id stands here:
+# --data roll_forward=ID. To stay where the fleet went back to, set image_tag to that one instead.
+roll_forward = None
 
 # --- how fit a host must be -----------------------------------------------------------------------
 # What each check says and what to do is in docs/preflight.md. Failures to pass over, by id, for a run that you watch:

@@ -12,12 +12,13 @@ from typing import Any
 from pyinfra import logger
 from pyinfra.api import Host, State
 
-from sparkfleet import artefacts, remote
+from sparkfleet import artefacts, guard, remote
 from sparkfleet.fleet import HostPlan
 from sparkfleet.remote import ConnectionLost
 
 
 def refuse(state: State, host: Host, reasons: list[str]) -> bool:  # noqa: ARG001
+    guard.run().progress.refusals += reasons
     for reason in reasons:
         host.log_styled(reason, fg="red", log_func=logger.error)
     return False

@@ -152,7 +152,7 @@ def activate_release(wave: int) -> Commands:
     if run.progress.stopped:
         host.noop("the roll-out was stopped")
         return
-    yield FunctionCommand(conduct.activate, (), {})
+    yield FunctionCommand(conduct.activate, (wave,), {})
 
 
 @operation()

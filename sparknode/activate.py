@@ -23,15 +23,27 @@ DONE, REVERTED, FAILED, BUSY = 0, 10, 20, 30
 EXIT_OF = {journal.COMMITTED: DONE, journal.REVERTED: REVERTED, journal.FAILED: FAILED}
 
 
+ROLLBACK, RESTART = "rollback", "restart"
+
+
 @dataclass(frozen=True)
 class Order:
-    """Which release to activate, and for whom; without a token the activation takes its lease itself."""
+    """Which release to activate, and for whom; without a token the activation takes its lease itself.
+
+    `intent` is kept in the journal: a roll-back, which the next deploy must not undo unasked, or a restart of what
+    serves already.
+    """
 
     release: str
     rollout: str
     operator: str
     token: int | None = None
     retry: str | None = None
+    intent: str | None = None
+
+    @property
+    def restarts(self) -> bool:
+        return self.intent == RESTART
 
 
 def work(host: Host, order: Order, activation: str, tell: Tell) -> int:
@@ -47,7 +59,7 @@ def work(host: Host, order: Order, activation: str, tell: Tell) -> int:
             if cut and cut.activation == activation:
                 story = Chronicle.resume(host, cut, tell)
                 return Activation(host, story, release, way_back(host, release)).take_back(cut.state)
-            if is_already_serving(host, release):
+            if not order.restarts and is_already_serving(host, release):
                 settle(host, tell)
                 return DONE
             back = way_back(host, release)
@@ -56,7 +68,9 @@ def work(host: Host, order: Order, activation: str, tell: Tell) -> int:
             # Not before a new activation is sure to begin: what was cut off keeps a boot from trusting what it left.
             settle(host, tell)
             source = host.paths.linked("verified")
-            story = Chronicle(host, activation, order.rollout, order.operator, release.id, source, tell, held)
+            story = Chronicle(
+                host, activation, order.rollout, order.operator, release.id, source, tell, held, order.intent
+            )
             return Activation(host, story, release, back).run()
     except lock.Busy:
         tell("another activation is under way on this host; wait for it or look at `sparknode status`")

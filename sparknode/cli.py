@@ -31,7 +31,7 @@ from sparknode import (
     verify,
 )
 from sparknode import release as releases
-from sparknode.activate import Order, work
+from sparknode.activate import RESTART, ROLLBACK, Order, work
 from sparknode.errors import Refused, Stopped
 from sparknode.files import read_text
 from sparknode.paths import Paths
@@ -82,6 +82,7 @@ def parser() -> argparse.ArgumentParser:
     activate.add_argument("--operator", required=True)
     activate.add_argument("--token", type=int, default=None, help="of the lease; without one it is taken for this")
     activate.add_argument("--retry-release", default=None, help="try this release although it failed here before")
+    activate.add_argument("--intent", choices=(ROLLBACK, RESTART), default=None, help="noted; a restart is always done")
     activate.add_argument("--foreground", action="store_true", help="do the work in this process")
     activate.add_argument("--activation", default=None, help="the id under which the journal holds it")
     gate = commands.add_parser("memory-gate", help="wait until a release's memory is free, or exit 1")
@@ -134,7 +135,9 @@ def dispatch(host: Host, options: argparse.Namespace) -> int:
         return lookout.look(host, say)
     if options.command == "lease":
         return lease_command(host, options)
-    order = Order(options.release, options.rollout, options.operator, options.token, options.retry_release)
+    order = Order(
+        options.release, options.rollout, options.operator, options.token, options.retry_release, options.intent
+    )
     if options.foreground:
         return work(host, order, options.activation or str(uuid.uuid4()), say)
     return frontend.activate(host, order, say)

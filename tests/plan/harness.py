@@ -17,6 +17,7 @@ from typing import Any
 
 from sparkfleet import lock
 from sparkfleet.catalog import ROOT, load
+from sparkfleet.fleet import described
 from sparkfleet.nodeprogram import program_sha256
 from sparkfleet.recipe import Choice
 from sparkfleet.release import compile_release
@@ -83,16 +84,20 @@ def serving(release: dict[str, Any], figures: dict[str, float] | None = None) ->
         "serving": {"release": release["id"], "unit": "active", "drift": []},
         "images": [release["image"]["reference"]],
         "proof": {"release": release["id"], "load_s": 40.0, "figures": gate_figures(figures or {})},
-        "release": {
-            "image_tag": release["image_tag"],
-            "digest": release["image"]["digest"],
-            "model": release["model"],
-            "profile": release["profile"],
-            "drafter_backend": release["serve"]["drafter_backend"],
-            "prefix_caching": release["serve"]["prefix_caching"],
-        },
+        "release": described(release),
     }
     return probe(sparknode={"installed_sha256": program_sha256()}, fleet=fleet)
+
+
+def rolled(old: dict[str, Any], new: dict[str, Any], **row: Any) -> dict[str, Any]:
+    """The probe of a host that was verified with `old` and took `new` since; `row` changes what its journal says."""
+    found = serving(new)
+    bring = {"release": old["id"], "from": None, "state": "committed", "rollout": "r1", "t": "2026-11-20T10:00:00.000Z"}
+    brought = {**bring, "release": new["id"], "from": old["id"], "rollout": "r2", "t": "2026-11-22T10:00:00.000Z"}
+    history = [{**bring, "seconds": 200.0}, {**brought, "seconds": 240.0, "operator": "ann@desk", **row}]
+    found["fleet"].update(previous=old["id"], back=described(old), history=history)
+    found["fleet"]["releases"] = sorted([old["id"], new["id"]])
+    return found
 
 
 def gate_figures(figures: dict[str, float]) -> dict[str, Any]:
