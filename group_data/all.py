@@ -4,6 +4,8 @@
 Ids of models, images, profiles and hardware come from catalog/; `python -m sparkfleet show HOST` prints what they give.
 """
 
+from sparkfleet.transport import without_delay as _without_delay
+
 # --- what is served -------------------------------------------------------------------------------
 # A row of catalog/models.yaml. The drafter comes with its target; they are locked, staged and removed together.
 model = "gemma4-26b-a4b-nvfp4"
@@ -115,3 +117,7 @@ retry_release = None
 
 # Preflight failures to pass over, by id, for a run that you watch: --data 'force_preflight=["mem.available"]'.
 force_preflight = []
+
+# --- how hosts are reached ------------------------------------------------------------------------
+# Commands are sent at once. ssh_user, ssh_key, ssh_known_hosts_file and pyinfra's other ssh_ settings belong here too.
+ssh_paramiko_connect_kwargs = {"transport_factory": _without_delay}
