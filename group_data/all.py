@@ -4,6 +4,8 @@
 Ids of models, images, profiles and hardware come from catalog/; `python -m sparkfleet show HOST` prints what they give.
 """
 
+from sparkfleet.transport import without_delay as _without_delay
+
 # --- what is served -------------------------------------------------------------------------------
 # A row of catalog/models.yaml. The drafter comes with its target; they are locked, staged and removed together.
 model = "gemma4-26b-a4b-nvfp4"
@@ -174,3 +176,7 @@ preflight_waivers = {}
 #   earlyoom       install and set up earlyoom, the one guard that sees memory taken by CUDA
 #   sleep_targets  mask sleep, suspend and hibernate
 repairs = []
+
+# --- how hosts are reached ------------------------------------------------------------------------
+# Commands are sent at once. ssh_user, ssh_key, ssh_known_hosts_file and pyinfra's other ssh_ settings belong here too.
+ssh_paramiko_connect_kwargs = {"transport_factory": _without_delay}
