@@ -47,6 +47,14 @@ def send_models(state: State, host: Host, plan: HostPlan, repos: list[str]) -> b
     return True
 
 
+def retire(state: State, host: Host, arguments: list[str]) -> bool:  # noqa: ARG001
+    try:
+        return remote.call(host, arguments, show=True).ok
+    except ConnectionLost as lost:
+        host.log_styled(f"{lost}; run the same command again", fg="red")
+        return False
+
+
 def stage(state: State, host: Host, plan: HostPlan) -> bool:  # noqa: ARG001
     try:
         return remote.call(host, ["stage"], stdin=json.dumps(stage_request(plan)), show=True).ok

@@ -9,7 +9,6 @@ import threading
 from pathlib import Path
 
 import paramiko
-import pyinfra_cli  # noqa: F401  # before any thread: it patches them
 from paramiko import common
 
 SUDO = """#!/bin/sh
@@ -44,6 +43,8 @@ class Sshd(paramiko.ServerInterface):
         threading.Thread(target=self._serve, daemon=True).start()
 
     def close(self) -> None:
+        # A blocked accept() would still take one more connection after close().
+        self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         for transport in self._transports:
             transport.close()

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from sparkfleet import secrets
-from sparkfleet.cli import main
 from sparkfleet.errors import SettingsError
 from sparkfleet.settings import parse_settings
-from tests.plan.harness import FakeFleet
+from tests.plan.harness import FakeFleet, own_command
 
 BASE = {"model": "m", "image_tag": "t", "profile": "p", "hardware": "h", "lock_file": "lock.json"}
 TOKEN = "hf_" + "a1" * 17
@@ -25,32 +24,31 @@ def rows(text: str) -> dict[str, tuple[str, str]]:
     return found
 
 
-def test_config_names_who_set_each_value(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["config", "spark-04.local", "--data", "profile=production"]) == 0
-    found = rows(capsys.readouterr().out)
+def test_config_names_who_set_each_value() -> None:
+    done = own_command("config", "spark-04.local", "--data", "profile=production")
+    assert done.returncode == 0, done.stderr
+    found = rows(done.stdout)
     assert found["overrides"] == ('{"max_num_seqs": 16}', "the host in inventory/prod.py")
     assert found["profile"] == ('"production"', "--data")
     assert found["image_tag"][1] == "group_data/all.py"
     assert len(found) > 30
 
 
-def test_config_refuses_an_unknown_host_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["config", "spark-4.local"]) == 2
-    assert "did you mean 'spark-04.local'?" in capsys.readouterr().err
+def test_config_refuses_an_unknown_host_with_the_nearest() -> None:
+    done = own_command("config", "spark-4.local")
+    assert done.returncode == 2
+    assert "did you mean 'spark-04.local'?" in done.stderr
 
 
-def test_the_sample_is_valid(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["validate"]) == 0
-    assert "4 hosts" in capsys.readouterr().out
-
-
-def test_validate_names_every_host_that_does_not_compile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_validate_names_every_host_that_does_not_compile(tmp_path: Path) -> None:
     fleet = FakeFleet(tmp_path, ["spark-1", "spark-2"])
     fleet.host_data["spark-2"] = {"image_tag": "2026-06-11-pr41073"}
-    assert main(["validate", str(fleet.write())]) == 2
-    assert "spark-2" in capsys.readouterr().err
+    done = own_command("validate", str(fleet.write()))
+    assert done.returncode == 2
+    assert done.stderr.startswith("@fake/spark-2: ")
+    assert "did you mean '2026-06-11-pr41703'?" in done.stderr
     (tmp_path / "lock.json").write_text(json.dumps({"schema": 9}))
-    assert main(["validate", str(fleet.write())]) == 2
+    assert own_command("validate", str(fleet.write())).returncode == 2
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from pathlib import Path
 
 import paramiko
 import pytest
 
-from sparkfleet.cli import main
 from sparkfleet.errors import SettingsError
 from sparkfleet.inventory_file import entry_line, with_host
+from tests.plan.harness import own_command
 from tests.unit.fleet.sshd import Sshd
 
 
@@ -25,34 +24,36 @@ def host(tmp_path: Path) -> Iterator[Sshd]:
 class Desk:
     """The operator's side: a key pair, a pin file and an inventory in a folder of its own."""
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.folder, self._patch = folder, monkeypatch
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         key = paramiko.RSAKey.generate(2048)
         key.write_private_key_file(str(folder / "id"))
         (folder / "id.pub").write_text(f"ssh-rsa {key.get_base64()} ann@desk\n")
         self.inventory = folder / "fleet.py"
         self.inventory.write_text('canary = []\nfleet = [\n    ("spark-1", {}),  # the first one\n]\n')
+        self.out = self.err = ""
 
     def enroll(self, host: Sshd, *more: str, password: str = "secret", name: str = "127.0.0.1") -> int:
-        self._patch.setattr("sys.stdin", io.StringIO(f"{password}\n"))
+        """Run the command; return its exit code, and keep what it said."""
         own = ["--key", str(self.folder / "id"), "--known-hosts", str(self.folder / "pins"), "--port", str(host.port)]
-        return main(["enroll", name, "--inventory", str(self.inventory), "--password-stdin", *own, *more])
+        own += ["--inventory", str(self.inventory), "--password-stdin"]
+        done = own_command("enroll", name, *own, *more, stdin=f"{password}\n")
+        self.out, self.err = done.stdout, done.stderr
+        return done.returncode
 
 
 @pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
-    return Desk(tmp_path, monkeypatch)
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
 
 
 def accept(host: Sshd) -> tuple[str, str]:
     return "--accept", str(host.key.fingerprint)
 
 
-def test_a_host_with_a_password_becomes_one_with_a_key(
-    host: Sshd, desk: Desk, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert desk.enroll(host, *accept(host), "--write") == 0, capsys.readouterr().err
-    said = capsys.readouterr().out
+def test_a_host_with_a_password_becomes_one_with_a_key(host: Sshd, desk: Desk) -> None:
+    assert desk.enroll(host, *accept(host), "--write") == 0, desk.err
+    said = desk.out
     assert host.logins == ["password"]
     assert (host.home / ".ssh" / "authorized_keys").read_text() == (desk.folder / "id.pub").read_text()
     assert (host.home / ".ssh" / "authorized_keys").stat().st_mode & 0o077 == 0
@@ -68,20 +69,17 @@ def test_a_host_with_a_password_becomes_one_with_a_key(
     assert f'"ssh_known_hosts_file": "{desk.folder}/pins"' in text
 
     assert desk.enroll(host, password="") == 0
-    said = capsys.readouterr().out
+    said = desk.out
     assert host.logins == ["password", "key"], "the second time needs no password and no question"
     assert "as pinned" in said
     assert (host.home / ".ssh" / "authorized_keys").read_text().count("ssh-rsa") == 1
 
 
-def test_a_changed_key_is_refused_with_both_until_it_is_renewed(
-    host: Sshd, desk: Desk, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_changed_key_is_refused_with_both_until_it_is_renewed(host: Sshd, desk: Desk) -> None:
     assert desk.enroll(host, *accept(host)) == 0
     old, host.key = host.key, paramiko.RSAKey.generate(2048)
-    capsys.readouterr()
     assert desk.enroll(host, *accept(host)) == 2
-    error = capsys.readouterr().err
+    error = desk.err
     assert old.fingerprint in error
     assert host.key.fingerprint in error
     assert desk.enroll(host, *accept(host), "--renew") == 0
@@ -98,21 +96,19 @@ def test_a_changed_key_is_refused_with_both_until_it_is_renewed(
         (["--accept", "OWN", "--key", "/no/such/key"], "secret", "there is no public key /no/such/key.pub"),
     ],
 )
-def test_what_does_not_hold_changes_nothing(
-    host: Sshd, desk: Desk, capsys: pytest.CaptureFixture[str], more: list[str], password: str, says: str
-) -> None:
+def test_what_does_not_hold_changes_nothing(host: Sshd, desk: Desk, more: list[str], password: str, says: str) -> None:
     own = [str(host.key.fingerprint) if word == "OWN" else word for word in more]
     assert desk.enroll(host, *own, password=password) == 2
-    error = capsys.readouterr().err
+    error = desk.err
     assert says in error
     assert password not in error.replace("the password of", "")
     assert not (host.home / ".ssh").exists()
 
 
-def test_nobody_there_is_said(host: Sshd, desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nobody_there_is_said(host: Sshd, desk: Desk) -> None:
     host.close()
     assert desk.enroll(host) == 2
-    assert "does not answer as an SSH server" in capsys.readouterr().err
+    assert "does not answer as an SSH server" in desk.err
 
 
 @pytest.mark.parametrize(
@@ -123,15 +119,13 @@ def test_nobody_there_is_said(host: Sshd, desk: Desk, capsys: pytest.CaptureFixt
         ("password", ["--sudoers"], 0, "machine: "),
     ],
 )
-def test_sudo_must_not_ask(
-    tmp_path: Path, desk: Desk, capsys: pytest.CaptureFixture[str], sudo: str, more: list[str], code: int, says: str
-) -> None:
+def test_sudo_must_not_ask(tmp_path: Path, desk: Desk, sudo: str, more: list[str], code: int, says: str) -> None:
     host = Sshd(tmp_path / "other", sudo)
     try:
         assert desk.enroll(host, *accept(host), *more) == code
     finally:
         host.close()
-    said = "".join(capsys.readouterr())
+    said = desk.out + desk.err
     assert says in said
     rule = host.home / "sudoers.d" / "sparkfleet"
     assert rule.exists() is (code == 0)
