@@ -154,6 +154,9 @@ rotation = None
 # --data retry_release=ID
 retry_release = None
 
+# Whether tasks/retire.py removes the weights too.
+retire_models = False
+
 # After a roll-back the next deploy refuses to bring the release that was left, unless its id stands here:
 # --data roll_forward=ID. To stay where the fleet went back to, set image_tag to that one instead.
 roll_forward = None

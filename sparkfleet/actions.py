@@ -33,6 +33,14 @@ def upload(state: State, host: Host, content: bytes, path: str, mode: str) -> bo
     return bool(ok)
 
 
+def retire(state: State, host: Host, arguments: list[str]) -> bool:  # noqa: ARG001
+    try:
+        return remote.call(host, arguments, show=True).ok
+    except ConnectionLost as lost:
+        host.log_styled(f"{lost}; run the same command again", fg="red")
+        return False
+
+
 def stage(state: State, host: Host, plan: HostPlan) -> bool:  # noqa: ARG001
     try:
         return remote.call(host, ["stage"], stdin=json.dumps(stage_request(plan)), show=True).ok

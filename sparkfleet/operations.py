@@ -130,6 +130,19 @@ def stage_release() -> Commands:
 
 
 @operation()
+def retire() -> Commands:
+    """Drain and stop the engine and remove everything of the tool's; the weights only where the settings say so."""
+    run, node = guard.run(), _node()
+    if not (node.get("sparknode") or {}).get("installed_sha256") and not (node.get("fleet") or {}).get("releases"):
+        host.noop("nothing of sparkfleet is here")
+        return
+    if (node.get("sparknode") or {}).get("installed_sha256") != program_sha256():
+        yield FunctionCommand(actions.upload, (program(), INSTALL_PATH, "0755"), {})
+    words = ["retire", "--rollout", run.rollout, "--operator", run.operator]
+    yield FunctionCommand(actions.retire, (words + ["--models"] * _plan().settings.retire_models,), {})
+
+
+@operation()
 def take_lease() -> Commands:
     """Take the lease of every host that shall change, before the first one does."""
     if not _executing() or not _changes():

@@ -164,6 +164,7 @@ class Settings(BaseModel):
     rotation: Rotation | None = None
     retry_release: ReleaseId | None = None
     roll_forward: ReleaseId | None = None
+    retire_models: bool = False
     sync_parallel: int = Field(default=4, ge=1)
     force_preflight: Annotated[list[str], AfterValidator(_checks)] = []
     preflight_waivers: Annotated[dict[str, Waiver], AfterValidator(_checks)] = {}

@@ -33,6 +33,12 @@ CURRENT_TAG = "2026-06-11-pr41703"
 PREFIX_TAG = "2026-06-04-pr44389"
 
 
+def own_command(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """`python -m sparkfleet` in a process of its own: reading an inventory lets gevent patch the whole process."""
+    command = [sys.executable, "-m", "sparkfleet", *arguments]
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60, cwd=ROOT, check=False)
+
+
 def release_of(tag: str) -> dict[str, Any]:
     """The release that the default settings compile to with this image."""
     choice = Choice("gemma4-26b-a4b-nvfp4", tag, "agentic", "gb10")
