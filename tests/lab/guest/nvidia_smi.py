@@ -31,8 +31,6 @@ def behaviour() -> dict[str, Any]:
 def values(gpu: dict[str, Any]) -> dict[str, str]:
     serving = gpu["serving_mib"] > 0
     power = gpu.get("power_w") or (35.65 if serving else 4.21)
-    # A GPU whose power supply is wedged is busy at a fifth of its clock.
-    clock = "208 MHz" if not serving else "2522 MHz" if power >= 30 else "611 MHz"
     # A wedged GPU draws little because its clocks stay low, however busy it is.
     clock = f"{(650 if power < 30 else 2522) if serving else 208} MHz"
     return {
