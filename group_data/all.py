@@ -4,6 +4,8 @@
 Ids of models, images, profiles and hardware come from catalog/; `python -m sparkfleet show HOST` prints what they give.
 """
 
+from sparkfleet.transport import without_delay as _without_delay
+
 # --- what is served -------------------------------------------------------------------------------
 # A row of catalog/models.yaml. The drafter comes with its target; they are locked, staged and removed together.
 model = "gemma4-26b-a4b-nvfp4"
@@ -54,10 +56,36 @@ hub_endpoint = None
 # the same.
 registry_mirrors = {}
 
-# Where the controller keeps what it downloaded, so that weights cross the WAN once.
+# Who downloads weights, once for the whole fleet: "seeds", a host of the group below (without one, the first hosts of
+# the run; the next one is tried when one fails), or "controller", this machine, for hosts that reach no WAN.
+fetch_on = "seeds"
+seed_group = "seeds"
+
+# Where the controller keeps what it downloaded.
 artefact_cache = ".sparkfleet/artefacts"
 
-# How many hosts receive weights at the same time.
+# Megabytes a second that a download may take of the WAN; 0 = all it gets.
+fetch_limit_mb_s = 0
+
+# How weights go from host to host: "swarm" (aria2; fast for many), "rsync" (from hosts that have them), "auto" (a swarm
+# from two receivers on where all have aria2, else rsync), or "controller" (rsync over SSH from here, to each). The
+# first three are not encrypted and mean a LAN that you trust; every byte is proven afterwards. See docs/artefacts.md.
+distribution = "auto"
+
+# The network between the hosts to use, e.g. "192.168.100.0/24", since the fast link is often not the one that SSH goes
+# over; None = the addresses that this machine reaches.
+spread_subnet = None
+
+# The port that a host listens on while weights go between hosts, and never else.
+spread_port = 6891
+
+# Megabytes a second that each host may send, so that serving traffic lives; 0 = no limit.
+spread_limit_mb_s = 0
+
+# Seconds after which the spreading of one model ends, whatever is still missing.
+spread_deadline_s = 7200
+
+# With distribution = "controller": how many hosts receive at the same time.
 sync_parallel = 4
 
 # --- how a roll-out goes --------------------------------------------------------------------------
@@ -98,11 +126,24 @@ lease_ttl_s = 60
 # Where the report of each roll-out is kept.
 runs_dir = ".sparkfleet/runs"
 
+# Executables named pre-rollout, pre-wave, post-wave and post-rollout in this folder get the report as JSON on standard
+# input; one of the first three that fails stops the roll-out there.
+hooks_dir = "hooks"
+
 # Seconds under light load before a release counts as proven; None = the profile's.
 soak_s = None
 
 # A look each minute at what serves, with one restart when it hangs. Off only where something else does that.
 watch = True
+
+# How many of the last staged releases tasks/prune.py leaves on a host, beside the current, previous, verified and
+# pinned ones, which always stay. With less room than the hardware's disk_reserve_bytes it leaves only those.
+keep_releases = 3
+pinned_releases = []
+
+# Whether each host hashes its weights again once a week, at the lowest priority; what is damaged shows in status and is
+# brought again by the next deploy.
+verify_weekly = False
 
 # How a host leaves its load balancer before it drains, and comes back once proven; None = nothing in front of it:
 # {"out": {"command": ["/usr/local/bin/pool", "out"]}, "in": {"http": {"method": "POST", "url": "http://…"}},
@@ -112,6 +153,13 @@ rotation = None
 # A release that failed its gates on a host is not tried there again unless its id stands here:
 # --data retry_release=ID
 retry_release = None
+
+# Whether tasks/retire.py removes the weights too.
+retire_models = False
+
+# After a roll-back the next deploy refuses to bring the release that was left, unless its id stands here:
+# --data roll_forward=ID. To stay where the fleet went back to, set image_tag to that one instead.
+roll_forward = None
 
 # --- how fit a host must be -----------------------------------------------------------------------
 # What each check says and what to do is in docs/preflight.md. Failures to pass over, by id, for a run that you watch:
@@ -131,3 +179,7 @@ preflight_waivers = {}
 #   earlyoom       install and set up earlyoom, the one guard that sees memory taken by CUDA
 #   sleep_targets  mask sleep, suspend and hibernate
 repairs = []
+
+# --- how hosts are reached ------------------------------------------------------------------------
+# Commands are sent at once. ssh_user, ssh_key, ssh_known_hosts_file and pyinfra's other ssh_ settings belong here too.
+ssh_paramiko_connect_kwargs = {"transport_factory": _without_delay}

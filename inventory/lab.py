@@ -18,6 +18,8 @@ _data = {
     "catalog_overlays": ["tests/lab/catalog"],
     "lock_file": ".lab/fleet.lock.json",
     "artefact_cache": ".lab/artefacts",
+    # The hosts of the lab reach no package index, which the seeds' download tool comes from.
+    "fetch_on": "controller",
     "hub_endpoint": _state["hub"],
     "registry_mirrors": {"ghcr.io": f"http://{_state['registry']}"},
     "allow_unauthenticated": "the lab is reachable from this computer alone",

@@ -12,13 +12,13 @@ from typing import Any
 from pyinfra import logger
 from pyinfra.api import Host, State
 
-from sparkfleet import artefacts, remote
-from sparkfleet.errors import FleetError
+from sparkfleet import artefacts, guard, remote
 from sparkfleet.fleet import HostPlan
 from sparkfleet.remote import ConnectionLost
 
 
 def refuse(state: State, host: Host, reasons: list[str]) -> bool:  # noqa: ARG001
+    guard.run().progress.refusals += reasons
     for reason in reasons:
         host.log_styled(reason, fg="red", log_func=logger.error)
     return False
@@ -33,17 +33,12 @@ def upload(state: State, host: Host, content: bytes, path: str, mode: str) -> bo
     return bool(ok)
 
 
-def send_models(state: State, host: Host, plan: HostPlan, repos: list[str]) -> bool:  # noqa: ARG001
-    for repo in repos:
-        locked = plan.lock.repos[repo]
-        try:
-            folder = artefacts.ensure_fetched(plan.settings, repo, locked)
-            host.log(f"{repo}: sending {locked.total_bytes / 1e6:.1f} MB")
-            artefacts.send(plan, host.data.dict(), repo, folder)
-        except FleetError as error:
-            host.log(error.text())
-            return False
-    return True
+def retire(state: State, host: Host, arguments: list[str]) -> bool:  # noqa: ARG001
+    try:
+        return remote.call(host, arguments, show=True).ok
+    except ConnectionLost as lost:
+        host.log_styled(f"{lost}; run the same command again", fg="red")
+        return False
 
 
 def stage(state: State, host: Host, plan: HostPlan) -> bool:  # noqa: ARG001
@@ -54,6 +49,17 @@ def stage(state: State, host: Host, plan: HostPlan) -> bool:  # noqa: ARG001
         return False
 
 
+def verify(state: State, host: Host) -> bool:  # noqa: ARG001
+    return remote.call(host, ["verify"], show=True).ok
+
+
+def prune(state: State, host: Host, plan: HostPlan, dry: bool) -> bool:  # noqa: ARG001
+    settings = plan.settings
+    request = {"keep": settings.keep_releases, "pinned": settings.pinned_releases, "dry": dry}
+    document = json.dumps({**request, "floor_bytes": artefacts.reserve(plan)})
+    return remote.call(host, ["prune"], stdin=document, show=True).ok
+
+
 def stage_request(plan: HostPlan) -> dict[str, Any]:
     """Return what `sparknode stage` reads: the release, where its image comes from, and the hashes of its files."""
     image = plan.release["image"]
@@ -61,14 +67,7 @@ def stage_request(plan: HostPlan) -> dict[str, Any]:
         "schema": 1,
         "release": plan.release,
         "image_source": image_source(plan.settings.registry_mirrors, image["repository"], image["digest"]),
-        "manifests": [
-            {
-                "repo": row["repo"],
-                "commit": row["commit"],
-                "files": plan.lock.repos[row["repo"]].manifest(),
-            }
-            for row in plan.release["artefacts"]
-        ],
+        "manifests": artefacts.manifests(plan),
     }
 
 

@@ -84,5 +84,7 @@ def _arguments(host: Host, run: FleetRun, release: str) -> list[str]:
     token = run.progress.leases.get(host.name)
     if token is not None:
         arguments += ["--token", str(token)]
+    if run.intent in ("rollback", "restart") and release == run.wanted(host.name):
+        arguments += ["--intent", run.intent]
     retry = run.hosts[host.name].settings.retry_release
     return [*arguments, "--retry-release", retry] if retry else arguments

@@ -1,11 +1,12 @@
 """Weights on the controller: downloaded once at the locked commit, every byte proven, then sent to the nodes.
 
-The download runs in a process of its own (`python -m sparkfleet.fetch`), because the Hub client's native threads would
+The download runs in a process of its own (`python -m sparknode fetch`), because the Hub client's native threads would
 stall every host's greenlet.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -18,45 +19,69 @@ from gevent.lock import BoundedSemaphore
 from sparkfleet.catalog import ROOT
 from sparkfleet.errors import FleetError
 from sparkfleet.fleet import HostPlan
-from sparkfleet.lock import LockedRepo
-from sparkfleet.settings import Settings
+from sparknode.paths import Paths
 
 _one_fetch = BoundedSemaphore(1)
 _senders: dict[int, BoundedSemaphore] = {}
 
 
-def local_path(settings: Settings, repo: str, commit: str) -> Path:
-    return ROOT / settings.artefact_cache / repo / commit
+def manifests(plan: HostPlan) -> list[dict[str, Any]]:
+    """Return what a node needs to prove each model of its release: files with hashes, and what they must say."""
+    model = plan.compiled.recipe.model
+    target = {key: plan.release["artefacts"][0][key] for key in ("repo", "commit")}
+    found: list[dict[str, Any]] = []
+    for row in plan.release["artefacts"]:
+        document = {"repo": row["repo"], "commit": row["commit"], "files": plan.lock.repos[row["repo"]].manifest()}
+        if row["role"] == "target":
+            document["checks"] = {**model.artefact.model_dump(), "quant_method": model.quantization}
+        else:
+            keys = {"hidden_size", "vocab_size", "num_target_layers", "target_layer_ids", "block_size"}
+            document |= {"checks": model.drafter.model_dump(include=keys) if model.drafter else {}, "target": target}
+        found.append(document)
+    return found
 
 
-def ensure_fetched(settings: Settings, repo: str, locked: LockedRepo) -> Path:
-    """Return the folder with the repository's proven files, downloading what is missing.
+def reserve(plan: HostPlan) -> int:
+    """Return the bytes that must stay free on a host's disk."""
+    return int(plan.compiled.recipe.hardware.limits.disk_reserve_bytes)
+
+
+def fetch_request(plan: HostPlan, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return what `sparknode fetch` reads. It holds HF_TOKEN, where that is set, and goes over standard input."""
+    limit = plan.settings.fetch_limit_mb_s
+    return {
+        "schema": 1,
+        "manifest": manifest,
+        "endpoint": plan.settings.hub_endpoint or os.environ.get("HF_ENDPOINT"),
+        "token": os.environ.get("HF_TOKEN"),
+        "limit_bytes_s": limit * 1e6 if limit else None,
+        "reserve_bytes": reserve(plan),
+        "requirements": (ROOT / "catalog" / "hub-tool.txt").read_text(encoding="utf-8"),
+    }
+
+
+def ensure_fetched(plan: HostPlan, manifest: dict[str, Any]) -> Path:
+    """Return the controller's folder with the proven files, downloading what is missing.
 
     Raises FleetError with the downloader's last words.
     """
-    folder = local_path(settings, repo, locked.commit)
+    root = ROOT / plan.settings.artefact_cache
+    request = {**fetch_request(plan, manifest), "python": sys.executable}
     with _one_fetch:
-        stamp = folder.with_name(folder.name + ".verified")
-        if stamp.exists() and stamp.read_text() == locked.manifest_sha256:
-            return folder
-        environment = dict(os.environ)
-        if settings.hub_endpoint:
-            environment["HF_ENDPOINT"] = settings.hub_endpoint
         fetch = subprocess.run(
-            [sys.executable, "-m", "sparkfleet.fetch", repo, locked.commit, str(folder)],
-            input=locked.model_dump_json(),
+            [sys.executable, "-m", "sparknode", "--root", str(root), "fetch"],
+            input=json.dumps(request),
             text=True,
             cwd=ROOT,
-            env=environment,
             check=False,
         )
-        if fetch.returncode != 0:
-            raise FleetError(
-                f"{repo} at {locked.commit[:12]} was not fetched (exit code {fetch.returncode})",
-                f"{len(locked.files)} files, {locked.total_bytes / 1e9:.2f} GB",
-                "read the lines above; what arrived is kept, so run the same command again",
-            )
-    return folder
+    if fetch.returncode != 0:
+        raise FleetError(
+            f"{manifest['repo']} at {manifest['commit'][:12]} was not fetched (exit code {fetch.returncode})",
+            f"{len(manifest['files'])} files",
+            "read the lines above; what arrived is kept, so run the same command again",
+        )
+    return Paths(root).model_dir(manifest["repo"], manifest["commit"])
 
 
 def send(plan: HostPlan, data: Mapping[str, Any], repo: str, folder: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from sparkfleet import catalog, lock, preflight
+from sparkfleet import catalog, configuration, enroll, lock, preflight, secrets
 from sparkfleet.catalog import ROOT
 from sparkfleet.deepcheck import deep_check
 from sparkfleet.docker_model import docker_model_commands
@@ -30,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
+        secrets.provide()
         return int(options.run(options))
     except FleetError as error:
         print(f"refused: {error.text()}", file=sys.stderr)
@@ -58,6 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     locking.add_argument("--check", action="store_true", help="say what moved since the lock; write nothing")
     locking.set_defaults(run=_lock)
 
+    configuration.add_commands(commands, _pairs)
+    enroll.add_commands(commands)
     explain = commands.add_parser("explain", help="why a rule exists")
     explain.add_argument("rule", nargs="?")
     explain.add_argument("--preflight", action="store_true", help="print docs/preflight.md: every check of a host")

@@ -14,7 +14,7 @@ from gevent.lock import BoundedSemaphore
 from pyinfra import logger
 from pyinfra.api import Host, State
 
-from sparkfleet import activation, guard, lease, record
+from sparkfleet import activation, guard, hooks, lease, live, record
 from sparkfleet.compare import comparable, compare
 from sparkfleet.fleet import FleetRun, is_canary, serves
 from sparkfleet.rollout import Verdict, judge
@@ -27,15 +27,32 @@ def take_lease(state: State, host: Host) -> bool:
     """Take the host's lease; from here on this module decides how many failed hosts end the run, and not pyinfra."""
     run = guard.run()
     state.config.FAIL_PERCENT = 100
-    if not run.progress.begun:
-        run.progress.begun = True
-        lease.keep(run, state.inventory.get_host)
-        record.write(run)
-    return lease.take(host, run)
+    with _deciding:
+        if not run.progress.begun:
+            run.progress.begun = True
+            _ask(run, "pre-rollout")
+            if run.progress.stopped is None:
+                run.progress.opened.add(0)
+                lease.keep(run, state.inventory.get_host)
+                live.begin(run)
+            record.write(run)
+    return 0 in run.progress.opened and lease.take(host, run)
 
 
-def activate(state: State, host: Host) -> bool:  # noqa: ARG001
+def _ask(run: FleetRun, moment: hooks.Moment, wave: int | None = None) -> None:
+    veto = hooks.call(run, moment, wave)
+    if veto:
+        run.progress.stop(veto)
+
+
+def activate(state: State, host: Host, wave: int) -> bool:  # noqa: ARG001
     run = guard.run()
+    with _deciding:
+        if wave not in run.progress.opened:
+            run.progress.opened.add(wave)
+            _ask(run, "pre-wave", wave)
+    if run.progress.stopped:
+        return True
     outcome = activation.activate(host, run, run.wanted(host.name))
     run.progress.outcomes[host.name] = outcome
     if not outcome.ok:
@@ -78,6 +95,9 @@ def _decide(state: State, run: FleetRun, number: int) -> Verdict:
     wave = run.waves[number - 1]
     _compare(run, number)
     verdict = judge(run.progress, wave, run.pace)
+    if verdict.stop is None:
+        _ask(run, "post-wave", number)
+        verdict = Verdict(run.progress.stopped)
     if verdict.stop is None and number < len(run.waves):
         verdict = _before_the_next(state, run, number)
     if verdict.stop is not None:
@@ -99,7 +119,12 @@ def _before_the_next(state: State, run: FleetRun, number: int) -> Verdict:
 
 
 def _compare(run: FleetRun, number: int) -> None:
-    """Lay the figures of a first wave, or of canaries, beside those of the old release."""
+    """Lay the figures of a first wave, or of canaries, beside those of the old release.
+
+    Going back and restarting are not judged like this: both are done because something is wrong already.
+    """
+    if run.intent != "deploy":
+        return
     wave = run.waves[number - 1]
     for name in wave:
         plan, outcome = run.hosts[name], run.progress.outcomes.get(name)

@@ -12,9 +12,9 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
-from sparkfleet import lock
+from sparkfleet import lock, standing
 from sparkfleet.errors import FleetError, LockError, SettingsError
 from sparkfleet.findings import Finding
 from sparkfleet.lock import Lock
@@ -32,14 +32,39 @@ class HostEntry:
     address: str
     groups: tuple[str, ...]
     data: Mapping[str, Any]
+    # Who set each setting, in words; empty where nobody asks.
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+
+# What a run is for: bring the inventory's releases, go back to those before, start again what serves, give hosts back,
+# or only look.
+Intent = Literal["deploy", "rollback", "restart", "retire", "look"]
 
 
 @dataclass(frozen=True)
 class HostPlan:
+    """What the inventory asks of a host.
+
+    Looking, restarting and going back need no release of the inventory's; `made` then may be why there is none, which
+    whoever asks for the release after all gets to see.
+    """
+
     entry: HostEntry
     settings: Settings
-    lock: Lock
-    compiled: Compiled
+    made: tuple[Lock, Compiled] | FleetError
+
+    @property
+    def lock(self) -> Lock:
+        return self._made()[0]
+
+    @property
+    def compiled(self) -> Compiled:
+        return self._made()[1]
+
+    def _made(self) -> tuple[Lock, Compiled]:
+        if isinstance(self.made, FleetError):
+            raise self.made
+        return self.made
 
     @property
     def release(self) -> dict[str, Any]:
@@ -52,24 +77,45 @@ class FleetRun:
 
     hosts: dict[str, HostPlan]
     pace: Pace
+    intent: Intent = "deploy"
     rollout: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     operator: str = field(default_factory=lambda: f"{getpass.getuser()}@{socket.gethostname()}")
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     nodes: dict[str, dict[str, Any]] = field(default_factory=dict)
     findings: dict[str, list[Finding]] = field(default_factory=dict)
     waves: list[list[str]] = field(default_factory=list)
+    # What hosts shall serve where that is not the inventory's: the node's own description of one of its releases.
+    targets: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)
+    # Why weights did not come, by host; None until they were brought.
+    sync_problems: dict[str, str] | None = None
 
     def wanted(self, name: str) -> str:
         """Return the id of the release that a host shall serve."""
-        return self.hosts[name].compiled.id
+        return str(self.target(name)["id"])
+
+    def target(self, name: str) -> Mapping[str, Any]:
+        """Return the release that a host shall serve, as a node describes one."""
+        return self.targets[name] if name in self.targets else described(self.hosts[name].release)
 
     def fleet_of(self, name: str) -> dict[str, Any]:
         """Return what a node last said about its releases; empty when it could not say."""
         return self.nodes.get(name, {}).get("fleet") or {}
 
 
-def plan_run(entries: list[HostEntry]) -> FleetRun:
+def described(release: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a node says about a release: `described` in sparknode/fleet.py has the same keys."""
+    return {
+        **{key: release[key] for key in ("id", "image_tag", "model", "profile")},
+        **{key: release["image"][key] for key in ("digest", "reference")},
+        **{key: release["serve"][key] for key in ("drafter_backend", "prefix_caching")},
+        "commits": {row["repo"]: row["commit"] for row in release["artefacts"]},
+        **{key: release["container"][key] for key in ("args", "env")},
+        **{key: release.get(key) for key in ("overrides", "gates", "timing", "watch", "memory")},
+    }
+
+
+def plan_run(entries: list[HostEntry], intent: Intent = "deploy") -> FleetRun:
     """Plan a run over the hosts, in inventory order.
 
     Raises FleetError with the reasons of every host that cannot be planned, so that all are read at once.
@@ -79,17 +125,26 @@ def plan_run(entries: list[HostEntry]) -> FleetRun:
     problems: dict[str, list[str]] = {}
     for entry in entries:
         try:
-            hosts[entry.name] = plan_host(entry)
+            hosts[entry.name] = plan_host(entry, required=intent == "deploy")
         except FleetError as error:
             problems.setdefault(error.text(), []).append(entry.name)
     if problems:
         raise FleetError("\n".join(f"{', '.join(names)}: {text}" for text, names in problems.items()))
-    return FleetRun(hosts, _pace(hosts))
+    return FleetRun(hosts, _pace(hosts), intent)
 
 
-def plan_host(entry: HostEntry) -> HostPlan:
-    """Compile what one host shall run; raises FleetError when the lock lacks something of it."""
+def plan_host(entry: HostEntry, required: bool = True) -> HostPlan:
+    """Compile what one host shall run; raises FleetError when that is required and cannot be done."""
     settings = parse_settings(entry.name, entry.data)
+    try:
+        return HostPlan(entry, settings, _compile(settings))
+    except FleetError as error:
+        if required:
+            raise
+        return HostPlan(entry, settings, error)
+
+
+def _compile(settings: Settings) -> tuple[Lock, Compiled]:
     catalog = settings.catalog()
     locked = lock.read(settings.lock_path, catalog)
     compiled = compile_release(
@@ -101,7 +156,7 @@ def plan_host(entry: HostEntry) -> HostPlan:
             "a lock that names the bytes of everything a host runs",
             "run `python -m sparkfleet lock` and commit the file",
         )
-    return HostPlan(entry, settings, locked, compiled)
+    return locked, compiled
 
 
 def _refuse_same_address(entries: list[HostEntry]) -> None:
@@ -134,11 +189,15 @@ def _pace(hosts: Mapping[str, HostPlan]) -> Pace:
 def settle_waves(run: FleetRun) -> None:
     """Decide the waves from what the nodes said; only hosts that shall change are in one.
 
-    Raises FleetError when the run must not start: a release that is known to be bad on a host, or too few hosts that
-    would serve.
+    Raises FleetError when the run must not start: a release that is known to be bad on a host, nothing to go back to,
+    or too few hosts that would serve.
     """
-    changing = [name for name in run.hosts if name in run.nodes and not converged(run.hosts[name], run.nodes[name])]
-    _refuse_known_bad(run, changing)
+    if run.intent == "deploy":
+        changing = [name for name in run.hosts if name in run.nodes and not converged(run.hosts[name], run.nodes[name])]
+        _refuse_known_bad(run, changing)
+    else:
+        run.targets = standing.targets(run.intent, run.nodes)
+        changing = [name for name in run.hosts if name in run.targets]
     members = [_member(run.hosts[name], run.nodes[name]) for name in changing]
     run.waves = plan_waves(members, run.pace, len(run.nodes))
     run.progress.before = {name: run.fleet_of(name) for name in changing}

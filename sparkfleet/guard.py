@@ -8,7 +8,9 @@ that point (its callbacks are cleared when the state is initialised), hence the 
 
 from __future__ import annotations
 
+import atexit
 import os
+import runpy
 import signal
 import sys
 from pathlib import Path
@@ -20,22 +22,32 @@ from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.state import StateStage
 from pyinfra.context import ctx_state
 
-from sparkfleet import facts, fleetview, record
+from sparkfleet import exits, facts, fleetview, plan, record, secrets, standing
 from sparkfleet.catalog import ROOT
-from sparkfleet.errors import FleetError, SettingsError
-from sparkfleet.fleet import FleetRun, HostEntry, plan_run, settle_waves
+from sparkfleet.errors import FleetError, RefusedError, SettingsError
+from sparkfleet.fleet import FleetRun, HostEntry, Intent, plan_run, settle_waves
 
-EXIT_REFUSED = 2
-EXIT_INTERRUPTED = 130
+# What a task is for, by its file's name; every other deploy file brings the inventory's releases.
+INTENTS: dict[str, Intent] = {
+    "rollback.py": "rollback",
+    "restart.py": "restart",
+    "retire.py": "retire",
+    **dict.fromkeys(("status.py", "history.py", "diff.py", "logs.py"), "look"),
+}
+_ROLLING = ("deploy.py", "roll_out.py", "rollback.py", "restart.py")
 
 _run: FleetRun | None = None
 _settled = False
+# Whether pyinfra was asked for JSON, which is all that standard output then holds.
+as_json = False
+# The settings that the command line gives.
+_given: set[str] = set()
 
 
 def _refuse(error: FleetError) -> NoReturn:
     """End the run with exit code 2 and plain text; a traceback would bury the reason."""
     click.echo(f"{click.style('refused:', fg='red', bold=True)} {error.text()}", err=True)
-    sys.exit(EXIT_REFUSED)
+    sys.exit(exits.REFUSED)
 
 
 def run() -> FleetRun:
@@ -54,7 +66,7 @@ def run() -> FleetRun:
 def waves() -> list[list[str]]:
     """Return the waves of the run, planned at the first call from what the nodes said; ends a run that must not start.
 
-    Deploy code runs once per host: all must see the same waves.
+    Deploy code runs once per host: all must see the same waves, and the plan is printed once, before any change.
     """
     global _settled
     found = run()
@@ -62,20 +74,40 @@ def waves() -> list[list[str]]:
         _settled = True
         try:
             settle_waves(found)
+            click.echo("\n".join(["", *plan.lines(found), ""]))
+            _refuse_to_undo_a_roll_back(found)
         except FleetError as error:
             _refuse(error)
     return found.waves
 
 
+def _refuse_to_undo_a_roll_back(found: FleetRun) -> None:
+    """Somebody took these hosts off a release for a reason; going forward again needs a decision in writing."""
+    if found.intent != "deploy" or "image_tag" in _given:
+        return
+    for name in (name for wave in found.waves for name in wave):
+        undone = standing.undone(found.fleet_of(name), found.target(name))
+        if undone and found.hosts[name].settings.roll_forward != found.wanted(name):
+            raise RefusedError(
+                f"{name} would roll forward again: {undone}, and the inventory still asks for it",
+                "the choice in writing",
+                f'to stay, write image_tag = "{(found.fleet_of(name)["release"] or {}).get("image_tag")}" into '
+                f'group_data/all.py; to go forward, roll_forward = "{found.wanted(name)}", or give it with --data',
+            )
+
+
 def install() -> None:
     """Guard the run that pyinfra is about to make; called by config.py."""
-    global _run, _settled
-    _run, _settled = None, False
+    global _run, _settled, _given, as_json
     signal.signal(signal.SIGINT, _on_interrupt)
     parameters = _parameters()
+    _run, _settled = None, False
+    as_json = bool(parameters.get("json_output"))
+    _given = {str(pair).partition("=")[0] for pair in parameters.get("data") or ()}
     if not _is_fleet_run(parameters):
         return
     try:
+        secrets.provide()
         _refuse_traps(parameters)
     except FleetError as error:
         _refuse(error)
@@ -85,13 +117,44 @@ def install() -> None:
     def guarded_set_stage(stage: StateStage) -> None:
         if stage == StateStage.Connect:
             _before_connect(state)
+            if run().intent == "look":
+                # A host that cannot be reached is no reason not to see the others.
+                state.config.FAIL_PERCENT, state.should_raise_failed_hosts = 100, None
         set_stage(stage)
         if stage == StateStage.Prepare:
             found = run()
             found.nodes.update(facts.ask_all(state))
-            found.findings = fleetview.examine(found, found.started.date())
+            for name in found.hosts.keys() - found.nodes.keys():
+                found.nodes[name] = {"error": "it cannot be reached"}
+            if found.intent == "deploy":
+                found.findings = fleetview.examine(found, found.started.date())
+            _begin(parameters)
 
     state.set_stage = guarded_set_stage
+    atexit.register(_leave_with_code, state)
+
+
+def _begin(parameters: dict[str, Any]) -> None:
+    """Do what concerns the run and not its hosts, where an end ends the process: pyinfra runs deploy files once per
+    host, in greenlets, and prints a traceback for each that leaves.
+    """
+    file = Path(str(parameters["operations"][0]))
+    if run().intent == "look":
+        runpy.run_path(str(file))
+    if file.name in _ROLLING:
+        waves()
+
+
+def _leave_with_code(state: Any) -> None:
+    """Say with the exit code how the run ended, after everything else was said: pyinfra itself knows 0 and 1 alone."""
+    if _run is None:
+        return
+    names = [{host.name for host in hosts} for hosts in (state.activated_hosts, state.failed_hosts)]
+    code = exits.code_of(_run, *names)
+    if code is not None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _parameters() -> dict[str, Any]:
@@ -111,7 +174,11 @@ def _before_connect(state: Any) -> None:
         hosts = [host for host in state.inventory if state.is_host_in_limit(host)]
         if not hosts:
             raise _no_host(_parameters(), state)
-        _run = plan_run([_entry(host) for host in hosts])
+        files = [Path(str(operation)).name for operation in _parameters()["operations"]]
+        intent = INTENTS.get(files[0], "deploy")
+        if intent == "retire" and not _parameters().get("limit"):
+            raise SettingsError("the whole inventory would be retired", "hosts by name", "add --limit HOST")
+        _run = plan_run([_entry(host) for host in hosts], intent)
     except FleetError as error:
         _refuse(error)
 
@@ -164,6 +231,8 @@ def _on_interrupt(_signal: int, _frame: FrameType | None) -> None:
     pyinfra would end with 0; whoever scripted this run must see that it did not finish. Connections need no farewell:
     what runs on a node goes on by itself.
     """
+    if _run and _run.intent == "look":
+        leave_interrupted()
     progress = _run.progress if _run else None
     if _run and progress and progress.begun and not progress.interrupted:
         progress.interrupted = True
@@ -188,4 +257,4 @@ def leave_interrupted() -> NoReturn:
         record.write(_run)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(EXIT_INTERRUPTED)
+    os._exit(exits.INTERRUPTED)

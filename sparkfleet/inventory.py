@@ -9,6 +9,7 @@ from typing import Any
 from sparkfleet.catalog import ROOT
 from sparkfleet.errors import SettingsError, nearest
 from sparkfleet.fleet import HostEntry
+from sparkfleet.settings import Settings
 
 
 def read_inventory(path: str, data: dict[str, Any]) -> list[HostEntry]:
@@ -38,11 +39,24 @@ def read_inventory(path: str, data: dict[str, Any]) -> list[HostEntry]:
                 address=f"{host.data.get('ssh_hostname') or host.name}:{host.data.get('ssh_port') or 22}",
                 groups=tuple(host.groups),
                 data=host.data.dict(),
+                origins=_origins(host, path),
             )
             for host in inventory
         ]
     finally:
         os.chdir(before)
+
+
+def _origins(host: Any, path: str) -> dict[str, str]:
+    """Return who set each setting, in the order in which pyinfra lets one win over another."""
+    found = dict.fromkeys(Settings.model_fields, "default")
+    found |= dict.fromkeys(host.inventory.get_data(), "group_data/all.py")
+    for group in host.groups:
+        file = ROOT / "group_data" / f"{group}.py"
+        place = f"group_data/{group}.py" if file.exists() else f"group {group} in {path}"
+        found |= dict.fromkeys(host.inventory.get_group_data(group), place)
+    found |= dict.fromkeys(host.inventory.get_host_data(host.name), f"the host in {path}")
+    return found | dict.fromkeys(host.inventory.get_override_data(), "--data")
 
 
 def find_host(entries: list[HostEntry], name: str) -> HostEntry:

@@ -27,6 +27,7 @@ def take(host: Host, run: FleetRun) -> bool:
     if token is None:
         host.log_styled(reason, fg="red", log_func=logger.error)
         run.progress.stop(f"{host.name}: {reason}")
+        run.progress.lease_held = True
         return False
     run.progress.leases[host.name] = token
     return True

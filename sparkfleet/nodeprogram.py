@@ -12,7 +12,8 @@ from sparkfleet.catalog import ROOT
 INSTALL_PATH = "/usr/local/bin/sparknode"
 RECOVER_UNIT = "sparkfleet-recover.service"
 WATCH_TIMER = "sparkfleet-watch.timer"
-UNITS = (RECOVER_UNIT, "sparkfleet-watch.service", WATCH_TIMER)
+VERIFY_TIMER = "sparkfleet-verify.timer"
+UNITS = (RECOVER_UNIT, "sparkfleet-watch.service", WATCH_TIMER, "sparkfleet-verify.service", VERIFY_TIMER)
 UNITS_PATH = "/etc/systemd/system"
 _SHEBANG = b"#!/usr/bin/env python3\n"
 _MAIN = b"import sys\n\nfrom sparknode.cli import main\n\nsys.exit(main())\n"

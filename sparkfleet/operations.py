@@ -11,7 +11,7 @@ from pyinfra.api import FunctionCommand, QuoteString, StringCommand, operation
 from pyinfra.api.state import StateStage
 from pyinfra.operations import files
 
-from sparkfleet import actions, conduct, fleet, guard, repairs
+from sparkfleet import actions, conduct, fleet, guard, repairs, sync
 from sparkfleet.checks import View
 from sparkfleet.fleet import HostPlan
 from sparkfleet.nodeprogram import (
@@ -19,6 +19,7 @@ from sparkfleet.nodeprogram import (
     RECOVER_UNIT,
     UNITS,
     UNITS_PATH,
+    VERIFY_TIMER,
     WATCH_TIMER,
     program,
     program_sha256,
@@ -84,15 +85,38 @@ def install_node_program() -> Commands:
 
 
 @operation()
+def keep_verifying() -> Commands:
+    """Have the host hash its weights once a week, or not, as the settings say."""
+    wanted = _plan().settings.verify_weekly
+    if bool((_node().get("fleet") or {}).get("verify_timer")) == wanted:
+        host.noop("the weekly verification is as wanted")
+        return
+    verb = "enable" if wanted else "disable"
+    yield StringCommand("systemctl", verb, "--no-reload", "--quiet", VERIFY_TIMER)
+    yield StringCommand("systemctl", "start" if wanted else "stop", "--quiet", VERIFY_TIMER)
+
+
+@operation(is_idempotent=False, idempotent_notice="It reads every byte each time.")
+def verify_models() -> Commands:
+    """Hash every model on the host against its lock, without a network; damage is named by file."""
+    yield FunctionCommand(actions.verify, (), {})
+
+
+@operation(is_idempotent=False, idempotent_notice="What may go is known on the host alone.")
+def prune_host() -> Commands:
+    """Remove what no release needs; said before anything goes."""
+    if not _executing():
+        actions.prune(host.state, host, _plan(), dry=True)
+    yield FunctionCommand(actions.prune, (_plan(), False), {})
+
+
+@operation()
 def sync_models() -> Commands:
     """Bring target and drafter to the host together, where they are missing."""
-    plan = _plan()
-    present = {(row["repo"], row["commit"]) for row in (_node().get("fleet") or {}).get("models") or []}
-    missing = [row for row in plan.release["artefacts"] if (row["repo"], row["commit"]) not in present]
-    if not missing:
+    if not sync.missing(_plan(), _node()):
         host.noop("target and drafter are here")
         return
-    yield FunctionCommand(actions.send_models, (plan, [row["repo"] for row in missing]), {})
+    yield FunctionCommand(sync.bring, (), {})
 
 
 @operation()
@@ -103,6 +127,19 @@ def stage_release() -> Commands:
         host.noop(f"release {plan.compiled.id} is staged")
         return
     yield FunctionCommand(actions.stage, (plan,), {})
+
+
+@operation()
+def retire() -> Commands:
+    """Drain and stop the engine and remove everything of the tool's; the weights only where the settings say so."""
+    run, node = guard.run(), _node()
+    if not (node.get("sparknode") or {}).get("installed_sha256") and not (node.get("fleet") or {}).get("releases"):
+        host.noop("nothing of sparkfleet is here")
+        return
+    if (node.get("sparknode") or {}).get("installed_sha256") != program_sha256():
+        yield FunctionCommand(actions.upload, (program(), INSTALL_PATH, "0755"), {})
+    words = ["retire", "--rollout", run.rollout, "--operator", run.operator]
+    yield FunctionCommand(actions.retire, (words + ["--models"] * _plan().settings.retire_models,), {})
 
 
 @operation()
@@ -128,7 +165,7 @@ def activate_release(wave: int) -> Commands:
     if run.progress.stopped:
         host.noop("the roll-out was stopped")
         return
-    yield FunctionCommand(conduct.activate, (), {})
+    yield FunctionCommand(conduct.activate, (wave,), {})
 
 
 @operation()

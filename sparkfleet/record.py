@@ -12,7 +12,9 @@ from typing import Any
 import click
 
 from sparkfleet.catalog import ROOT
+from sparkfleet.compare import cells
 from sparkfleet.fleet import FleetRun
+from sparkfleet.page import page
 
 SCHEMA = 1
 
@@ -22,23 +24,30 @@ def path(run: FleetRun) -> Path:
 
 
 def write(run: FleetRun) -> Path:
-    """Write the report as it stands now; return where it is."""
-    return save(path(run), document(run))
+    """Write the report as it stands now, as JSON and as a page; return where the JSON is."""
+    found, target = document(run), path(run)
+    _put(target.with_suffix(".html"), page(found, cells(run.progress.comparison)))
+    return save(target, found)
 
 
 def save(target: Path, content: dict[str, Any]) -> Path:
-    """Write a document whole or not at all; return where it is.
+    """Write a document; return where it is."""
+    _put(target, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    return target
+
+
+def _put(target: Path, text: str) -> None:
+    """Write a file whole or not at all.
 
     One that cannot be written is said, and stops nothing: the nodes' journals hold what matters.
     """
-    new = target.with_suffix(".new")
+    new = target.with_name(f"{target.name}.new")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        new.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        new.write_text(text, encoding="utf-8")
         new.replace(target)
     except OSError as error:
         click.echo(f"the report cannot be written: {error}; next: set runs_dir to a folder that can be", err=True)
-    return target
 
 
 def document(run: FleetRun) -> dict[str, Any]:
@@ -47,6 +56,7 @@ def document(run: FleetRun) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "rollout": run.rollout,
+        "intent": run.intent,
         "operator": run.operator,
         "started": _time(run.started),
         "written": _time(datetime.now(UTC)),
@@ -86,7 +96,8 @@ def ending(run: FleetRun, name: str) -> str:
         return f"taken back to {progress.previous(name)}: {back.text()}"
     if name in progress.outcomes:
         return progress.outcomes[name].text()
-    return "not touched" if name in _untouched(run) else "already served its release"
+    untouched = name in _untouched(run)
+    return "not touched" if untouched else "already served its release" if run.intent == "deploy" else "stays"
 
 
 def summary(run: FleetRun) -> list[str]:
@@ -111,15 +122,21 @@ def _host(run: FleetRun, name: str) -> dict[str, Any]:
     progress, fleet = run.progress, run.fleet_of(name)
     activation = progress.outcomes.get(name)
     back = progress.taken_back.get(name)
+    last = fleet.get("last") or {}
+    last = last if last.get("rollout") == run.rollout else {}
+    # A roll-back leaves some hosts as they are.
+    wanted = run.intent == "deploy" or name in run.targets
     return {
-        "release": run.wanted(name),
-        "image_tag": run.hosts[name].release["image_tag"],
+        "release": run.wanted(name) if wanted else None,
+        "image_tag": run.target(name)["image_tag"] if wanted else None,
         "before": progress.previous(name),
         "current": fleet.get("current"),
         "verified": fleet.get("verified"),
         "ending": ending(run, name),
         "activation": asdict(activation) if activation else None,
         "taken_back": asdict(back) if back else None,
+        "phases": last.get("phases") or [],
+        "gates": last.get("figures") or {},
     }
 
 

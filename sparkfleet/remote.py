@@ -138,6 +138,16 @@ def local_address(host: Host) -> str:
         return "unknown"
 
 
+def peer_address(host: Host) -> str | None:
+    """Return the address under which we reached the node; None where the connector does not say."""
+    client = getattr(host.connector, "client", None)
+    transport = client.get_transport() if client else None
+    try:
+        return str(transport.getpeername()[0]) if transport else None
+    except (OSError, AttributeError, TypeError, IndexError):
+        return None
+
+
 def _alive(host: Host) -> bool:
     """Say whether the connection carries commands; connectors without one of their own always do."""
     if not hasattr(host.connector, "client"):

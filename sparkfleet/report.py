@@ -1,9 +1,11 @@
-"""What a person reads at the end: one row a host. The rows are pure; printing hangs on pyinfra's disconnect."""
+"""The one table of the fleet, and what a person reads at the end of a roll-out. Rows and layout are pure."""
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
@@ -11,8 +13,8 @@ import click
 from pyinfra.api.state import BaseStateCallback
 from pyinfra.context import ctx_state
 
-from sparkfleet import compare, fleetview, guard, preflight, record
-from sparkfleet.fleet import FleetRun
+from sparkfleet import compare, fleetview, guard, hooks, preflight, record
+from sparkfleet.fleet import FleetRun, serves
 
 HEADINGS = (
     "host",
@@ -20,35 +22,50 @@ HEADINGS = (
     "release",
     "image tag",
     "digest",
+    "weights",
+    "profile",
     "drafter",
-    "prefix cache",
+    "up",
     "acceptance",
-    "MAL",
-    "load",
+    "tok/s",
+    "KV",
+    "memory",
+    "last roll-out",
 )
+# What a narrow terminal does without, first to last.
+_DISPENSABLE = ("digest", "weights", "profile", "last roll-out", "KV", "release", "drafter", "up", "memory")
+# From this many hosts on, those that are alike share a row.
+CROWD = 24
 COLORS = {"verified": "green", "unprovisioned": "yellow"}
+NONE = "–"
+KIB_PER_GIB = 1024 * 1024
 
 
-def host_row(name: str, node: Mapping[str, Any]) -> tuple[str, ...]:
+def host_row(name: str, node: Mapping[str, Any], now: datetime | None = None) -> tuple[str, ...]:
     """Return the cells of a host, as text, in the order of HEADINGS."""
     fleet = node.get("fleet") or {}
-    release = fleet.get("release") or {}
-    proof = fleet.get("proof") or {}
-    figures = proof.get("figures") or {}
-    speculative = release.get("drafter_backend") is not None
+    release, watch, last = (fleet.get(key) or {} for key in ("release", "watch", "last"))
+    proven = compare.figure_of((fleet.get("proof") or {}).get("figures") or {}, "acceptance-short")
+    memory = (node.get("memory") or {}).get("available_kib")
     cells: tuple[object, ...] = (
         name,
         state_of(node),
-        fleet.get("current"),
+        (fleet.get("current") or "")[:8],
         release.get("image_tag"),
         (release.get("digest") or "").removeprefix("sha256:")[:12],
+        " ".join(commit[:7] for commit in (release.get("commits") or {}).values()),
+        release.get("profile"),
         release.get("drafter_backend") or ("none" if release else None),
-        _on_off(release.get("prefix_caching")),
-        _percent(compare.figure_of(figures, "acceptance-short")) if speculative else None,
-        _decimal(compare.figure_of(figures, "mean-acceptance-length-short")) if speculative else None,
-        _seconds(proof.get("load_s")),
+        _age(now or datetime.now(UTC), (fleet.get("serving") or {}).get("container_started_at"))
+        if serves(node)
+        else None,
+        f"{_percent(watch.get('acceptance'))} of {_percent(proven)}" if proven is not None else None,
+        watch.get("tokens_per_second"),
+        _percent(watch.get("kv_use")) if watch.get("kv_use") is not None else None,
+        f"{memory / KIB_PER_GIB:.1f} GiB" if memory is not None else None,
+        f"{last['state']} {str(last.get('t'))[:16]}" if last else None,
     )
-    return tuple(str(cell) if cell not in (None, "") else "–" for cell in cells)
+    return tuple(str(cell) if cell not in (None, "") else NONE for cell in cells)
 
 
 def state_of(node: Mapping[str, Any]) -> str:
@@ -64,27 +81,53 @@ def state_of(node: Mapping[str, Any]) -> str:
         return "failed" if last.get("state") == "failed" else "unprovisioned"
     if serving.get("unit") != "active":
         return f"stopped ({serving.get('unit') or 'unknown'})"
-    if serving.get("drift"):
+    if drift(fleet):
         return "drift"
     if fleet.get("current") != fleet.get("verified"):
         return "unverified"
-    return "verified"
+    return "ailing" if (fleet.get("watch") or {}).get("verdict") == "bad" else "verified"
 
 
-def _on_off(value: object) -> str | None:
-    return None if value is None else "on" if value else "off"
+def drift(fleet: Mapping[str, Any]) -> list[str]:
+    """Return how the host differs from its release: what runs, the unit, and weights that changed or are gone."""
+    present = {row["repo"]: row["commit"] for row in fleet.get("models") or ()}
+    commits = (fleet.get("release") or {}).get("commits") or {}
+    gone = [repo for repo, commit in commits.items() if present.get(repo) != commit and "models" in fleet]
+    texts = [str(text) for text in (fleet.get("serving") or {}).get("drift") or ()]
+    return texts + [f"weights of {repo} are changed or missing" for repo in gone]
 
 
-def _percent(value: float | None) -> str | None:
-    return f"{value * 100:.1f} %" if value is not None else None
+def remarks(name: str, node: Mapping[str, Any]) -> list[str]:
+    """Return what is to be said about a host besides its row, a sentence each."""
+    fleet = node.get("fleet") or {}
+    watch, activation = fleet.get("watch") or {}, fleet.get("activation") or {}
+    texts = [str(node["error"])] if "error" in node else []
+    texts += [f"drift: {text}" for text in drift(fleet)]
+    texts += [f"watch: {text}" for text in (watch.get("findings") or {}).values()]
+    if activation:
+        alive = "" if activation.get("alive") else "; its worker is gone, the next deploy takes over"
+        texts.append(f"release {activation.get('release')} by {activation.get('operator')}{alive}")
+    last = fleet.get("last") or {}
+    if last.get("state") in ("reverted", "failed"):
+        texts.append(f"last roll-out {last['state']}: {str(last.get('error') or '').splitlines()[0]}")
+    if fleet.get("out_of_rotation"):
+        texts.append("out of its rotation")
+    return [f"{name}: {text}" for text in texts]
 
 
-def _decimal(value: float | None) -> str | None:
-    return f"{value:.2f}" if value is not None else None
+def _age(now: datetime, started: object) -> str | None:
+    try:
+        seconds = (now - datetime.fromisoformat(str(started)[:19]).replace(tzinfo=UTC)).total_seconds()
+    except ValueError:
+        return None
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return "0 min"
 
 
-def _seconds(value: Any) -> str | None:
-    return f"{float(value):.0f} s" if isinstance(value, int | float) else None
+def _percent(value: float | None) -> str:
+    return f"{value * 100:.0f} %" if value is not None else "?"
 
 
 def table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
@@ -96,15 +139,51 @@ def table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[st
     ]
 
 
+def arranged(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Return the rows with the odd ones first; in a crowd, verified hosts that are alike share one."""
+    odd = [row for row in rows if row[1] != "verified"]
+    groups: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
+    for row in rows:
+        if row[1] == "verified":
+            groups.setdefault(row[1:8] if len(rows) > CROWD else row, []).append(row)
+    return odd + [_shared(group) for group in groups.values()]
+
+
+def _shared(rows: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    if len(rows) == 1:
+        return rows[0]
+    found = [f"{len(rows)}: {rows[0][0]} … {rows[-1][0]}"]
+    for column in range(1, len(HEADINGS)):
+        cells = {row[column] for row in rows}
+        values = sorted(cells, key=lambda cell: (len(cell), cell))
+        found.append(values[0] if len(cells) == 1 else f"{values[0]} … {values[-1]}")
+    return tuple(found)
+
+
+def fitted(rows: Sequence[tuple[str, ...]], width: int | None) -> list[str]:
+    """Return the table's lines within a width in characters: what can be done without goes, nothing is cut."""
+    kept = list(HEADINGS)
+    for candidate in (None, *_DISPENSABLE):
+        kept = [heading for heading in kept if heading != candidate]
+        columns = [HEADINGS.index(heading) for heading in kept]
+        lines = table(tuple(kept), [tuple(row[column] for column in columns) for row in rows])
+        if width is None or max(map(len, lines)) <= width:
+            break
+    return lines
+
+
 def print_table(run: FleetRun) -> None:
-    rows = [host_row(name, run.nodes[name]) for name in run.hosts if name in run.nodes]
-    lines = table(HEADINGS, rows)
+    """Print the fleet as it was last seen; a pipe gets every column and no colour."""
+    rows = arranged([host_row(name, run.nodes[name]) for name in run.hosts if name in run.nodes])
+    terminal = sys.stdout.isatty()
+    lines = fitted(rows, shutil.get_terminal_size().columns if terminal else None)
     click.echo("")
-    click.echo(click.style(lines[0], bold=True))
+    click.echo(click.style(lines[0], bold=True) if terminal else lines[0])
     for row, line in zip(rows, lines[1:], strict=True):
-        color = COLORS.get(row[1], "red") if sys.stdout.isatty() else None
-        click.echo(click.style(line, fg=color) if color else line)
+        click.echo(click.style(line, fg=COLORS.get(row[1], "red")) if terminal else line)
     click.echo("")
+    for text in (text for name in run.hosts if name in run.nodes for text in remarks(name, run.nodes[name])):
+        click.echo(text)
 
 
 def print_roll_out(run: FleetRun) -> None:
@@ -118,8 +197,9 @@ def print_roll_out(run: FleetRun) -> None:
         click.echo(f"{name}: {record.ending(run, name)}")
     for line in record.summary(run):
         click.echo(line)
-    click.echo(f"report: {record.write(run)}")
-    click.echo("")
+    click.echo(f"report: {record.write(run).with_suffix('.html')}, the same as .json beside it")
+    complaint = hooks.call(run, "post-rollout")
+    click.echo(complaint or "")
 
 
 @cache
@@ -149,8 +229,6 @@ class _AtTheEnd(BaseStateCallback):
         if self.run.progress.begun:
             self.run.progress.leases.clear()
             print_roll_out(self.run)
-        if self.run.progress.interrupted:
-            guard.leave_interrupted()
 
 
 def print_at_end() -> None:

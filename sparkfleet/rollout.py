@@ -46,8 +46,13 @@ class Progress:
     taken_back: dict[str, Outcome] = field(default_factory=dict)
     comparison: list[Row] = field(default_factory=list)
     verdicts: dict[int, Verdict] = field(default_factory=dict)
+    # The waves whose pre-wave hook was asked; 0 when pre-rollout let the roll-out begin.
+    opened: set[int] = field(default_factory=set)
     leases: dict[str, int] = field(default_factory=dict)
     begun: bool = False
+    # Why preflight refused hosts, and whether a lease was somebody else's.
+    refusals: list[str] = field(default_factory=list)
+    lease_held: bool = False
     stopped: str | None = None
     interrupted: bool = False
 

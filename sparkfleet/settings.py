@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from sparkfleet import secrets
 from sparkfleet.catalog import ROOT, Catalog, load
 from sparkfleet.errors import SettingsError, nearest
 from sparkfleet.findings import book
@@ -27,8 +28,20 @@ from sparkfleet.waves import Pace, Share
 
 FOREIGN_PREFIXES = ("ssh_", "fake_", "_", "docker_", "winrm_")
 
-# `--data image_tag=20260611` reaches us as a number, and an operator means the tag.
-Text = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int | float) else value)]
+
+def _text(value: object, digits: int = 0) -> object:
+    """`--data image_tag=20260611` reaches us as a number, and an operator means the tag.
+
+    Of 1e5 and true it cannot be said any more what was typed.
+    """
+    if isinstance(value, bool | float):
+        raise ValueError("expected a text, and pyinfra took it for something else: --data 'KEY=\"VALUE\"' keeps it one")
+    return f"{value:0{digits}d}" if isinstance(value, int) else value
+
+
+Text = Annotated[str, BeforeValidator(_text)]
+# Sixteen hex digits; one in two thousand ids has no letter, and may begin with a zero.
+ReleaseId = Annotated[str, BeforeValidator(partial(_text, digits=16)), Field(pattern=r"^[0-9a-f]{16}$")]
 
 Repair = Literal["apt_holds", "cdi_refresh", "cdi_spec", "docker_group", "drop_caches", "earlyoom", "sleep_targets"]
 Named = TypeVar("Named", list[str], dict[str, Waiver])
@@ -123,6 +136,14 @@ class Settings(BaseModel):
     hub_endpoint: str | None = None
     registry_mirrors: dict[str, str] = {}
     artefact_cache: str = ".sparkfleet/artefacts"
+    fetch_on: Literal["seeds", "controller"] = "seeds"
+    seed_group: str = "seeds"
+    fetch_limit_mb_s: float = Field(default=0, ge=0)
+    distribution: Literal["auto", "swarm", "rsync", "controller"] = "auto"
+    spread_subnet: str | None = None
+    spread_port: int = Field(default=6891, ge=1024, le=65535)
+    spread_limit_mb_s: float = Field(default=0, ge=0)
+    spread_deadline_s: float = Field(default=7200, ge=60)
     canary_group: str | None = "canary"
     batch_size: Ramp = (1,)
     max_unavailable: Hosts = "25%"
@@ -134,10 +155,16 @@ class Settings(BaseModel):
     judge_canary: bool = True
     lease_ttl_s: int = Field(default=60, ge=15, le=3600)
     runs_dir: str = ".sparkfleet/runs"
+    hooks_dir: str = "hooks"
     soak_s: int | None = Field(default=None, ge=0)
     watch: bool = True
+    keep_releases: int = Field(default=3, ge=0)
+    pinned_releases: list[str] = []
+    verify_weekly: bool = False
     rotation: Rotation | None = None
-    retry_release: Text | None = None
+    retry_release: ReleaseId | None = None
+    roll_forward: ReleaseId | None = None
+    retire_models: bool = False
     sync_parallel: int = Field(default=4, ge=1)
     force_preflight: Annotated[list[str], AfterValidator(_checks)] = []
     preflight_waivers: Annotated[dict[str, Waiver], AfterValidator(_checks)] = {}
@@ -200,6 +227,7 @@ def parse_settings(host: str, data: Mapping[str, Any]) -> Settings:
             "the settings of group_data/all.py",
             f"start pyinfra in the repository's root ({ROOT.name}/), which holds group_data/ and config.py",
         )
+    secrets.refuse_in_data(host, ours)
     for key in REQUIRED:
         if not ours.get(key):
             raise SettingsError(

@@ -14,6 +14,8 @@ DOCKER = "/usr/bin/docker"
 RELEASE_JSON = "/var/lib/sparkfleet/current/release.json"
 START_BURST = 3
 RESTART_PAUSE_S = 10
+# The node waits 30 s longer for a stop than the unit's own timeout (sparknode/steps.py).
+STOP_POST_S = 15
 
 
 def systemd_quote(argument: str) -> str:
@@ -58,6 +60,7 @@ def serve_unit(
         "start_limit_burst": START_BURST,
         "start_limit_interval_s": start_limit_interval_s(timing),
         "start_timeout_s": timing.memory_wait_s + timing.load_deadline_s,
+        "stop_post_s": STOP_POST_S,
         "unit_stop_s": timing.unit_stop_s,
     }
     environment = Environment(

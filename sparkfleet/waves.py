@@ -24,6 +24,7 @@ class Pace:
     judge_canary: bool = True
     lease_ttl_s: int = 60
     runs_dir: str = ".sparkfleet/runs"
+    hooks_dir: str = "hooks"
 
     def differs_from(self, other: Pace) -> str | None:
         """Return the first setting that differs, if one does."""

@@ -3,4 +3,4 @@
 Standard library only and Python 3.10 or newer, because it must run on a host that has nothing but `python3`.
 """
 
-SCHEMAS = {"bundle": 1, "journal": 1, "probe": 1, "release": 1, "stage": 1}
+SCHEMAS = {"bundle": 1, "fetch": 1, "journal": 1, "probe": 1, "release": 1, "spread": 1, "stage": 1}

@@ -20,18 +20,32 @@ from sparknode.steps import Steps, silence
 from sparknode.system import Host
 
 DONE, REVERTED, FAILED, BUSY = 0, 10, 20, 30
+# A verified release whose engine ended on the way back may have been killed, or Docker under it.
+BACK_TRIES = 3
 EXIT_OF = {journal.COMMITTED: DONE, journal.REVERTED: REVERTED, journal.FAILED: FAILED}
+
+
+ROLLBACK, RESTART = "rollback", "restart"
 
 
 @dataclass(frozen=True)
 class Order:
-    """Which release to activate, and for whom; without a token the activation takes its lease itself."""
+    """Which release to activate, and for whom; without a token the activation takes its lease itself.
+
+    `intent` is kept in the journal: a roll-back, which the next deploy must not undo unasked, or a restart of what
+    serves already.
+    """
 
     release: str
     rollout: str
     operator: str
     token: int | None = None
     retry: str | None = None
+    intent: str | None = None
+
+    @property
+    def restarts(self) -> bool:
+        return self.intent == RESTART
 
 
 def work(host: Host, order: Order, activation: str, tell: Tell) -> int:
@@ -47,7 +61,7 @@ def work(host: Host, order: Order, activation: str, tell: Tell) -> int:
             if cut and cut.activation == activation:
                 story = Chronicle.resume(host, cut, tell)
                 return Activation(host, story, release, way_back(host, release)).take_back(cut.state)
-            if is_already_serving(host, release):
+            if not order.restarts and is_already_serving(host, release):
                 settle(host, tell)
                 return DONE
             back = way_back(host, release)
@@ -56,7 +70,9 @@ def work(host: Host, order: Order, activation: str, tell: Tell) -> int:
             # Not before a new activation is sure to begin: what was cut off keeps a boot from trusting what it left.
             settle(host, tell)
             source = host.paths.linked("verified")
-            story = Chronicle(host, activation, order.rollout, order.operator, release.id, source, tell, held)
+            story = Chronicle(
+                host, activation, order.rollout, order.operator, release.id, source, tell, held, order.intent
+            )
             return Activation(host, story, release, back).run()
     except lock.Busy:
         tell("another activation is under way on this host; wait for it or look at `sparknode status`")
@@ -125,26 +141,36 @@ class Activation:
 
 def bring_back(steps: Steps, story: Chronicle, back: Release, cause: str, *, stop: Release | None, host: Host) -> int:
     """Start the verified release and prove it. `stop` names what has to go first; at boot nothing has."""
-    try:
-        if stop:
-            steps.stop(stop, back)
-            # The files go back before memory is waited for: a power cut meanwhile must boot into the old release.
-            steps.switch(back)
-            steps.reclaim(back)
-        watch = steps.start(back)
-        steps.prove(journal.REVERTING, back, watch)
-    except Exception as second:
-        # A fault of our own says nothing about the engine, so that is left as it is.
-        alive = not isinstance(second, StepFailed) or second.alive
-        if not alive:
-            silence(host, disable=False, patience=back.timing.unit_stop_s)
-        outcome = "what runs is left running, unproven" if alive else "nothing serves"
-        story.write(journal.FAILED, error=f"{cause}; going back to {back.id} failed too ({outcome}): {second}")
-        return FAILED
+    for left in reversed(range(BACK_TRIES)):
+        try:
+            if stop:
+                steps.stop(stop, back)
+                # The files go back before memory is waited for: a power cut meanwhile must boot into the old release.
+                steps.switch(back)
+                steps.reclaim(back)
+            watch = steps.start(back)
+            steps.prove(journal.REVERTING, back, watch)
+            break
+        except Exception as second:
+            if left and isinstance(second, StepFailed) and second.died:
+                story.write(journal.REVERTING, note=f"once more, as nothing else is left to go back to: {second}")
+                stop = stop or back
+                continue
+            return _not_brought_back(story, back, cause, second, host)
     story.write(
         journal.REVERTED, error=cause, note=with_rotation(host, f"release {back.id} serves again and is proven")
     )
     return REVERTED
+
+
+def _not_brought_back(story: Chronicle, back: Release, cause: str, second: Exception, host: Host) -> int:
+    # A fault of our own says nothing about the engine, so that is left as it is.
+    alive = not isinstance(second, StepFailed) or second.alive
+    if not alive:
+        silence(host, disable=False, patience=back.timing.unit_stop_s)
+    outcome = "what runs is left running, unproven" if alive else "nothing serves"
+    story.write(journal.FAILED, error=f"{cause}; going back to {back.id} failed too ({outcome}): {second}")
+    return FAILED
 
 
 def with_rotation(host: Host, note: str | None = None) -> str | None:

@@ -26,6 +26,7 @@ class Chronicle:
     source: str | None
     tell: Tell
     lease: Hold | None = None
+    intent: str | None = None
     going_back: bool = False
 
     @classmethod
@@ -41,6 +42,7 @@ class Chronicle:
             attempt.release,
             source if isinstance(source, str) else None,
             tell,
+            intent=last.get("intent"),
         )
 
     def write(self, state: str, *, gate: GateResult | None = None, **more: str | float | None) -> None:
@@ -53,6 +55,7 @@ class Chronicle:
             "release": self.release,
             "from": self.source,
             "state": state,
+            **({"intent": self.intent} if self.intent else {}),
         }
         record.update({key: value for key, value in more.items() if value is not None})
         if gate:

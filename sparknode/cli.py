@@ -8,14 +8,31 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from sparknode import SCHEMAS, collect, frontend, lease, lookout, memory, probe, recover, stage
+from sparknode import (
+    SCHEMAS,
+    collect,
+    fetch,
+    frontend,
+    hub,
+    lease,
+    lookout,
+    memory,
+    probe,
+    prune,
+    recover,
+    retire,
+    spread,
+    stage,
+    verify,
+)
 from sparknode import release as releases
-from sparknode.activate import Order, work
+from sparknode.activate import RESTART, ROLLBACK, Order, work
 from sparknode.errors import Refused, Stopped
 from sparknode.files import read_text
 from sparknode.paths import Paths
@@ -23,6 +40,12 @@ from sparknode.shape import parse
 from sparknode.system import Host, RealSystem
 
 FAILED = 1
+SYNC = {
+    "look": "print how far this host is, its models and its addresses as JSON",
+    "torrent": "read a manifest from stdin and print the torrent of its model as base64",
+    "share": "read a spread request from stdin; give or take until told to stop",
+    "stop": "end what `share` does here",
+}
 
 
 def say(text: str) -> None:
@@ -33,6 +56,7 @@ def say(text: str) -> None:
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="sparknode", description="Measures, stages and activates releases on this node.")
     top.add_argument("--version", action="version", version=json.dumps(SCHEMAS, sort_keys=True))
+    top.add_argument("--root", type=Path, default=Path("/"), help="where the node's files stand, if not on this host")
     commands = top.add_subparsers(dest="command", required=True)
     probing = commands.add_parser("probe", help="print one JSON document about this node")
     probing.add_argument("--from", dest="bundle", type=Path, help="a bundle of `collect`, instead of this node")
@@ -42,6 +66,13 @@ def parser() -> argparse.ArgumentParser:
     collecting.add_argument("folder", type=Path)
     commands.add_parser("status", help="print what is staged, serving and under way as JSON")
     commands.add_parser("stage", help="read a stage request from stdin and carry it out")
+    commands.add_parser("fetch", help="read a fetch request from stdin and bring its model from the Hub")
+    commands.add_parser("hub-get", help="what `fetch` calls in the tool environment").add_argument("order")
+    commands.add_parser("prune", help="read a prune request from stdin; remove what no release needs")
+    sync = commands.add_parser("sync", help="a model between hosts").add_subparsers(dest="verb", required=True)
+    for verb, words in SYNC.items():
+        sync.add_parser(verb, help=words).add_argument("--wait", type=float, default=0, help="seconds, for look")
+    commands.add_parser("verify", help="hash every model that stands here again; exit 1 when one is damaged")
     activate = commands.add_parser(
         "activate",
         help="exit 0 committed, 10 reverted, 20 failed, 30 another activation is under way, 31 another roll-out has "
@@ -52,8 +83,13 @@ def parser() -> argparse.ArgumentParser:
     activate.add_argument("--operator", required=True)
     activate.add_argument("--token", type=int, default=None, help="of the lease; without one it is taken for this")
     activate.add_argument("--retry-release", default=None, help="try this release although it failed here before")
+    activate.add_argument("--intent", choices=(ROLLBACK, RESTART), default=None, help="noted; a restart is always done")
     activate.add_argument("--foreground", action="store_true", help="do the work in this process")
     activate.add_argument("--activation", default=None, help="the id under which the journal holds it")
+    leaving = commands.add_parser("retire", help="drain, stop, and remove everything that belongs to sparkfleet")
+    leaving.add_argument("--rollout", required=True)
+    leaving.add_argument("--operator", required=True)
+    leaving.add_argument("--models", action="store_true", help="the weights too")
     gate = commands.add_parser("memory-gate", help="wait until a release's memory is free, or exit 1")
     gate.add_argument("release_json", type=Path)
     recovery = commands.add_parser("recover", help="after a boot: finish or take back what was cut off")
@@ -86,6 +122,16 @@ def dispatch(host: Host, options: argparse.Namespace) -> int:
         return 0
     if options.command == "stage":
         return stage.stage(host, sys.stdin.read(), say)
+    if options.command == "fetch":
+        return fetch.fetch(host, sys.stdin.read(), say)
+    if options.command == "hub-get":
+        return hub.main(options.order, os.environ.get("HF_TOKEN"), say)
+    if options.command == "prune":
+        return prune.prune(host, sys.stdin.read(), say)
+    if options.command == "sync":
+        return sync_command(host, options.verb, options.wait)
+    if options.command == "verify":
+        return verify.verify(host, say)
     if options.command == "memory-gate":
         return memory_gate(host, options.release_json)
     if options.command == "recover":
@@ -94,7 +140,11 @@ def dispatch(host: Host, options: argparse.Namespace) -> int:
         return lookout.look(host, say)
     if options.command == "lease":
         return lease_command(host, options)
-    order = Order(options.release, options.rollout, options.operator, options.token, options.retry_release)
+    if options.command == "retire":
+        return retire.retire(host, options.rollout, options.operator, models=options.models, tell=say)
+    order = Order(
+        options.release, options.rollout, options.operator, options.token, options.retry_release, options.intent
+    )
     if options.foreground:
         return work(host, order, options.activation or str(uuid.uuid4()), say)
     return frontend.activate(host, order, say)
@@ -110,6 +160,16 @@ def lease_command(host: Host, options: argparse.Namespace) -> int:
     else:
         found = lease.renew(host, options.rollout, options.token, options.ttl)
     say(json.dumps(found, ensure_ascii=False))
+    return 0
+
+
+def sync_command(host: Host, verb: str, wait_s: float) -> int:
+    if verb == "share":
+        return spread.share(host, sys.stdin.read(), say)
+    if verb == "stop":
+        spread.stop(host)
+    else:
+        say(json.dumps(spread.report(host, wait_s)) if verb == "look" else spread.metainfo(host, sys.stdin.read()))
     return 0
 
 
@@ -132,7 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; every expected trouble is one line on stderr and an exit code."""
     options = parser().parse_args(argv)
     try:
-        return dispatch(Host(Paths(), RealSystem()), options)
+        return dispatch(Host(Paths(options.root), RealSystem()), options)
     except Stopped as problem:
         refused = "refused: " if isinstance(problem, Refused) else ""
         print(f"sparknode {options.command}: {refused}{problem}", file=sys.stderr, flush=True)

@@ -32,13 +32,21 @@ class KnownBad(Stopped):
 class StepFailed(Exception):
     """A step of an activation did not hold; `alive` tells whether an engine still runs.
 
-    `blame` names the gate that the release itself failed, where it was not the host or the memory.
+    `blame` names the gate that the release itself failed, where it was not the host or the memory. `died` marks an
+    engine that ended, for another reason than memory.
     """
 
     def __init__(
-        self, message: str, log: tuple[str, ...] = (), *, alive: bool = False, blame: str | None = None
+        self,
+        message: str,
+        log: tuple[str, ...] = (),
+        *,
+        alive: bool = False,
+        blame: str | None = None,
+        died: bool = False,
     ) -> None:
         super().__init__(message)
         self.log = log
         self.alive = alive
         self.blame = blame
+        self.died = died

@@ -40,9 +40,11 @@ def fleet(host: Host, answers: Mapping[str, Completed]) -> dict[str, Any]:
         "failed_releases": journal.known_bad(records),
         "watch": last_look(host),
         "out_of_rotation": paths.out_of_rotation.exists(),
+        "verify_timer": paths.verify_timer.is_symlink(),
         "loads": journal.loads(records, current.image.digest)[-10:] if current else [],
         "history": [plain(attempt) for attempt in journal.attempts(records) if attempt.ended][-20:],
         "release": described(current),
+        "back": described(load_linked(paths, "previous")),
         "models": models(paths),
         "images": images(answers["images"]),
     }
@@ -93,11 +95,13 @@ def ended(attempt: Attempt | None) -> dict[str, Any] | None:
     """How the last activation that ended did end, with the figures of its gates."""
     if attempt is None:
         return None
-    return {**plain(attempt), "load_s": attempt.forth.load_s, "figures": attempt.forth.figures}
+    forth = attempt.forth
+    return {**plain(attempt), "load_s": forth.load_s, "figures": forth.figures, "phases": attempt.phases}
 
 
 def plain(attempt: Attempt) -> dict[str, Any]:
-    return {key: attempt.last.get(key) for key in ("t", "release", "state", "from", "rollout", "operator", "error")}
+    keys = ("t", "release", "state", "from", "rollout", "operator", "intent", "error")
+    return {**{key: attempt.last.get(key) for key in keys}, "seconds": attempt.seconds}
 
 
 def proof(records: list[journal.Record], verified: str | None) -> dict[str, Any] | None:
@@ -106,17 +110,23 @@ def proof(records: list[journal.Record], verified: str | None) -> dict[str, Any]
     return {"release": verified, "load_s": way.load_s, "figures": way.figures} if way else None
 
 
-def described(current: Release | None) -> dict[str, Any] | None:
-    if current is None:
+def described(release: Release | None) -> dict[str, Any] | None:
+    """What a person asks of a release, and what the plan of another one is held against."""
+    if release is None:
         return None
     return {
-        "image_tag": current.image_tag,
-        "digest": current.image.digest,
-        "model": current.model,
-        "profile": current.profile,
-        "drafter_backend": current.serve.drafter_backend,
-        "prefix_caching": current.serve.prefix_caching,
-        "reference": current.image.reference,
+        "id": release.id,
+        "image_tag": release.image_tag,
+        "digest": release.image.digest,
+        "model": release.model,
+        "profile": release.profile,
+        "drafter_backend": release.serve.drafter_backend,
+        "prefix_caching": release.serve.prefix_caching,
+        "reference": release.image.reference,
+        "commits": {artefact.repo: artefact.commit for artefact in release.artefacts},
+        "args": list(release.container.args),
+        "env": release.container.env,
+        **{key: release.raw.get(key) for key in ("overrides", "gates", "timing", "watch", "memory")},
     }
 
 

@@ -49,7 +49,7 @@ def activate(host: Host, order: Order, tell: Tell) -> int:
         lease.renew(host, order.rollout, order.token)
     if under_way is None:
         finish_commit(host.paths)
-        if is_already_serving(host, release):
+        if not order.restarts and is_already_serving(host, release):
             settle_dead(host, tell)
             tell(f"release {release.id} is current, verified and running; nothing to do")
             return DONE
@@ -127,6 +127,7 @@ def spawn_worker(host: Host, order: Order, activation: str) -> Completed:
     named = ["--rollout", order.rollout, "--operator", order.operator, "--activation", activation]
     named += ["--token", str(order.token)] if order.token is not None else []
     named += ["--retry-release", order.retry] if order.retry else []
+    named += ["--intent", order.intent] if order.intent else []
     return host.system.run(unit_argv(host.paths, ["activate", order.release, *named, "--foreground"]), SPAWN_S)
 
 

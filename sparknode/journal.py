@@ -164,6 +164,21 @@ class Attempt:
         return str(self.records[0].get("t"))
 
     @property
+    def phases(self) -> list[dict[str, Any]]:
+        """When each state was entered, in order; the last one is when it ended."""
+        found: list[dict[str, Any]] = []
+        for record in self.records:
+            if not found or found[-1]["state"] != record["state"]:
+                found.append({"state": record["state"], "t": record.get("t")})
+        return found
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it has taken from its first record to its last."""
+        first, last = seconds_of(self.records[0].get("t")), seconds_of(self.last.get("t"))
+        return None if first is None or last is None else round(max(0.0, last - first), 1)
+
+    @property
     def forth(self) -> Way:
         """What the release itself did."""
         return Way([record for record in self.records if record["state"] != REVERTING])

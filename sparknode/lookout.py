@@ -41,6 +41,8 @@ class Sight:
     running: float | None
     beat: float | None
     counts: Counters | None
+    generated: float | None = None
+    kv_use: float | None = None
 
 
 def see(host: Host, release: Release) -> Sight:
@@ -69,6 +71,8 @@ def see(host: Host, release: Release) -> Sight:
         running=total(samples, "vllm:num_requests_running"),
         beat=sum(beats) if beats else None,
         counts=counters(samples),
+        generated=total(samples, "vllm:generation_tokens_total"),
+        kv_use=total(samples, "vllm:kv_cache_usage_perc"),
     )
 
 
@@ -142,6 +146,9 @@ class Judgement:
             "running": sight.running,
             "window": window,
             "acceptance": rate,
+            "generated": sight.generated,
+            "tokens_per_second": self._speed(),
+            "kv_use": sight.kv_use,
             "baseline": self._baseline,
             "power_w": sight.power_w,
             "available_gib": sight.available_gib,
@@ -194,6 +201,13 @@ class Judgement:
             if self._rules.restart_on_collapse:
                 self.cure = self.cure or said
         return window, rate
+
+    def _speed(self) -> float | None:
+        """Tokens per second of all requests since the look before."""
+        before, since = self._before.get("generated"), journal.seconds_of(self._before.get("t"))
+        if self._sight.generated is None or not isinstance(before, (int, float)) or since is None or self._now <= since:
+            return None
+        return round(max(0.0, self._sight.generated - before) / (self._now - since), 1)
 
     def _host_findings(self) -> None:
         sight = self._sight

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,7 +18,7 @@ from sparknode.shape import Node, canonical
 _CHUNK = 4 << 20
 _LFS_POINTER = b"version https://git-lfs"
 # Enough to keep an NVMe busy; hashing releases the interpreter's lock.
-_THREADS = min(8, os.cpu_count() or 1)
+THREADS = min(8, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,10 @@ class Manifest:
     commit: str
     files: tuple[File, ...]
     sha256: str
+    # The entries as they came, what the catalogue says of their content, and what a drafter drafts for.
+    rows: list[dict[str, Any]] = field(default_factory=list, compare=False)
+    checks: dict[str, Any] = field(default_factory=dict, compare=False)
+    target: tuple[str, str] | None = None
 
     @property
     def name(self) -> str:
@@ -62,7 +67,16 @@ def from_node(node: Node) -> Manifest:
         raise Refused(f"{node.where}.files: found an empty list, expected at least one file")
     if len({file.path for file in files}) != len(files):
         raise Refused(f"{node.where}.files: a path stands there twice; make the lock again")
-    return Manifest(repo, commit, files, content_hash(node.raw["files"]))
+    checks, target = node.optional_node("checks"), node.optional_node("target")
+    return Manifest(
+        repo,
+        commit,
+        files,
+        content_hash(node.raw["files"]),
+        node.raw["files"],
+        checks.raw if checks else {},
+        checked_repo(target) if target else None,
+    )
 
 
 def _file(node: Node) -> File:
@@ -76,17 +90,20 @@ def _file(node: Node) -> File:
     return File(path, node.whole("size"), sha256, git)
 
 
-def problems(manifest: Manifest, folder: Path) -> list[str]:
-    """Each way in which a folder is not the manifest: names, kinds, sizes, and every byte."""
+def problems(manifest: Manifest, folder: Path, read: Callable[[int], None] = lambda _: None) -> list[str]:
+    """Each way in which a folder is not the manifest: names, kinds, sizes, and every byte.
+
+    `read` is told how many bytes were read, by several threads.
+    """
     found = _walk(folder)
     wanted = {file.path: file for file in manifest.files}
     texts = [f"{path}: it is {kind}, expected a plain file" for path, kind in found.items() if kind and path in wanted]
     texts += [f"{path}: it is not in the manifest" for path in sorted(set(found) - set(wanted))]
     texts += [f"{path}: it is missing" for path in sorted(set(wanted) - set(found))]
     plain = [file for file in manifest.files if file.path in found and not found[file.path]]
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         # The largest first, so that one big file does not run on alone at the end.
-        checks = pool.map(lambda file: _check(folder, file), sorted(plain, key=lambda file: -file.size))
+        checks = pool.map(lambda file: _check(folder, file, read), sorted(plain, key=lambda file: -file.size))
         texts += [text for text in checks if text]
     return texts
 
@@ -103,19 +120,25 @@ def _walk(folder: Path) -> dict[str, str]:
     return found
 
 
-def _check(folder: Path, file: File) -> str | None:
+def _check(folder: Path, file: File, read: Callable[[int], None]) -> str | None:
     """One file's size and hash. It's made durable on the way: the rename that follows vouches for its bytes."""
     try:
         with (folder / file.path).open("rb", buffering=0) as stream:
             size = os.fstat(stream.fileno()).st_size
+            # Also one of the locked hash: a mirror that knows no LFS gives pointers to whoever makes the lock.
+            if stream.read(len(_LFS_POINTER)) == _LFS_POINTER:
+                return f"{file.path}: {size} bytes; it is a Git LFS pointer, not the file itself"
             if size != file.size:
-                pointer = stream.read(len(_LFS_POINTER)) == _LFS_POINTER
-                more = "; it is a Git LFS pointer, not the file itself" if pointer else ""
-                return f"{file.path}: {size} bytes, expected {file.size}{more}"
+                return f"{file.path}: {size} bytes, expected {file.size}"
+            stream.seek(0)
             digest = hashlib.sha256() if file.sha256 else hashlib.sha1(b"blob %d\0" % size)
-            while chunk := stream.read(_CHUNK):
-                digest.update(chunk)
+            buffer = memoryview(bytearray(min(_CHUNK, size)))
+            while count := stream.readinto(buffer) if size else 0:
+                digest.update(buffer[:count])
+                read(count)
             os.fsync(stream.fileno())
+            # The GPU's own count takes the page cache for used memory (vllm#48140), so a look must not leave one.
+            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     except OSError as problem:
         return f"{file.path}: it can't be read ({problem.strerror})"
     expected = file.sha256 or file.git_blob_sha1

@@ -46,6 +46,16 @@ class Paths:
         return self.data / "activate.lock"
 
     @property
+    def progress(self) -> Path:
+        """Gone with a boot, as what it tells of."""
+        return self.root / "run/sparkfleet/progress.json"
+
+    @property
+    def spread(self) -> Path:
+        """There while this host gives or takes a model."""
+        return self.root / "run/sparkfleet/spread"
+
+    @property
     def lease(self) -> Path:
         return self.data / "lease.json"
 
@@ -68,6 +78,11 @@ class Paths:
     @property
     def unit(self) -> Path:
         return self.root / "etc/systemd/system" / SERVE_UNIT
+
+    @property
+    def verify_timer(self) -> Path:
+        """There while systemd starts the timer at each boot."""
+        return self.unit.parent / "timers.target.wants/sparkfleet-verify.timer"
 
     @property
     def meminfo(self) -> Path:

@@ -38,17 +38,21 @@ def read_stamp(paths: Paths, repo: str, commit: str) -> dict[str, Any] | None:
 
 
 def artefact_problems(paths: Paths, artefact: Artefact) -> list[str]:
+    return model_problems(paths, artefact.repo, artefact.commit, artefact.manifest_sha256)
+
+
+def model_problems(paths: Paths, repo: str, commit: str, manifest_sha256: str) -> list[str]:
     """The quick look: was it proven with this manifest, and does every file still stand at its size?"""
-    name = f"{artefact.repo}@{artefact.commit[:12]}"
-    stamp = read_stamp(paths, artefact.repo, artefact.commit)
-    if stamp is None or stamp.get("manifest_sha256") != artefact.manifest_sha256:
-        return [f"model {name} was not proven here with manifest {artefact.manifest_sha256[:12]}"]
-    return [f"model {name}: {text}" for text in folder_problems(paths.model_dir(artefact.repo, artefact.commit), stamp)]
+    name = f"{repo}@{commit[:12]}"
+    stamp = read_stamp(paths, repo, commit)
+    if stamp is None or stamp.get("manifest_sha256") != manifest_sha256:
+        return [f"model {name} was not proven here with manifest {manifest_sha256[:12]}"]
+    return [f"model {name}: {text}" for text in folder_problems(paths.model_dir(repo, commit), stamp)]
 
 
 def folder_problems(folder: Path, stamp: dict[str, Any]) -> list[str]:
     """Each file of a stamp that does not stand at its size."""
-    problems = []
+    problems = [str(line) for line in stamp.get("rot") or []]
     for entry in stamp["files"]:
         try:
             name, size = str(entry["path"]), entry["size"]

@@ -53,7 +53,8 @@ class Completed:
         return f"`{name}` ended with {self.rc}: {said[:400]}"
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
+    """The environment of foreign programs."""
     # The parsers read English, and an unprivileged login may have no sbin folders in its PATH.
     path = os.environ.get("PATH", "")
     return {
@@ -76,7 +77,7 @@ def _start(command: Sequence[str], errors: int) -> subprocess.Popen[str]:
         stderr=errors,
         encoding="utf-8",
         errors="replace",
-        env=_environment(),
+        env=environment(),
         start_new_session=True,
     )
 

@@ -9,9 +9,10 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from sparknode import SCHEMAS, docker
+from sparknode import SCHEMAS, docker, weights
 from sparknode import manifest as manifests
 from sparknode import release as releases
 from sparknode.chronicle import Tell
@@ -19,8 +20,9 @@ from sparknode.errors import Failed, Refused
 from sparknode.files import atomic_write, read_text, sync_directory
 from sparknode.journal import timestamp
 from sparknode.manifest import Manifest
+from sparknode.progress import Meter
 from sparknode.release import Artefact, Release
-from sparknode.serving import artefact_problems, missing_pieces
+from sparknode.serving import missing_pieces, model_problems
 from sparknode.shape import parse
 from sparknode.system import Host
 
@@ -36,9 +38,9 @@ def stage(host: Host, request: str, tell: Tell) -> int:
     release = releases.from_node(node.node("release"))
     source = node.text("image_source")
     given = {(item.repo, item.commit): item for item in map(manifests.from_node, node.nodes("manifests"))}
-    models = [(artefact, matching(artefact, given)) for artefact in release.artefacts]
-    for artefact, manifest in models:
-        stage_model(host, artefact, manifest, tell)
+    models = [matching(artefact, given) for artefact in release.artefacts]
+    for manifest in models:
+        stage_model(host, manifest, tell)
     stage_image(host, release, source, tell)
     try_gpu(host, release, tell)
     stage_release(host, release, tell)
@@ -59,28 +61,39 @@ def matching(artefact: Artefact, given: dict[tuple[str, str], Manifest]) -> Mani
     return found
 
 
-def stage_model(host: Host, artefact: Artefact, manifest: Manifest, tell: Tell) -> None:
+def stage_model(host: Host, manifest: Manifest, tell: Tell) -> None:
     """Prove a model's files and put them in place in one step."""
-    here = host.paths.model_dir(artefact.repo, artefact.commit)
-    incoming = host.paths.incoming_dir(artefact.repo, artefact.commit)
-    quick = artefact_problems(host.paths, artefact)
-    if not quick:
+    here = host.paths.model_dir(manifest.repo, manifest.commit)
+    incoming = host.paths.incoming_dir(manifest.repo, manifest.commit)
+    if complete(host, manifest):
         tell(f"model {manifest.name}: already staged ({len(manifest.files)} files)")
         return
-    if here.is_dir() and not (standing := manifests.problems(manifest, here)):
+    if here.is_dir() and not (standing := proven(host, manifest, here, tell)):
         write_stamp(host, manifest)
         tell(f"model {manifest.name}: the files in place are proven ({size_of(manifest)})")
         return
     if not incoming.is_dir():
         found = f"{here} is damaged: {listed(standing)}" if here.is_dir() else f"neither {here} nor {incoming} is there"
         raise Failed(f"model {manifest.name}: {found}; send the files to {incoming} and stage again")
-    tell(f"model {manifest.name}: checking {size_of(manifest)}")
-    wrong = manifests.problems(manifest, incoming)
+    wrong = proven(host, manifest, incoming, tell)
     if wrong:
         raise Failed(f"model {manifest.name}: {incoming} is not the manifest: {listed(wrong)}; send it again")
     move_in(incoming, here)
     write_stamp(host, manifest)
     tell(f"model {manifest.name}: proven and in place ({size_of(manifest)})")
+
+
+def complete(host: Host, manifest: Manifest) -> bool:
+    """The quick look: was this model proven here, and does it still stand?"""
+    return not model_problems(host.paths, manifest.repo, manifest.commit, manifest.sha256)
+
+
+def proven(host: Host, manifest: Manifest, folder: Path, tell: Tell) -> list[str]:
+    """Read every byte of a folder, then what its files say; each thing that is wrong with it."""
+    with Meter(host, f"model {manifest.name}: checking", manifest.total_bytes, tell) as meter:
+        found = manifests.problems(manifest, folder, meter.add)
+    target = host.paths.model_dir(*manifest.target) if manifest.target else None
+    return found or (weights.problems(folder, manifest.checks, target) if manifest.checks else [])
 
 
 def size_of(manifest: Manifest) -> str:
@@ -128,15 +141,18 @@ def remove_tree(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def write_stamp(host: Host, manifest: Manifest) -> None:
-    """The proof, outside the tree: with which manifest, and the sizes for a quick look later."""
+def write_stamp(host: Host, manifest: Manifest, rot: Sequence[str] = ()) -> None:
+    """The proof, outside the tree: with which manifest, for a look at any time; `rot` is what was found wrong since."""
     stamp = {
         "schema": 1,
         "repo": manifest.repo,
         "commit": manifest.commit,
         "manifest_sha256": manifest.sha256,
         "verified_at": timestamp(host.system.now()),
-        "files": [{"path": file.path, "size": file.size} for file in manifest.files],
+        "files": manifest.rows,
+        "checks": manifest.checks,
+        "target": dict(zip(("repo", "commit"), manifest.target, strict=True)) if manifest.target else None,
+        "rot": rot,
     }
     atomic_write(host.paths.model_stamp(manifest.repo, manifest.commit), json.dumps(stamp, indent=1).encode())
 

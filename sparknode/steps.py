@@ -275,4 +275,5 @@ class Steps:
     def _died(self, message: str, death: Death, blame: str) -> StepFailed:
         if death.memory:
             message += " (it died for want of memory; this start is not repeated)"
-        return StepFailed(message, death.log, blame=None if death.memory or death.from_outside else blame)
+        blamed = None if death.memory or death.from_outside else blame
+        return StepFailed(message, death.log, blame=blamed, died=not death.memory)

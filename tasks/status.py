@@ -1,8 +1,8 @@
-"""What every host serves, as its own journal and containers say it. Read-only.
+"""What every host serves and how well, odd ones first. Read-only, and safe during a roll-out.
 
 pyinfra inventory/prod.py tasks/status.py
 """
 
-from sparkfleet import report
+from sparkfleet import look
 
-report.print_at_end()
+look.status()

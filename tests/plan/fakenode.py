@@ -18,8 +18,8 @@ def reply(ok: bool, stdout: str = "", stderr: str = "") -> Reply:
 
 
 class FakeNode:
-    """One host. Its script: `lease` (why it is refused), `renew` (why it is lost), `silent` (it answers no status), and
-    the steps of `activate`.
+    """One host. Its script: `lease` (why it is refused), `renew` (why it is lost), `silent` (it answers no status),
+    `unreachable`, `stage` (why it fails), `logs` (of its units), and the steps of `activate`.
 
     A step has a `state` to end in and may have `error`, `figures`, `delay_s`; `lost` (the connection dies while it is
     under way) or `refused` (nothing begins, with this text). Without a step an activation is committed.
@@ -33,6 +33,8 @@ class FakeNode:
 
     def answer(self, command: str) -> Reply | None:
         """Return what the node's program answers, or None for a command that is not its own."""
+        if "journalctl" in command:
+            return reply(True, self.script.get("logs", ""))
         words = shlex.split(command) if "sparknode" in command.split(" ")[0] else []
         if words[1:2] == ["lease"]:
             return self.lease(words[2])
@@ -40,8 +42,11 @@ class FakeNode:
             if self.script.get("silent"):
                 raise EOFError("no route to the host")
             return reply(True, json.dumps(self.fleet))
+        if words[1:2] == ["stage"] and "stage" in self.script:
+            return reply(False, stderr=self.script["stage"])
         if words[1:2] == ["activate"]:
-            return self.activate(words[2], words[words.index("--rollout") + 1])
+            intent = words[words.index("--intent") + 1] if "--intent" in words else None
+            return self.activate(words[2], words[words.index("--rollout") + 1], intent)
         return None
 
     def lease(self, verb: str) -> Reply:
@@ -54,24 +59,31 @@ class FakeNode:
             return reply(False, stderr=self.script["renew"])
         return reply(True)
 
-    def activate(self, release: str, rollout: str) -> Reply:
+    def activate(self, release: str, rollout: str, intent: str | None = None) -> Reply:
         step = self.steps.pop(0) if self.steps else {"state": "committed"}
         if "refused" in step:
             return reply(False, stderr=step["refused"])
         gevent.sleep(step.get("delay_s", 0))
         if step.get("lost"):
             if "state" in step:
-                self._end(release, rollout, step)
+                self._end(release, rollout, intent, step)
             else:
                 self.fleet["activation"] = {"release": release, "state": "starting", "alive": True}
             raise EOFError("the connection was reset")
-        self._end(release, rollout, step)
+        self._end(release, rollout, intent, step)
         return reply(step["state"] == "committed", f"{step['state']}: {step.get('error', '')}")
 
-    def _end(self, release: str, rollout: str, step: dict[str, Any]) -> None:
-        figures = {name: {"figure": figure} for name, figure in step.get("figures", {}).items()}
+    def _end(self, release: str, rollout: str, intent: str | None, step: dict[str, Any]) -> None:
+        figures = {
+            name: {"figure": figure, "threshold": None, "unit": "", "verdict": "pass"}
+            for name, figure in step.get("figures", {}).items()
+        }
         last = {"release": release, "state": step["state"], "rollout": rollout, "error": step.get("error")}
-        self.fleet.update(activation=None, last={**last, "figures": figures, "load_s": 41.0})
+        last |= {"intent": intent, "from": self.fleet.get("verified")}
+        times = ("10:00:00.000", "10:00:05.000", "10:00:46.000", "10:02:00.500")
+        states = ("leased", "starting", "soaking", step["state"])
+        phases = [{"state": state, "t": f"2026-11-23T{t}Z"} for state, t in zip(states, times, strict=True)]
+        self.fleet.update(activation=None, last={**last, "figures": figures, "load_s": 41.0, "phases": phases})
         if step["state"] == "committed":
             self.fleet.update(current=release, verified=release, proof={"release": release, "figures": figures})
             self.fleet["serving"] = {"release": release, "unit": "active", "drift": []}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sparkfleet import exits
 from tests.plan.harness import CURRENT_TAG, PREFIX_TAG, FakeFleet, lock_document, probe, release_of, serving
 
 HOSTS = [f"spark-{number}" for number in range(1, 5)]
@@ -54,6 +55,15 @@ def test_a_second_run_asks_once_and_changes_nothing(fleet: FakeFleet) -> None:
     assert len(outcome.commands) == len(HOSTS)
 
 
+def test_the_node_s_program_travels_only_to_hosts_that_lack_it(fleet: FakeFleet) -> None:
+    fleet.probes = {name: serving(release_of(CURRENT_TAG)) for name in HOSTS}
+    fleet.probes["spark-3"] = probe()
+    outcome = fleet.run("--dry")
+    assert outcome.code == 0, outcome.output
+    assert [name for name, command in outcome.commands if "base64 -d" in command] == ["spark-3"]
+    assert len(outcome.commands) == len(HOSTS) + 1
+
+
 def test_a_dry_run_changes_nothing_and_lists_what_would(fleet: FakeFleet) -> None:
     outcome = fleet.run("--dry")
     assert outcome.code == 0, outcome.output
@@ -74,7 +84,7 @@ def test_the_rollback_tag_gets_its_own_release(fleet: FakeFleet) -> None:
 def test_an_unfit_host_stops_the_run_before_any_change(fleet: FakeFleet) -> None:
     fleet.probes["spark-3"] = probe(gpu={"devices": [], "error": "No devices were found"})
     outcome = fleet.run("-y")
-    assert outcome.code != 0
+    assert outcome.code == exits.REFUSED
     assert "gpu.visible" in outcome.output
     assert not [command for _, command in outcome.changes() if "sparknode" in command]
 
@@ -159,6 +169,21 @@ def test_an_unreadable_lock_is_refused(fleet: FakeFleet, text: str) -> None:
     assert "Traceback" not in outcome.output
 
 
+def test_a_host_that_cannot_be_reached_ends_the_run_before_any_change(fleet: FakeFleet) -> None:
+    fleet.nodes["spark-3"]["unreachable"] = True
+    outcome = fleet.run("-y")
+    assert outcome.code == exits.UNREACHABLE, outcome.output
+    assert "no route to the host" in outcome.output
+    assert outcome.changes() == []
+
+
+def test_staging_that_fails_leaves_every_host_on_what_it_served(fleet: FakeFleet) -> None:
+    fleet.nodes["spark-3"]["stage"] = "sparknode stage: refused: the image could not be pulled"
+    outcome = fleet.run("-y")
+    assert outcome.code == exits.HALTED_OLD, outcome.output
+    assert outcome.activations() == []
+
+
 def test_adding_a_node_touches_that_node_alone(fleet: FakeFleet) -> None:
     release = release_of(CURRENT_TAG)
     for name in HOSTS[:3]:
@@ -184,18 +209,6 @@ def test_preflight_alone_asks_and_changes_nothing(fleet: FakeFleet) -> None:
     assert outcome.changes() == []
     fleet.probes["spark-3"] = probe(gpu={"devices": [], "error": "No devices were found"})
     outcome = fleet.run("-y", deploy="tasks/preflight.py")
-    assert outcome.code != 0
+    assert outcome.code == exits.REFUSED
     assert "gpu.visible" in outcome.output
     assert outcome.changes() == []
-
-
-def test_status_shows_every_host_and_changes_nothing(fleet: FakeFleet) -> None:
-    release = release_of(CURRENT_TAG)
-    fleet.probes = {name: serving(release) for name in HOSTS[:3]} | {"spark-4": probe()}
-    outcome = fleet.run("-y", deploy="tasks/status.py")
-    assert outcome.code == 0, outcome.output
-    assert outcome.changes() == []
-    rows = [line for line in outcome.output.splitlines() if line.startswith("@fake/spark-")]
-    assert len(rows) == len(HOSTS)
-    assert sum("verified" in row for row in rows) == 3
-    assert sum("unprovisioned" in row for row in rows) == 1

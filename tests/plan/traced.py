@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from pyinfra.api.exceptions import ConnectError
 from pyinfra.connectors.fake import FakeConnector
 from pyinfra_cli.main import main
 
@@ -35,7 +36,13 @@ def _traced(self: Any, command: Any, *args: Any, **kwargs: Any) -> Any:
     return own or done
 
 
+def _connected(self: Any) -> None:
+    if _node(self.host.name.removeprefix("@fake/")).script.get("unreachable"):
+        raise ConnectError("no route to the host")
+
+
 FakeConnector.run_shell_command = _traced  # type: ignore[method-assign]
+FakeConnector.connect = _connected  # type: ignore[method-assign]
 
 if __name__ == "__main__":
     main()

@@ -55,6 +55,10 @@ def point(request: pytest.FixtureRequest, host: Node) -> Iterator[Point]:
     control.clear_knobs(host.name)
     yield found
     control.clear_knobs(host.name)
+    # Shown where the point was not survived.
+    for record in host.journal()[-40:]:
+        print({key: str(record[key])[:200] for key in ("t", "state", "note", "error", "blame") if key in record})
+    print(host.sudo("journalctl --no-pager -n 60 -u docker -u 'sparkfleet-*'"))
 
 
 def test_the_host_comes_through_by_itself(

@@ -41,7 +41,7 @@ def test_a_second_operator_is_told_who_is_at_work_and_ctrl_c_ends_after_the_wave
     attempt = Attempt(canary, shown(canary.name, f"image_tag={THIRD_TAG}")["id"])
     others_release = shown(other.name, f"image_tag={THIRD_TAG}")["id"]
     tried = other.tried(others_release)
-    set_knobs(pair, THIRD_TAG, slow_load_s=8)
+    set_knobs(pair, THIRD_TAG, slow_load_s=5)
     first = start_pyinfra("--data", f"image_tag={THIRD_TAG}", *limits(pair))
     try:
         attempt.reached("starting")
@@ -65,7 +65,7 @@ def test_the_lease_of_an_owner_who_died_is_taken_over_and_the_journal_says_so(pa
     canary, other = pair
     before = takeovers(other)
     attempt = Attempt(canary, shown(canary.name, f"image_tag={THIRD_TAG}")["id"])
-    set_knobs(pair, THIRD_TAG, slow_load_s=8)
+    set_knobs(pair, THIRD_TAG, slow_load_s=5)
     run = start_pyinfra("--data", f"image_tag={THIRD_TAG}", *limits(pair))
     try:
         attempt.reached("starting")
@@ -88,6 +88,29 @@ def test_the_lease_of_an_owner_who_died_is_taken_over_and_the_journal_says_so(pa
     assert re.search(
         r"lease \d+ taken over from roll-out \w+ of \S+, which ended at .* without being given back", taken
     )
+
+
+def test_a_controller_that_comes_back_from_the_dead_touches_nothing_more(pair: list[Node]) -> None:
+    canary, other = pair
+    attempt = Attempt(canary, shown(canary.name, f"image_tag={THIRD_TAG}")["id"])
+    set_knobs(pair, THIRD_TAG, slow_load_s=5)
+    sleeper = start_pyinfra("--data", f"image_tag={THIRD_TAG}", *limits(pair))
+    try:
+        attempt.reached("starting")
+        os.killpg(sleeper.pid, signal.SIGSTOP)
+        wait_for(f"the end of the lease on {other.name}", other.is_free, LEASE_S + 5)
+        second = pyinfra("--data", f"image_tag={PREFIX_TAG}", "--limit", other.name)
+        os.killpg(sleeper.pid, signal.SIGCONT)
+        output, _ = sleeper.communicate(timeout=120)
+    finally:
+        end(sleeper)
+
+    assert second.code == 0, second.output
+    assert sleeper.returncode == 1, output
+    assert re.search(r"the lease was lost: .*lease \d+ of roll-out \w+ is not valid any more", output), output[-3000:]
+    assert attempt.ended() == "committed"
+    assert other.link("current") == other.link("verified") == shown(other.name, f"image_tag={PREFIX_TAG}")["id"]
+    assert other.journal()[-1]["release"] == other.link("verified")
 
 
 def test_with_revert_all_a_failure_takes_back_the_hosts_that_had_taken_the_release(pair: list[Node]) -> None:

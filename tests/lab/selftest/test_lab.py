@@ -123,7 +123,15 @@ def test_a_host_pulls_serves_and_gives_its_memory_back(host: Host) -> None:
     assert json.loads(pulled) == [f"{repository}@{registry.digest(f'{IMAGE_REPOSITORY}:{TAG}')}"]
     assert idle - available_kib(host) == 102_028_180
     assert "VLLM::EngineCore" in hosts.ssh(host, "nvidia-smi").stdout
-    control.set_knobs(host.name, memory_return_s=2)
+    inside = "sudo docker exec lab-test nvidia-smi -L"
+    assert hosts.ssh(host, inside).stdout.startswith("GPU 0: NVIDIA GB10")
+    control.set_knobs(host.name, gpu_gone=True, hang_with_health_200=True)
+    until(
+        lambda: hosts.ssh(host, inside, check=False).stdout == "Failed to initialize NVML: Unknown Error\n", "its loss"
+    )
+    power = "nvidia-smi --query-gpu=power.draw --format=csv,noheader"
+    assert hosts.ssh(host, power).stdout.strip() == "21.40 W"
+    control.set_knobs(host.name, gpu_gone=False, hang_with_health_200=False, memory_return_s=2)
     hosts.ssh(host, "sudo docker stop -t 20 lab-test")
     assert available_kib(host) < idle
     until(lambda: available_kib(host) == idle, "the return of the memory")

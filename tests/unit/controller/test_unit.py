@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from sparkfleet.errors import SettingsError
 from sparkfleet.unit import serve_unit, systemd_quote
+from sparknode.steps import STOP_MARGIN_S
 from tests.unit.controller import systemd
 from tests.unit.controller.combos import CURRENT, compiled, rendered
 
@@ -42,6 +43,8 @@ def test_the_limits_of_the_unit_leave_room_for_each_other() -> None:
     timing = release["timing"]
     assert settings["Restart"] == "always"
     assert int(settings["TimeoutStopSec"]) > timing["docker_stop_s"] > timing["shutdown_timeout_s"]
+    # What comes after a stop that timed out ends before the node gives up on the whole of it.
+    assert 0 < int(settings["ExecStopPost"].split()[1]) < STOP_MARGIN_S
     assert int(settings["TimeoutStartSec"]) >= timing["load_deadline_s"] >= 1200
     burst = int(settings["StartLimitBurst"])
     assert int(settings["StartLimitIntervalSec"]) > burst * timing["load_deadline_s"]

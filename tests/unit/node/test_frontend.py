@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from sparknode import journal, lock
+from sparknode import fleet, journal, lock
 from sparknode.activate import BUSY, DONE, FAILED, REVERTED, Order, work
+from sparknode.collect import ask
 from sparknode.errors import Failed, Refused
 from sparknode.frontend import activate
 from sparknode.shell import Completed
@@ -44,6 +45,7 @@ def run_worker(world: World, command: tuple[str, ...]) -> Completed:
         named["--operator"],
         int(token) if token else None,
         named.get("--retry-release"),
+        named.get("--intent"),
     )
     work(world.host, order, named["--activation"], lambda _: None)
     return Completed(command, 0)
@@ -120,6 +122,29 @@ def test_nothing_to_do_starts_no_worker(serving: World) -> None:
     assert code == DONE
     assert lines == [f"release {OLD['id']} is current, verified and running; nothing to do"]
     assert serving.spawned == []
+
+
+def test_a_restart_starts_what_serves_already(serving: World) -> None:
+    code, _ = follow(serving, OLD, intent="restart")
+
+    assert code == DONE
+    (attempt,) = journal.attempts(journal.read(serving.paths))
+    assert [phase["state"] for phase in attempt.phases][-1] == journal.COMMITTED
+    assert {record["intent"] for record in attempt.records} == {"restart"}
+    assert serving.running == OLD["id"]
+    assert serving.paths.linked("previous") is None, "a restart is no way back from itself"
+
+
+def test_a_roll_back_is_told_from_a_deploy_in_the_history(serving: World) -> None:
+    assert follow(serving, NEW)[0] == DONE
+    assert follow(serving, OLD, intent="rollback")[0] == DONE
+
+    found = fleet.fleet(serving.host, ask(serving.host.system, fleet.QUESTIONS))
+    assert [(row["release"], row["intent"]) for row in found["history"]] == [(NEW["id"], None), (OLD["id"], "rollback")]
+    assert all(row["seconds"] > 0 for row in found["history"])
+    assert found["back"]["id"] == NEW["id"]
+    assert found["release"]["args"] == OLD["container"]["args"]
+    assert [phase["state"] for phase in found["last"]["phases"]][:3] == ["leased", "draining", "stopping"]
 
 
 def test_the_same_release_under_way_is_attached_to(serving: World) -> None:

@@ -149,6 +149,27 @@ def test_a_way_back_that_dies_too_is_said_and_stopped(serving: World) -> None:
     assert serving.enabled, "a reboot may still cure it"
 
 
+def test_a_way_back_whose_engine_was_killed_is_walked_again(serving: World) -> None:
+    serving.engines[NEW["id"]] = Engine(acceptance=0.0)
+    old = serving.engines[OLD["id"]] = Engine(dies_after_s=2.0, last_words=[KILLED.format(125)])
+    # systemd starts the engine again once by itself before this is seen.
+    killed, made = 2, serving.containers_made
+
+    def mend() -> None:
+        if serving.running == OLD["id"] and serving.containers_made > made + 1 + killed:
+            old.dies_after_s = None
+
+    serving.on_sleep = mend
+    run = activate(serving)
+
+    assert run.code == REVERTED
+    assert [
+        record for record in run.records if str(record.get("note")).startswith("once more, as nothing else is left")
+    ]
+    assert serving.running == OLD["id"]
+    assert run.last["error"].startswith("acceptance-short: 0.0 %")
+
+
 def test_an_old_release_that_answers_but_fails_a_gate_goes_on_serving(serving: World) -> None:
     serving.engines[NEW["id"]] = Engine(acceptance=0.0)
     serving.engines[OLD["id"]] = Engine(acceptance=0.1)

@@ -224,7 +224,7 @@ class World:
             return Completed(command, 0, f"{self.power_w}, {self.clock_mhz}, {self.busy_percent}\n")
         if command[0] == "nvidia-smi" and "--query-gpu=power.draw" in command:
             return Completed(command, 0, f"{self.power_w}\n")
-        if command[0] == "ss":
+        if command[0] == "ss" and self.listeners:
             lines = [f'LISTEN 0 128 0.0.0.0:8000 0.0.0.0:* users:(("x",pid={pid},fd=3))' for pid in self.listeners]
             return Completed(command, 0, "\n".join(lines))
         if command[0] in self.hooks:
@@ -278,6 +278,10 @@ class World:
             if found is None:
                 return Completed(command, 1, "[]", f"Error: No such image: {command[3]}")
             return Completed(command, 0, json.dumps([found]))
+        if command[1:3] == ("image", "ls"):
+            return Completed(command, 0, "".join(f"{name}\n" for name in self.images))
+        if command[1:3] == ("image", "rm"):
+            return Completed(command, 0 if self.images.pop(command[3], None) else 1)
         if command[1] == "tag":
             self.images[command[3]] = next(image for image in self.images.values() if image["Id"] == command[2])
             return Completed(command, 0)

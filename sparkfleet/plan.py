@@ -1,0 +1,126 @@
+"""What a run is about to do, for the person who decides whether it shall. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from sparkfleet.differences import differences
+from sparkfleet.fleet import FleetRun, serves
+from sparkfleet.standing import stays
+
+TITLES = {"deploy": "roll-out", "rollback": "roll-back", "restart": "rolling restart"}
+
+
+def lines(run: FleetRun) -> list[str]:
+    """Return the plan: who goes from where to where and what that changes, downloads, waves, capacity and time."""
+    changing = [name for wave in run.waves for name in wave]
+    found = [f"Plan: {TITLES[run.intent]} {run.rollout} by {run.operator}"]
+    if not changing:
+        return [*found, "  nothing to do: every host serves what it should, verified"]
+    for text, names in _grouped((name, "\n".join(_change(run, name))) for name in changing):
+        found += [f"  {some(names)}: {text}"]
+    for text, names in _grouped((name, _left(run, name)) for name in run.nodes if name not in changing):
+        found += [f"  {some(names)}: {text}"]
+    return [*found, *_downloads(run, changing), *_waves(run)]
+
+
+def _change(run: FleetRun, name: str) -> Iterator[str]:
+    old, new = run.fleet_of(name).get("release"), run.target(name)
+    if run.intent == "restart":
+        yield f"release {new['id']} ({new['image_tag']}) is started again"
+        return
+    before = f"{old['image_tag']} (release {old['id']})" if old else "nothing"
+    if old and old["id"] == new["id"]:
+        yield f"{before} is brought again: {'; '.join(_why_again(run.fleet_of(name)))}"
+        return
+    yield f"{before} → {new['image_tag']} (release {new['id']})"
+    yield from (f"      {line}" for line in differences(old, new))
+    if run.intent == "deploy":
+        compiled = run.hosts[name].compiled
+        yield from (f"      set for this host: {words}" for words in compiled.overridden)
+        warnings = (finding for finding in compiled.findings if finding.severity == "warn")
+        yield from (f"      note: {finding.text().splitlines()[0]}" for finding in warnings)
+
+
+def _why_again(fleet: Mapping[str, Any]) -> list[str]:
+    serving = fleet.get("serving") or {}
+    if serving.get("drift"):
+        return [str(text) for text in serving["drift"]]
+    unproven = fleet.get("verified") != fleet.get("current")
+    return ["it is not verified here" if unproven else f"its unit is {serving.get('unit') or 'not there'}"]
+
+
+def _left(run: FleetRun, name: str) -> str:
+    if run.intent == "rollback":
+        return f"stays: {stays(name, run.nodes)}"
+    return "stays: serves nothing that is verified" if run.intent == "restart" else "stays: serves its release already"
+
+
+def _downloads(run: FleetRun, names: Sequence[str]) -> Iterator[str]:
+    """What is not on the nodes yet. Going back and restarting need nothing: nodes keep what they were verified with."""
+    if run.intent != "deploy":
+        yield "  downloads: none"
+        return
+    wanted: dict[str, list[str]] = {}
+    for name in names:
+        plan, fleet = run.hosts[name], run.fleet_of(name)
+        image = plan.release["image"]
+        if image["reference"] not in (fleet.get("images") or ()):
+            locked = plan.lock.images[plan.release["image_tag"]].platforms[image["architecture"]]
+            size = f"{locked.compressed_bytes / 1e9:.1f} GB"
+            wanted.setdefault(f"image {plan.release['image_tag']}, {size}", []).append(name)
+        present = {(row["repo"], row["commit"]) for row in fleet.get("models") or ()}
+        for row in plan.release["artefacts"]:
+            if (row["repo"], row["commit"]) not in present:
+                size = f"{plan.lock.repos[row['repo']].total_bytes / 1e9:.1f} GB"
+                wanted.setdefault(f"{row['repo']}@{row['commit'][:12]}, {size}", []).append(name)
+    if not wanted:
+        yield "  downloads: none"
+    for what, hosts in wanted.items():
+        yield f"  downloads: {what}, to {some(hosts)}"
+
+
+def _waves(run: FleetRun) -> Iterator[str]:
+    now = {name: serves(node) for name, node in run.nodes.items()}
+    least, total, unknown = len(now), 0.0, False
+    for number, wave in enumerate(run.waves, start=1):
+        up = sum(now.values()) - sum(now[name] for name in wave)
+        least = min(least, up)
+        times = [seconds for name in wave if (seconds := expected_s(run, name)) is not None]
+        unknown |= not times
+        total += max(times, default=0.0) + (run.pace.pause_between_waves_s if number < len(run.waves) else 0)
+        lasts = f", about {minutes(max(times))}" if times else ""
+        yield f"  wave {number} of {len(run.waves)}: {some(wave)}; {up} of {len(now)} hosts serve meanwhile{lasts}"
+        now.update(dict.fromkeys(wave, True))
+    known = "its duration is not known: no host has done this before" if unknown else f"about {minutes(total)} in all"
+    yield f"  never fewer than {least} of {len(now)} hosts serve; {known}"
+
+
+def expected_s(run: FleetRun, name: str) -> float | None:
+    """Return how long a host's activation will take: the median of its own, or else of the fleet's, committed ones."""
+    own = _durations(run.fleet_of(name))
+    every = own or [seconds for other in run.nodes for seconds in _durations(run.fleet_of(other))]
+    return median(every) if every else None
+
+
+def _durations(fleet: Mapping[str, Any]) -> list[float]:
+    rows = fleet.get("history") or ()
+    return [float(row["seconds"]) for row in rows if row.get("state") == "committed" and row.get("seconds") is not None]
+
+
+def minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def _grouped(pairs: Any) -> list[tuple[str, list[str]]]:
+    groups: dict[str, list[str]] = {}
+    for name, text in pairs:
+        groups.setdefault(text, []).append(name)
+    return list(groups.items())
+
+
+def some(names: Sequence[str], most: int = 4) -> str:
+    """Name hosts: all of a few, of many the first, the last and how many they are."""
+    return ", ".join(names) if len(names) <= most else f"{len(names)} hosts ({names[0]} … {names[-1]})"

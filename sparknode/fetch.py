@@ -1,0 +1,170 @@
+"""One download for the whole fleet: a seed, or the controller, brings a model from the Hub and proves it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from sparknode import SCHEMAS
+from sparknode import manifest as manifests
+from sparknode.chronicle import Tell
+from sparknode.errors import Failed
+from sparknode.files import atomic_write
+from sparknode.lock import Busy, hold_file
+from sparknode.manifest import File, Manifest
+from sparknode.progress import Meter
+from sparknode.serving import read_stamp
+from sparknode.shape import Node, parse
+from sparknode.stage import complete, listed, move_in, proven, remove_tree, write_stamp
+from sparknode.system import Host
+
+TOOL_S = 900.0
+LONGEST_S = 24 * 3600.0
+# Bytes may come wrong once (huggingface_hub#3643); a source that does it twice is not asked a third time.
+ROUNDS = 2
+
+
+def fetch(host: Host, request: str, tell: Tell) -> int:
+    """Bring the model of a fetch request into place. A broken one is taken up where it stopped."""
+    node = parse(request, "fetch request")
+    node.schema(SCHEMAS["fetch"])
+    manifest = manifests.from_node(node.node("manifest"))
+    try:
+        with hold_file(host.paths.data / "fetch.lock"):
+            bring(host, manifest, node, tell)
+    except Busy:
+        raise Failed("another fetch is under way on this host; wait for its end and run this again") from None
+    return 0
+
+
+def bring(host: Host, manifest: Manifest, node: Node, tell: Tell) -> None:
+    if complete(host, manifest):
+        tell(f"model {manifest.name}: already here")
+        return
+    folder = host.paths.incoming_dir(manifest.repo, manifest.commit)
+    parts = folder.with_name(f"{folder.name}.parts")
+    folder.mkdir(parents=True, exist_ok=True)
+    link_known(host, manifest, folder, tell)
+    for last in (False, True):
+        missing = [file for file in manifest.files if size_of(folder / file.path) != file.size]
+        if missing:
+            require_room(folder, missing, parts, node.whole("reserve_bytes"))
+            download(host, node.raw, manifest, missing, parts, tell)
+        wrong = proven(host, manifest, folder, tell)
+        if not wrong:
+            break
+        bad = [file for file in manifest.files if any(text.startswith(f"{file.path}: ") for text in wrong)]
+        for file in bad:
+            (folder / file.path).unlink(missing_ok=True)
+        if last or not bad:
+            raise Failed(f"model {manifest.name}: what came is not what the lock says: {listed(wrong)}")
+        tell(f"model {manifest.name}: once more, since it came wrong: {listed(wrong)}")
+    move_in(folder, host.paths.model_dir(manifest.repo, manifest.commit))
+    write_stamp(host, manifest)
+    remove_tree(parts)
+    tell(f"model {manifest.name}: proven and in place")
+
+
+def size_of(path: Path) -> int | None:
+    try:
+        return path.lstat().st_size
+    except OSError:
+        return None
+
+
+def link_known(host: Host, manifest: Manifest, folder: Path, tell: Tell) -> None:
+    """Take files that another revision has: the same bytes stand once on the disk."""
+    known: dict[tuple[Any, Any], Path] = {}
+    for path in host.paths.models.glob("*/*/*.verified.json"):
+        repo, commit = f"{path.parent.parent.name}/{path.parent.name}", path.name.split(".", 1)[0]
+        for row in (read_stamp(host.paths, repo, commit) or {"files": []})["files"]:
+            known[row.get("sha256"), row.get("git_blob_sha1")] = host.paths.model_dir(repo, commit) / row["path"]
+    saved = 0
+    for file in manifest.files:
+        source, place = known.get((file.sha256, file.git_blob_sha1)), folder / file.path
+        if source and size_of(place) is None and size_of(source) == file.size:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(OSError):
+                os.link(source, place)
+                saved += file.size
+    if saved:
+        tell(f"model {manifest.name}: {saved / 1e9:.2f} GB are here already, in another revision")
+
+
+def require_room(folder: Path, missing: list[File], parts: Path, reserve: int) -> None:
+    """Refuse to begin what would fill the disk."""
+    have = sum(path.stat().st_size for path in parts.glob("*")) if parts.is_dir() else 0
+    free, needed = shutil.disk_usage(folder).free, sum(file.size for file in missing) - have
+    if free < needed + reserve:
+        raise Failed(
+            f"{folder}: {free / 1e9:.1f} GB are free, {needed / 1e9:.1f} GB are to come and {reserve / 1e9:.1f} GB "
+            "must stay free; remove what is not needed (tasks/prune.py) and run this again"
+        )
+
+
+def download(
+    host: Host, request: dict[str, Any], manifest: Manifest, missing: list[File], parts: Path, tell: Tell
+) -> None:
+    """Run the downloader in its own process and environment."""
+    python = request.get("python") or str(tool_python(host, str(request["requirements"]), tell))
+    program = ["-m", "sparknode"] if request.get("python") else [str(host.paths.program)]
+    order = {
+        "repo": manifest.repo,
+        "commit": manifest.commit,
+        "endpoint": request.get("endpoint"),
+        "limit": request.get("limit_bytes_s"),
+        "patience": request.get("patience_s", 300),
+        "folder": str(host.paths.incoming_dir(manifest.repo, manifest.commit)),
+        "parts": str(parts),
+        "files": [row for row in manifest.rows if row["path"] in {file.path for file in missing}],
+    }
+    path = host.paths.incoming / f"{manifest.commit}.order.json"
+    atomic_write(path, json.dumps(order).encode())
+    # By the environment, which root alone can read: a command line is everyone's.
+    os.environ.update({"HF_TOKEN": str(request.get("token") or ""), "HF_HUB_DISABLE_TELEMETRY": "1"})
+    total = sum(file.size for file in missing)
+    have = sum(part.stat().st_size for part in parts.glob("*")) if parts.is_dir() else 0
+    with Meter(host, f"model {manifest.name}: fetching", total, tell, have) as meter:
+
+        def heard(line: str) -> None:
+            if line.startswith("+"):
+                meter.add(int(line))
+            else:
+                tell(f"  {line}")
+
+        done = host.system.stream([python, *program, "hub-get", str(path)], LONGEST_S, heard)
+    path.unlink(missing_ok=True)
+    if not done.ok:
+        raise Failed(f"model {manifest.name}: not fetched: {done.why}; what came is kept, so run this again")
+
+
+def tool_python(host: Host, requirements: str, tell: Tell) -> Path:
+    """The interpreter of the tool environment with exactly these packages; made where it is missing."""
+    folder = host.paths.data / "tools" / hashlib.sha256(requirements.encode()).hexdigest()[:12]
+    python, ready = folder / "bin/python", folder / ".ready"
+    if ready.exists():
+        return python
+    tell(f"making the download tool's environment in {folder}")
+    shutil.rmtree(folder, ignore_errors=True)
+    listed_in = folder.with_suffix(".txt")
+    atomic_write(listed_in, requirements.encode())
+    uv = shutil.which("uv")
+    install = ["--quiet", "--no-deps", "--requirement", str(listed_in)]
+    if uv:
+        steps = [[uv, "venv", "--quiet", str(folder)], [uv, "pip", "install", "--python", str(python), *install]]
+    else:
+        steps = [["python3", "-m", "venv", str(folder)], [str(python), "-m", "pip", "install", *install]]
+    for step in steps:
+        done = host.system.run(step, TOOL_S)
+        if not done.ok:
+            raise Failed(
+                f"the download tool's environment can't be made: {done.why}; apt install python3-venv (or uv), see "
+                "that this host reaches a package index, or set fetch_on to controller"
+            )
+    ready.touch()
+    return python

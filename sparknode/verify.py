@@ -1,0 +1,40 @@
+"""Everything that was proven here, proven again without a network: bit rot is found by file, and remembered."""
+
+from __future__ import annotations
+
+from sparknode import manifest as manifests
+from sparknode.chronicle import Tell
+from sparknode.errors import Refused
+from sparknode.serving import read_stamp
+from sparknode.shape import Node
+from sparknode.stage import listed, proven, write_stamp
+from sparknode.system import Host
+
+FAILED = 1
+
+
+def verify(host: Host, tell: Tell) -> int:
+    """Hash every model that stands here; 0 when all are whole. A damaged one is no longer counted as proven, so that
+    the next deploy brings it again.
+    """
+    wrong = 0
+    stamps = sorted(host.paths.models.glob("*/*/*.verified.json"))
+    for path in stamps:
+        repo, commit = f"{path.parent.parent.name}/{path.parent.name}", path.name.split(".", 1)[0]
+        stamp = read_stamp(host.paths, repo, commit)
+        try:
+            manifest = manifests.from_node(Node({**(stamp or {}), "repo": repo, "commit": commit}, str(path)))
+        except Refused as problem:
+            wrong += 1
+            tell(f"{problem}; remove it and stage its release again")
+            continue
+        found = proven(host, manifest, host.paths.model_dir(repo, commit), tell)
+        if found != ((stamp or {}).get("rot") or []):
+            write_stamp(host, manifest, found)
+        wrong += bool(found)
+        tell(f"model {manifest.name}: " + (f"damaged: {listed(found)}" if found else "whole"))
+    if wrong:
+        tell("the next deploy brings damaged models again, from a peer where one is whole")
+    elif not stamps:
+        tell("no model stands here")
+    return FAILED if wrong else 0

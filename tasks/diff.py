@@ -1,0 +1,8 @@
+"""What a deploy would change, and what on a host is not what its release says. Read-only, and safe during a roll-out.
+
+pyinfra inventory/prod.py tasks/diff.py
+"""
+
+from sparkfleet import look
+
+look.diff()

@@ -1,0 +1,8 @@
+"""What was activated where, by whom, and how it ended. Read-only, and safe during a roll-out.
+
+pyinfra inventory/prod.py tasks/history.py
+"""
+
+from sparkfleet import look
+
+look.history()

@@ -1,0 +1,8 @@
+"""What the engines write, each line with its host; followed on a terminal. Read-only, and safe during a roll-out.
+
+pyinfra inventory/prod.py tasks/logs.py
+"""
+
+from sparkfleet import look
+
+look.logs()

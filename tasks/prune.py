@@ -1,0 +1,9 @@
+"""Remove releases, models, images and caches that no release needs any more; see keep_releases in group_data/all.py.
+
+pyinfra inventory/prod.py tasks/prune.py --dry       what would go
+pyinfra inventory/prod.py tasks/prune.py             the same, and after a yes it goes
+"""
+
+from sparkfleet.operations import prune_host
+
+prune_host(name="Prune")

@@ -1,0 +1,60 @@
+"""One release against another, in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sparkfleet.differences import differences
+from sparkfleet.fleet import described
+from tests.plan.harness import CURRENT_TAG, PREFIX_TAG, release_of
+
+OLD, NEW = described(release_of(PREFIX_TAG)), described(release_of(CURRENT_TAG))
+
+
+def test_the_two_tags_of_the_first_workload() -> None:
+    lines = differences(OLD, NEW)
+    assert lines[:3] == [
+        f"image: {PREFIX_TAG} → {CURRENT_TAG}",
+        "drafter backend: flex_attention → flash_attn",
+        "prefix caching: off → on",
+    ]
+    assert "--speculative-config attention_backend: flex_attention → flash_attn" in lines
+    assert "--enable-prefix-caching: unset → set" in lines
+    assert "gates.long: unset → set" in lines
+
+
+def test_nothing_differs_from_itself() -> None:
+    assert differences(NEW, NEW) == []
+
+
+def test_a_bare_host_gets_the_choices() -> None:
+    assert differences(None, NEW)[:3] == ["model: gemma4-26b-a4b-nvfp4", "profile: agentic", f"image: {CURRENT_TAG}"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"args": ["serve", "--max-num-seqs", "16"]}, "--max-num-seqs: 64 → 16"),
+        ({"args": ["serve", "--served-model-name", "a", "b"]}, "--served-model-name: unset → a b"),
+        ({"args": ["serve", "--max-num-seqs", "64", "--seed", "-1"]}, "--seed: unset → -1"),
+        ({"args": ["serve", "--x", "{broken"]}, "--x : unset → {broken"),
+        ({"env": {"A": "2"}}, "variable A: 1 → 2"),
+        ({"env": {}}, "variable A: 1 → unset"),
+        ({"commits": {"org/m": "c" * 40}}, "weights of org/m: bbbbbbbbbbbb → cccccccccccc"),
+        ({"timing": {"soak_s": 60}}, "timing.soak_s: 120 → 60"),
+        ({"digest": "sha256:" + "9" * 64}, "image digest: 888888888888 → 999999999999"),
+    ],
+)
+def test_each_kind_of_change_is_one_line(changes: dict[str, Any], line: str) -> None:
+    old: dict[str, Any] = {
+        "args": ["serve", "--max-num-seqs", "64"],
+        "env": {"A": "1"},
+        "commits": {"org/m": "b" * 40},
+        "timing": {"soak_s": 120},
+        "digest": "sha256:" + "8" * 64,
+    }
+    found = differences(old, {**old, **changes})
+    assert line in found
+    assert len([text for text in found if not text.startswith("--max-num-seqs")]) <= 1

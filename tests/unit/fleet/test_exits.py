@@ -1,0 +1,56 @@
+"""How a run ended, as one number."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from sparkfleet import exits
+from sparkfleet.catalog import ROOT
+from sparkfleet.fleet import FleetRun
+from sparkfleet.rollout import Outcome, Progress
+from sparkfleet.waves import Pace
+
+GOOD, BACK, DOWN = Outcome("committed"), Outcome("reverted", "0.0 %"), Outcome("failed", "gone")
+
+
+def ended(connected: str = "ab", failed: str = "", **progress: Any) -> int | None:
+    hosts: dict[str, Any] = {"a": None, "b": None}
+    run = FleetRun(hosts, Pace(), waves=[["a"], ["b"]], progress=Progress(**progress))
+    return exits.code_of(run, set(connected), set(failed))
+
+
+@pytest.mark.parametrize(
+    ("progress", "code"),
+    [
+        ({}, None),
+        ({"connected": "a"}, exits.UNREACHABLE),
+        ({"failed": "a"}, exits.HALTED_OLD),
+        ({"refusals": ["unfit: gpu.visible: none"], "failed": "a"}, exits.REFUSED),
+        ({"refusals": ["unfit: host.busy: r1"], "failed": "a"}, exits.LEASE_HELD),
+        ({"refusals": ["unfit: host.busy: r1", "unfit: disk.space: 1 GB"], "failed": "a"}, exits.REFUSED),
+        ({"begun": True, "outcomes": {"a": GOOD, "b": GOOD}}, None),
+        ({"begun": True, "outcomes": {"a": BACK}, "stopped": "a reverted"}, exits.REVERTED),
+        ({"begun": True, "outcomes": {"a": GOOD, "b": BACK}, "stopped": "b reverted"}, exits.HALTED_MIXED),
+        ({"begun": True, "outcomes": {"a": GOOD, "b": BACK}}, exits.HALTED_MIXED),
+        ({"begun": True, "outcomes": {"a": GOOD}, "stopped": "post-wave said no"}, exits.HALTED_MIXED),
+        ({"begun": True, "outcomes": {"a": GOOD}, "taken_back": {"a": GOOD}, "stopped": "worse"}, exits.REVERTED),
+        ({"begun": True, "outcomes": {"a": GOOD}, "taken_back": {"a": DOWN}, "stopped": "worse"}, exits.HOST_DOWN),
+        ({"begun": True, "outcomes": {"a": DOWN}, "stopped": "a failed"}, exits.HOST_DOWN),
+        ({"begun": True, "outcomes": {"a": Outcome("no answer")}, "stopped": "?"}, exits.HOST_DOWN),
+        ({"begun": True, "outcomes": {"a": Outcome("refused")}, "stopped": "?"}, exits.HALTED_OLD),
+        ({"begun": True, "lease_held": True, "stopped": "r1 works here"}, exits.LEASE_HELD),
+        ({"begun": True, "stopped": "the lease was lost"}, exits.HALTED_OLD),
+        ({"begun": True, "interrupted": True, "outcomes": {"a": BACK}}, exits.INTERRUPTED),
+    ],
+)
+def test_each_end_has_its_code(progress: dict[str, Any], code: int | None) -> None:
+    assert ended(**progress) == code
+
+
+def test_the_documentation_has_the_same_table() -> None:
+    text = (ROOT / "docs" / "operating.md").read_text()
+    rows = {int(code): said for code, said in re.findall(r"^\| (\d+) \| (.+) \|$", text, re.MULTILINE)}
+    assert rows == exits.MEANINGS

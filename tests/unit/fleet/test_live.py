@@ -1,0 +1,89 @@
+"""What a terminal shows during a roll-out, and what the page afterwards shows."""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+from typing import Any
+
+import pytest
+
+from sparkfleet import live, page
+from sparkfleet.fleet import FleetRun
+from sparkfleet.waves import Pace
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> tuple[live.Live, io.StringIO, list[str]]:
+    clock = iter(range(100, 100000, 30))
+    monkeypatch.setattr("sparkfleet.live.time.monotonic", lambda: float(next(clock)))
+    monkeypatch.setenv("COLUMNS", "80")
+    said: list[str] = []
+    monkeypatch.setattr("sparkfleet.live.click.echo", lambda text, **_: said.append(str(text)))
+    hosts: dict[str, Any] = {"spark-1": None, "spark-2": None}
+    history = [{"state": "committed", "seconds": 240.0}]
+    run = FleetRun(hosts, Pace(), nodes={"spark-1": {"fleet": {"history": history}}, "spark-2": {}})
+    out = io.StringIO()
+    return live.Live(run, out), out, said
+
+
+def block(out: io.StringIO) -> list[str]:
+    """What stands at the bottom of the terminal now."""
+    return re.split(r"\x1b\[\d+A\x1b\[J", out.getvalue())[-1].splitlines()
+
+
+def test_each_host_is_one_line_with_phase_time_and_what_is_left(shown: Any) -> None:
+    screen, out, said = shown
+    screen.echo("[spark-1] starting: engine has loaded for 20 s of at most 2400 s (weights, 2380 s left)", err=True)
+    screen.echo("[spark-2] draining: no request left after 0 s", err=True)
+    screen.echo("[spark-1] probing: short-chat pass: 12 tokens " + "and more words " * 9, err=True)
+    first, second = block(out)
+    assert re.match(r"spark-1  probing       \d:\d\d  about \d+ \w+ left + short-chat pass: 12 tokens", first)
+    assert re.match(r"spark-2  draining      \d:\d\d  about \d+ \w+ left + no request left", second)
+    assert all(len(line) < 80 for line in (first, second))
+    assert said == []
+
+
+def test_failures_stay_and_what_ended_leaves_the_block(shown: Any) -> None:
+    screen, out, said = shown
+    screen.echo("[spark-1] reverting: acceptance-short: 0.0 %", err=True)
+    screen.echo("[spark-2] committed: release 1 is verified", err=True)
+    assert said == ["[spark-1] reverting: acceptance-short: 0.0 %"]
+    assert len(block(out)) == 1
+    screen.echo("[spark-1] reverted: serves again", err=True)
+    assert block(out) == []
+
+
+def test_other_lines_go_above_and_logs_find_room(shown: Any) -> None:
+    screen, out, said = shown
+    screen.echo("[spark-1] starting: x")
+    screen.echo("[elsewhere] starting: y")
+    screen.echo("--> a line of pyinfra's")
+    assert said == ["[elsewhere] starting: y", "--> a line of pyinfra's"]
+    assert screen.filter(logging.makeLogRecord({})) is True
+    assert block(out) == []
+
+
+def test_bars_are_shares_of_the_whole() -> None:
+    def at(second: int, state: str) -> dict[str, str]:
+        return {"state": state, "t": f"2026-11-23T10:00:{second:02}.000Z"}
+
+    lanes, span = page.timeline(
+        {
+            "a": [at(0, "leased"), at(10, "starting"), at(20, "committed")],
+            "b": [at(20, "leased"), at(40, "reverted")],
+            "c": [],
+        }
+    )
+    assert span == 40
+    assert [(bar["state"], bar["left"], bar["width"], bar["seconds"]) for bar in lanes["a"]] == [
+        ("leased", 0, 25, 10),
+        ("starting", 25, 25, 10),
+    ]
+    assert [(bar["left"], bar["width"]) for bar in lanes["b"]] == [(50, 50)]
+    assert "c" not in lanes
+
+
+def test_no_phase_anywhere_has_no_span() -> None:
+    assert page.timeline({"a": []}) == ({}, 0.0)
