@@ -39,7 +39,9 @@ def _installed() -> str:
 
 def ask_all(state: State) -> dict[str, dict[str, Any]]:
     """Return every connected host's probe, all asked at the same time: the waves depend on how each of them stands."""
-    waiting = {host.name: state.pool.spawn(_ask, host) for host in state.inventory.get_active_hosts()}
+    active = state.inventory.get_active_hosts()
+    # Active hosts are a set; what is printed later shall have the inventory's order.
+    waiting = {host.name: state.pool.spawn(_ask, host) for host in state.inventory if host in active}
     return {name: greenlet.get() for name, greenlet in waiting.items()}
 
 
