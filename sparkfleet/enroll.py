@@ -9,6 +9,7 @@ import argparse
 import base64
 import getpass
 import json
+import shlex
 import socket
 import sys
 from pathlib import Path
@@ -16,13 +17,11 @@ from typing import Any
 
 import paramiko
 
-from sparkfleet import preflight
+from sparkfleet import facts, preflight
 from sparkfleet.catalog import ROOT
 from sparkfleet.errors import FleetError, SettingsError
-from sparkfleet.facts import NodeProbe
 from sparkfleet.fleet import HostEntry, plan_host
 from sparkfleet.inventory_file import entry_line, with_host
-from sparkfleet.nodeprogram import program
 
 CONNECT_S = 15
 COMMAND_S = 60
@@ -211,9 +210,12 @@ def _require_sudo(transport: paramiko.Transport, options: argparse.Namespace, pa
 
 
 def _probe(transport: paramiko.Transport) -> dict[str, Any]:
-    text = base64.encodebytes(program()).decode()
-    command = NodeProbe().command().replace("'", "'\\''")
-    return NodeProbe().process(_run(transport, f"sudo -n sh -c '{command}'", text, "look at it").splitlines() or [""])
+    command = f"sudo -n sh -c {shlex.quote(facts.CARRIED)}"
+    said = _run(transport, command, "\n".join(facts.program_text()), "look at it").splitlines()
+    node = preflight.read(said[-1] if said else "")
+    if "error" in node:
+        raise FleetError(str(node["error"]), "a probe document", "is python3 installed there? try again")
+    return node
 
 
 def _machine(node: dict[str, Any]) -> list[str]:

@@ -17,10 +17,9 @@ from sparkfleet.nodeprogram import INSTALL_PATH, program, program_sha256
 
 # The probe's own deadline, a slow connection, and the program's way to a host that does not have it.
 ANSWER_S = 60.0
-
-
 OTHER_PROGRAM = "sparknode is missing or of another version"
-_CARRIED = 't=$(mktemp) && base64 -d >"$t" && python3 "$t" probe; s=$?; rm -f "$t"; exit $s'
+# Prints the document with the program that arrives, as base64, on standard input.
+CARRIED = 't=$(mktemp) && base64 -d >"$t" && python3 "$t" probe; s=$?; rm -f "$t"; exit $s'
 
 
 def _as_root(script: str) -> StringCommand:
@@ -49,7 +48,7 @@ def _ask(host: Host) -> dict[str, Any]:
         with gevent.Timeout(ANSWER_S, exception=TimeoutError):
             ok, output = host.run_shell_command(_as_root(_installed()))
             if ok and output.stdout_lines[-1:] == [OTHER_PROGRAM]:
-                ok, output = host.run_shell_command(_as_root(_CARRIED), _stdin=_program_text())
+                ok, output = host.run_shell_command(_as_root(CARRIED), _stdin=program_text())
     except TimeoutError:
         return {"error": f"no answer within {ANSWER_S:.0f} s"}
     except (OSError, EOFError, SSHException) as error:
@@ -61,5 +60,5 @@ def _ask(host: Host) -> dict[str, Any]:
 
 
 @cache
-def _program_text() -> list[str]:
+def program_text() -> list[str]:
     return base64.encodebytes(program()).decode().splitlines()
