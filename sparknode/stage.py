@@ -106,6 +106,7 @@ def stage_model(host: Host, manifest: Manifest, tell: Tell) -> None:
         raise Failed(f"model {manifest.name}: {found}; send the files to {incoming} and stage again")
     wrong = proven(host, manifest, incoming, tell)
     if wrong:
+        discard(incoming, wrong)
         raise Failed(f"model {manifest.name}: {incoming} is not the manifest: {listed(wrong)}; send it again")
     move_in(incoming, here)
     write_stamp(host, manifest)
@@ -123,6 +124,15 @@ def proven(host: Host, manifest: Manifest, folder: Path, tell: Tell) -> list[str
         found = manifests.problems(manifest, folder, meter.add)
     target = host.paths.model_dir(*manifest.target) if manifest.target else None
     return found or (weights.problems(folder, manifest.checks, target) if manifest.checks else [])
+
+
+def discard(folder: Path, wrong: list[str]) -> None:
+    """Remove the files that a folder's problems name: what sends them would skip those that have the right size."""
+    for text in wrong:
+        path = folder / text.partition(": ")[0]
+        # A disk that failed for a moment says nothing of the file.
+        if "it can't be read" not in text and (path.is_symlink() or path.is_file()):
+            path.unlink()
 
 
 def size_of(manifest: Manifest) -> str:
