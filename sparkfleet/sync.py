@@ -24,6 +24,8 @@ from sparkfleet.remote import Answer, ConnectionLost
 from sparkfleet.spread import Ways, look, spread
 
 SEEDS = 2
+# How many of those that have a model give it: in a swarm its takers do most of the work.
+GIVERS = 4
 # How many hosts outside a --limit are asked whether they have what is missing.
 OUTSIDE = 3
 _bringing = BoundedSemaphore()
@@ -122,7 +124,11 @@ def _bring_one(state: State, run: FleetRun, manifest: dict[str, Any], takers: li
     settings, repo = plan.settings, str(manifest["repo"])
     if settings.distribution == "controller":
         return _from_controller(state, run, manifest, takers)
-    holders = [_reach(state, name) for name in run.nodes if _holds(run.nodes[name], manifest)]
+    first = seeds(run)
+    named = sorted(
+        (name for name in run.nodes if _holds(run.nodes[name], manifest)), key=lambda name: name not in first
+    )
+    holders = [_reach(state, name) for name in named[:GIVERS]]
     holders = holders or _outside(state, run, manifest)
     if not holders:
         if settings.fetch_on == "controller":
@@ -135,8 +141,7 @@ def _bring_one(state: State, run: FleetRun, manifest: dict[str, Any], takers: li
         holders, takers = [_reach(state, seed)], [name for name in takers if name != seed]
     if not takers:
         return {}
-    names = ", ".join(peer.name for peer in holders[:SEEDS])
-    logger.info(f"{repo}: from {names} to {', '.join(takers)}")
+    logger.info(f"{repo}: from {', '.join(peer.name for peer in holders)} to {', '.join(takers)}")
     peers = [_reach(state, name) for name in takers]
     return spread(manifest, list(holders), peers, _ways(plan), logger.info)
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.lab import faults, hub_faults
 from tests.lab.cases.conftest import make_bare
-from tests.lab.cases.reading import CURRENT_TAG, PREFIX_TAG, STATE, Node, pyinfra
+from tests.lab.cases.reading import CURRENT_TAG, PREFIX_TAG, STATE, Node, pyinfra, sparkfleet
 
 WEIGHTS = f"{STATE}/models/AEON-7/Gemma-4-26B-A4B-it-Uncensored-NVFP4"
 
@@ -21,12 +21,14 @@ def listening(node: Node) -> str:
 
 
 @pytest.fixture(scope="module")
-def served(locked: list[Node]) -> list[Node]:
+def served(booted: list[Node]) -> list[Node]:
     """Four hosts that serve the current tag and have the one before it to go back to."""
+    outcome = sparkfleet("lock", "--inventory", "inventory/lab.py")
+    assert outcome.code == 0, outcome.output
     for tag in (PREFIX_TAG, CURRENT_TAG):
         outcome = pyinfra("--data", f"image_tag={tag}", "--data", "batch_size=4", "--data", "max_unavailable=4")
         assert outcome.code == 0, outcome.output
-    return locked
+    return booted
 
 
 def test_a_bare_host_takes_from_its_peers_and_nothing_from_the_hub(served: list[Node]) -> None:
