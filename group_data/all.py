@@ -72,6 +72,10 @@ fetch_limit_mb_s = 0
 # first three are not encrypted and mean a LAN that you trust; every byte is proven afterwards. See docs/artefacts.md.
 distribution = "auto"
 
+# How images come: "pull" (each host from the registry, or from registry_mirrors), or "spread" (one host pulls, and the
+# image goes to the others as weights do, for a thin WAN; it is not compressed, so the LAN carries more).
+image_distribution = "pull"
+
 # The network between the hosts to use, e.g. "192.168.100.0/24", since the fast link is often not the one that SSH goes
 # over; None = the addresses that this machine reaches.
 spread_subnet = None

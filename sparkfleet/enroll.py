@@ -17,23 +17,22 @@ from typing import Any
 
 import paramiko
 
-from sparkfleet import preflight
+from sparkfleet import facts, preflight
 from sparkfleet.catalog import ROOT
 from sparkfleet.errors import FleetError, SettingsError
-from sparkfleet.facts import CARRIED
 from sparkfleet.fleet import HostEntry, plan_host
-from sparkfleet.inventory_file import entry_line, with_host
-from sparkfleet.nodeprogram import program
+from sparkfleet.inventory_file import with_host
 
 CONNECT_S = 15
 COMMAND_S = 60
 SUDOERS = "/etc/sudoers.d/sparkfleet"
 # What pyinfra and the copying of weights call. A shell as root is root: this says who may, and not how much.
-SUDO_RULE = "{user} ALL=(root) NOPASSWD: /bin/sh, /usr/bin/sh, /usr/bin/rsync\n"
+SUDO_RULE = "{user} ALL=(root) NOPASSWD: /bin/sh, /usr/bin/sh, /usr/bin/rsync"
 _INSTALL_KEY = (
     'umask 077; mkdir -p ~/.ssh; key=$(cat); grep -qxF "$key" ~/.ssh/authorized_keys 2>/dev/null || '
     'printf "%s\\n" "$key" >> ~/.ssh/authorized_keys'
 )
+_BROKEN = (OSError, EOFError, paramiko.SSHException)
 
 
 def add_commands(commands: Any) -> None:
@@ -41,20 +40,24 @@ def add_commands(commands: Any) -> None:
         "enroll", help="make a new host reachable: pin its key, install yours, check sudo, look"
     )
     parser.add_argument("host", help="name or address, as the inventory shall have it")
-    parser.add_argument("--inventory", default="inventory/prod.py", help="default: inventory/prod.py")
-    parser.add_argument("--group", default="fleet", help="the inventory's list that it joins; default: fleet")
-    parser.add_argument("--write", action="store_true", help="add the line to the inventory, and not only print it")
-    parser.add_argument("--user", default="nvidia", help="the first-boot user; default: nvidia")
-    parser.add_argument("--address", help="where it answers, when that is not its name")
+    for name, default, text in (
+        ("--inventory", "inventory/prod.py", "where it joins"),
+        ("--group", "fleet", "the inventory's list that it joins"),
+        ("--user", "nvidia", "the first-boot user"),
+        ("--key", "~/.ssh/id_ed25519", "your private key, with .pub beside it"),
+        ("--known-hosts", "inventory/known_hosts", "where its key is pinned; commit it"),
+        ("--address", None, "where it answers, when that is not its name"),
+        ("--accept", None, "the fingerprint to expect (SHA256:…), instead of a question"),
+    ):
+        parser.add_argument(name, default=default, help=f"{text}; default: {default}" if default else text)
     parser.add_argument("--port", type=int, default=22)
-    parser.add_argument(
-        "--key", type=Path, default=Path("~/.ssh/id_ed25519"), help="your private key, with .pub beside"
-    )
-    parser.add_argument("--known-hosts", default="inventory/known_hosts", help="where its key is pinned; commit it")
-    parser.add_argument("--accept", metavar="SHA256:…", help="the fingerprint to expect, instead of a question")
-    parser.add_argument("--renew", action="store_true", help="pin a new key for a host that was installed anew")
-    parser.add_argument("--sudoers", action="store_true", help=f"write {SUDOERS} where sudo wants a password")
-    parser.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
+    for name, text in (
+        ("--write", "add the line to the inventory, and not only print it"),
+        ("--renew", "pin a new key for a host that was installed anew"),
+        ("--sudoers", f"write {SUDOERS} where sudo wants a password"),
+        ("--password-stdin", "read the password from standard input"),
+    ):
+        parser.add_argument(name, action="store_true", help=text)
     parser.set_defaults(run=enroll)
 
 
@@ -64,18 +67,20 @@ def enroll(options: argparse.Namespace) -> int:
 
     # Before the connection: with pyinfra's command line comes gevent, which must patch sockets and threads first.
     entries = read_inventory(options.inventory, {})
-    public = _public_key(options.key.expanduser())
-    transport = _connect(options.address or options.host, options.port)
+    public = Path(f"{options.key}.pub").expanduser()
+    if not public.exists():
+        raise SettingsError(f"there is no public key {public}", "a key pair", "ssh-keygen -t ed25519, or give --key")
+    session = Session(options)
     try:
-        _pin(transport.get_remote_server_key(), options)
-        password = _log_in(transport, options)
-        _run(transport, _INSTALL_KEY, public, "install the key")
-        _require_sudo(transport, options, password)
-        node = _probe(transport)
+        session.pin()
+        session.log_in()
+        session.run(_INSTALL_KEY, public.read_text().strip())
+        session.require_sudo()
+        node = session.probe()
     finally:
-        transport.close()
-    print("\n".join(_machine(node)))
-    print("\n".join(_preflight(node, next((entry for entry in entries if options.group in entry.groups), None))))
+        session.transport.close()
+    like = next((entry for entry in entries if options.group in entry.groups), None)
+    print("\n".join([*_machine(node), *_preflight(node, like)]))
     return _join(options)
 
 
@@ -84,137 +89,121 @@ def fingerprint(key: paramiko.PKey) -> str:
     return f"{key.get_name()} {key.fingerprint}"
 
 
-def _public_key(private: Path) -> str:
-    path = private.with_name(f"{private.name}.pub")
-    try:
-        return path.read_text().strip()
-    except OSError:
-        raise SettingsError(
-            f"there is no public key {path}", "a key pair of yours", "ssh-keygen -t ed25519, or give --key"
-        ) from None
+class Session:
+    """One connection to a host that nobody trusts yet."""
 
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._options = options
+        self._address = options.address or options.host
+        self._password: str | None = None
+        try:
+            connection = socket.create_connection((self._address, options.port), timeout=CONNECT_S)
+            self.transport = paramiko.Transport(connection)
+            self.transport.start_client(timeout=CONNECT_S)
+        except _BROKEN as error:
+            raise FleetError(
+                f"{self._address}:{options.port} does not answer as an SSH server: {error}",
+                "a Spark whose first-boot setup is done",
+                "check name, address and cable; `ping`, then `ssh-keyscan`",
+            ) from None
 
-def _connect(address: str, port: int) -> paramiko.Transport:
-    try:
-        transport = paramiko.Transport(socket.create_connection((address, port), timeout=CONNECT_S))
-        transport.start_client(timeout=CONNECT_S)
-    except (OSError, EOFError, paramiko.SSHException) as error:
-        raise FleetError(
-            f"{address}:{port} does not answer as an SSH server: {error}",
-            "a Spark whose first-boot setup is done",
-            "check name, address and cable; `ping`, then `ssh-keyscan`",
-        ) from None
-    return transport
+    def pin(self) -> None:
+        """Accept a host key once, and from then on no other."""
+        options, found = self._options, self.transport.get_remote_server_key()
+        path = ROOT / options.known_hosts
+        keys = paramiko.HostKeys(str(path) if path.exists() else None)
+        name = self._address if options.port == 22 else f"[{self._address}]:{options.port}"
+        pinned = list((keys.lookup(name) or {}).values())
+        if pinned and found not in pinned and not options.renew:
+            raise FleetError(
+                f"{name} shows another host key than the pinned one: {fingerprint(found)}",
+                ", ".join(map(fingerprint, pinned)),
+                "installed anew? compare the fingerprint at its console, then enroll it with --renew; otherwise "
+                "somebody else answers in its place",
+            )
+        print(f"host key: {fingerprint(found)}{', as pinned' if found in pinned else ''}")
+        if found in pinned:
+            return
+        if options.accept and options.accept != found.fingerprint:
+            raise FleetError(f"its host key is {found.fingerprint}", options.accept, "do not go on before you know why")
+        if not options.accept and not _yes(f"pin it in {options.known_hosts}? Compare it at the console first."):
+            raise FleetError("the host key was not accepted", "a yes, or --accept with its fingerprint")
+        if pinned:
+            keys.pop(name)
+        keys.add(name, found.get_name(), found)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        keys.save(str(path))
 
+    def log_in(self) -> None:
+        """Log in with the operator's key, or else with the password, which is asked for once."""
+        user = self._options.user
+        try:
+            self.transport.auth_publickey(user, paramiko.PKey.from_path(Path(self._options.key).expanduser()))
+        except (ValueError, *_BROKEN):
+            try:
+                self.transport.auth_password(user, self.password())
+            except paramiko.SSHException as error:
+                raise FleetError(
+                    f"{user} could not log in: {error}",
+                    "the password of the user that the first-boot setup made",
+                    "give --user, and try the password at the host's console",
+                ) from None
 
-def _pin(found: paramiko.PKey, options: argparse.Namespace) -> None:
-    """Accept a host key once, and from then on no other."""
-    path = ROOT / options.known_hosts
-    keys = paramiko.HostKeys(str(path) if path.exists() else None)
-    address = options.address or options.host
-    name = address if options.port == 22 else f"[{address}]:{options.port}"
-    pinned = list((keys.lookup(name) or {}).values())
-    if found in pinned:
-        print(f"host key: {fingerprint(found)}, as pinned")
-        return
-    if pinned and not options.renew:
-        raise FleetError(
-            f"{name} shows another host key than the pinned one: {fingerprint(found)}",
-            ", ".join(map(fingerprint, pinned)),
-            "installed anew? compare the fingerprint at its console, then enroll it with --renew; otherwise somebody "
-            "else answers in its place",
-        )
-    print(f"host key: {fingerprint(found)}")
-    if options.accept and options.accept != found.fingerprint:
-        raise FleetError(f"the host's key is {found.fingerprint}", options.accept, "do not go on before you know why")
-    if not options.accept and not _yes(f"pin it in {options.known_hosts}? Compare it at the host's console first."):
-        raise FleetError("the host key was not accepted", "a yes, or --accept with its fingerprint")
-    if pinned:
-        keys.pop(name)
-    keys.add(name, found.get_name(), found)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    keys.save(str(path))
+    def password(self) -> str:
+        if self._password is None:
+            ask = f"password of {self._options.user} on {self._options.host}: "
+            typed = sys.stdin.readline() if self._options.password_stdin else getpass.getpass(ask)
+            self._password = typed.rstrip("\n")
+        return self._password
+
+    def run(self, command: str, stdin: str = "") -> str:
+        """Run a command; raises FleetError with its last word when it fails."""
+        code, output = self.attempt(command, stdin)
+        if code:
+            said = output.strip().splitlines()[-1:] or ["no word"]
+            raise FleetError(f"`{command[:60]}` ended with {code}: {said[0]}", "success", "try it by ssh")
+        return output
+
+    def attempt(self, command: str, stdin: str = "") -> tuple[int, str]:
+        try:
+            channel = self.transport.open_session(timeout=CONNECT_S)
+            channel.settimeout(COMMAND_S)
+            channel.set_combine_stderr(True)
+            channel.exec_command(command)
+            channel.sendall(f"{stdin}\n".encode())
+            channel.shutdown_write()
+            output = channel.makefile("rb").read().decode(errors="replace")
+            return channel.recv_exit_status(), output
+        except _BROKEN as error:
+            raise FleetError(f"the connection broke: {error}", "an answer", "enroll it again") from None
+
+    def require_sudo(self) -> None:
+        """pyinfra has no password to give, so sudo must not ask for one."""
+        if self.attempt("sudo -n sh -c true")[0] == 0:
+            return
+        user = self._options.user
+        if self.attempt("sudo -S -p '' sh -c true", self.password())[0]:
+            raise FleetError(
+                f"{user} may not use sudo", "a user of the sudo group", f"at the console: usermod -aG sudo {user}"
+            )
+        rule = SUDO_RULE.format(user=user)
+        if not self._options.sudoers and not _yes(f"sudo asks for a password. Write «{rule}» to {SUDOERS}?"):
+            raise FleetError("sudo asks for a password", "a login that needs none", f"--sudoers writes: {rule}")
+        text, new = base64.b64encode(f"{rule}\n".encode()).decode(), f"{SUDOERS}.new"
+        script = f"umask 227; echo {text} | base64 -d >{new} && visudo -cqf {new} && mv {new} {SUDOERS}"
+        self.run(f"sudo -S -p '' sh -c '{script}'", self.password())
+        self.run("sudo -n sh -c true")
+
+    def probe(self) -> dict[str, Any]:
+        said = self.run(f"sudo -n sh -c {shlex.quote(facts.CARRIED)}", "\n".join(facts.program_text())).splitlines()
+        node = preflight.read(said[-1] if said else "")
+        if "error" in node:
+            raise FleetError(str(node["error"]), "a probe document", "is python3 installed there? try again")
+        return node
 
 
 def _yes(question: str) -> bool:
     return sys.stdin.isatty() and input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
-
-
-def _log_in(transport: paramiko.Transport, options: argparse.Namespace) -> str | None:
-    """Log in with the operator's key, or else with the password; return the password if it was needed."""
-    try:
-        transport.auth_publickey(options.user, paramiko.PKey.from_path(options.key.expanduser()))
-        return None
-    except (OSError, ValueError, paramiko.SSHException):
-        pass
-    password = _password(options)
-    try:
-        transport.auth_password(options.user, password)
-    except paramiko.SSHException as error:
-        raise FleetError(
-            f"{options.user} could not log in: {error}",
-            "the password of the user that the first-boot setup made",
-            "give --user, and try the password at the host's console",
-        ) from None
-    return password
-
-
-def _password(options: argparse.Namespace) -> str:
-    if options.password_stdin:
-        return sys.stdin.readline().rstrip("\n")
-    return getpass.getpass(f"password of {options.user} on {options.host}: ")
-
-
-def _run(transport: paramiko.Transport, command: str, stdin: str = "", what: str = "") -> str:
-    code, stdout, stderr = _try(transport, command, stdin)
-    if code:
-        said = (stderr or stdout).strip().splitlines()
-        raise FleetError(
-            f"could not {what}: exit code {code}, {said[-1] if said else 'no word'}", "success", "try it by ssh"
-        )
-    return stdout
-
-
-def _try(transport: paramiko.Transport, command: str, stdin: str = "") -> tuple[int, str, str]:
-    try:
-        channel = transport.open_session(timeout=CONNECT_S)
-        channel.settimeout(COMMAND_S)
-        channel.exec_command(command)
-        channel.sendall(f"{stdin}\n".encode())
-        channel.shutdown_write()
-        stdout, stderr = channel.makefile("rb").read(), channel.makefile_stderr("rb").read()
-        return channel.recv_exit_status(), stdout.decode(errors="replace"), stderr.decode(errors="replace")
-    except (OSError, EOFError, paramiko.SSHException) as error:
-        raise FleetError(f"the connection broke: {error}", "an answer", "enroll it again") from None
-
-
-def _require_sudo(transport: paramiko.Transport, options: argparse.Namespace, password: str | None) -> None:
-    """pyinfra has no password to give, so sudo must not ask for one."""
-    if _try(transport, "sudo -n sh -c true")[0] == 0:
-        return
-    if password is None:
-        password = _password(options)
-    if _try(transport, "sudo -S -p '' sh -c true", password)[0]:
-        raise FleetError(
-            f"{options.user} may not use sudo",
-            "a user of the sudo group",
-            f"at the console, as an administrator: usermod -aG sudo {options.user}",
-        )
-    rule = SUDO_RULE.format(user=options.user)
-    if not options.sudoers and not _yes(f"sudo asks for a password. Write this to {SUDOERS}?\n  {rule}"):
-        raise FleetError("sudo asks for a password", "a login that may use it without", f"--sudoers writes: {rule}")
-    text = base64.b64encode(rule.encode()).decode()
-    install = (
-        f"umask 227; echo {text} | base64 -d >{SUDOERS}.new && visudo -cqf {SUDOERS}.new && mv {SUDOERS}.new {SUDOERS}"
-    )
-    _run(transport, f"sudo -S -p '' sh -c '{install}'", password, f"write {SUDOERS}")
-    _run(transport, "sudo -n sh -c true", "", "use sudo without a password")
-
-
-def _probe(transport: paramiko.Transport) -> dict[str, Any]:
-    text = base64.encodebytes(program()).decode()
-    said = _run(transport, f"sudo -n sh -c {shlex.quote(CARRIED)}", text, "look at it").splitlines()
-    return preflight.read(said[-1] if said else "")
 
 
 def _machine(node: dict[str, Any]) -> list[str]:
@@ -229,30 +218,27 @@ def _machine(node: dict[str, Any]) -> list[str]:
 
 def _preflight(node: dict[str, Any], like: HostEntry | None) -> list[str]:
     """Return what preflight says, for the release of another host in the group."""
-    if like is None:
-        return ["preflight: not asked, the group has no host whose release could be looked at"]
     try:
-        plan = plan_host(like)
+        plan = plan_host(like) if like else None
     except FleetError as error:
         return [f"preflight: not asked, this inventory gives no release yet ({error.found})"]
-    findings = [one for one in preflight.check(node, plan.release, plan.settings.catalog()) if one.severity != "info"]
+    if plan is None:
+        return ["preflight: not asked, the group has no host whose release could be looked at"]
+    said = preflight.check(node, plan.release, plan.settings.catalog())
+    findings = [one for one in said if one.severity != "info"]
     return [f"preflight: {finding.severity}: {finding.text()}" for finding in findings] or ["preflight: fit"]
 
 
 def _join(options: argparse.Namespace) -> int:
-    data: dict[str, object] = {"ssh_user": options.user}
-    data |= {"ssh_hostname": options.address} if options.address else {}
-    data |= {"ssh_port": options.port} if options.port != 22 else {}
+    data = {"ssh_user": options.user, "ssh_hostname": options.address, "ssh_port": options.port}
     data |= {"ssh_known_hosts_file": options.known_hosts, "ssh_strict_host_key_checking": "yes"}
-    line = entry_line(options.host, data)
-    path = ROOT / options.inventory
-    if not options.write:
-        print(f"add to {options.group} in {options.inventory}:\n\n    {line}\n")
-    else:
-        text = with_host(path.read_text(encoding="utf-8"), options.group, options.host, line)
+    kept = {key: value for key, value in data.items() if value not in (None, 22)}
+    line = f"({json.dumps(options.host)}, {json.dumps(kept)}),"
+    if options.write:
+        path = ROOT / options.inventory
         new = path.with_name(f".{path.name}.new")
-        new.write_text(text, encoding="utf-8")
+        new.write_text(with_host(path.read_text("utf-8"), options.group, options.host, line), "utf-8")
         new.replace(path)
-        print(f"added to {options.group} in {options.inventory}: {line}")
+    print(f"{'added' if options.write else 'add'} to {options.group} in {options.inventory}:\n\n    {line}\n")
     print(f"next: pyinfra {options.inventory} deploy.py --limit {options.host}")
     return 0

@@ -19,7 +19,7 @@ from sparkfleet.nodeprogram import INSTALL_PATH, program, program_sha256
 ANSWER_S = 60.0
 NO_SUDO = "sudo: a password is required"
 OTHER_PROGRAM = "sparknode is missing or of another version"
-# Runs the program that arrives on standard input: a first contact needs nothing but python3.
+# Prints the document with the program that arrives, as base64, on standard input.
 CARRIED = 't=$(mktemp) && base64 -d >"$t" && python3 "$t" probe; s=$?; rm -f "$t"; exit $s'
 
 
@@ -53,7 +53,7 @@ def _ask(host: Host) -> dict[str, Any]:
         with gevent.Timeout(ANSWER_S, exception=TimeoutError):
             ok, output = host.run_shell_command(_as_root(_installed()))
             if ok and output.stdout_lines[-1:] == [OTHER_PROGRAM]:
-                ok, output = host.run_shell_command(_as_root(CARRIED), _stdin=_program_text())
+                ok, output = host.run_shell_command(_as_root(CARRIED), _stdin=program_text())
     except TimeoutError:
         return {"error": f"no answer within {ANSWER_S:.0f} s"}
     except (OSError, EOFError, SSHException) as error:
@@ -65,5 +65,5 @@ def _ask(host: Host) -> dict[str, Any]:
 
 
 @cache
-def _program_text() -> list[str]:
+def program_text() -> list[str]:
     return base64.encodebytes(program()).decode().splitlines()

@@ -123,9 +123,9 @@ def install() -> None:
         set_stage(stage)
         if stage == StateStage.Prepare:
             found = run()
-            found.nodes.update(facts.ask_all(state))
-            for name in found.hosts.keys() - found.nodes.keys():
-                found.nodes[name] = {"error": "it cannot be reached"}
+            answers = facts.ask_all(state)
+            unreachable = {"error": "it cannot be reached"}
+            found.nodes.update({name: answers.get(name, unreachable) for name in found.hosts})
             if found.intent == "deploy":
                 found.findings = fleetview.examine(found, found.started.date())
             _begin(parameters)

@@ -113,7 +113,7 @@ def prune_host() -> Commands:
 @operation()
 def sync_models() -> Commands:
     """Bring target and drafter to the host together, where they are missing."""
-    if not sync.missing(_plan(), _node()):
+    if not sync.missing(_plan(), _node()) and not sync.image_to_spread(_plan(), _node()):
         host.noop("target and drafter are here")
         return
     yield FunctionCommand(sync.bring, (), {})

@@ -140,6 +140,7 @@ class Settings(BaseModel):
     seed_group: str = "seeds"
     fetch_limit_mb_s: float = Field(default=0, ge=0)
     distribution: Literal["auto", "swarm", "rsync", "controller"] = "auto"
+    image_distribution: Literal["pull", "spread"] = "pull"
     spread_subnet: str | None = None
     spread_port: int = Field(default=6891, ge=1024, le=65535)
     spread_limit_mb_s: float = Field(default=0, ge=0)

@@ -44,6 +44,7 @@ SYNC = {
     "look": "print how far this host is, its models and its addresses as JSON",
     "torrent": "read a manifest from stdin and print the torrent of its model as base64",
     "share": "read a spread request from stdin; give or take until told to stop",
+    "image": "read a stage request from stdin; save its image for other hosts and print the manifest",
     "stop": "end what `share` does here",
 }
 
@@ -166,6 +167,8 @@ def lease_command(host: Host, options: argparse.Namespace) -> int:
 def sync_command(host: Host, verb: str, wait_s: float) -> int:
     if verb == "share":
         return spread.share(host, sys.stdin.read(), say)
+    if verb == "image":
+        return stage.save_image(host, sys.stdin.read(), say)
     if verb == "stop":
         spread.stop(host)
     else:

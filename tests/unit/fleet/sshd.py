@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import paramiko
@@ -29,7 +30,7 @@ class Sshd(paramiko.ServerInterface):
 
     def __init__(self, home: Path, sudo: str = "nopasswd") -> None:
         self.home = home
-        self.key = paramiko.RSAKey.generate(2048)
+        self.key = paramiko.ECDSAKey.generate()
         self.logins: list[str] = []
         (home / "bin").mkdir(parents=True)
         (home / "sudoers.d").mkdir()
@@ -44,7 +45,8 @@ class Sshd(paramiko.ServerInterface):
 
     def close(self) -> None:
         # A blocked accept() would still take one more connection after close().
-        self._listener.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         for transport in self._transports:
             transport.close()

@@ -9,7 +9,7 @@ import paramiko
 import pytest
 
 from sparkfleet.errors import SettingsError
-from sparkfleet.inventory_file import entry_line, with_host
+from sparkfleet.inventory_file import with_host
 from tests.plan.harness import own_command
 from tests.unit.fleet.sshd import Sshd
 
@@ -26,9 +26,9 @@ class Desk:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        key = paramiko.RSAKey.generate(2048)
+        key = paramiko.ECDSAKey.generate()
         key.write_private_key_file(str(folder / "id"))
-        (folder / "id.pub").write_text(f"ssh-rsa {key.get_base64()} ann@desk\n")
+        (folder / "id.pub").write_text(f"ecdsa-sha2-nistp256 {key.get_base64()} ann@desk\n")
         self.inventory = folder / "fleet.py"
         self.inventory.write_text('canary = []\nfleet = [\n    ("spark-1", {}),  # the first one\n]\n')
         self.out = self.err = ""
@@ -57,7 +57,7 @@ def test_a_host_with_a_password_becomes_one_with_a_key(host: Sshd, desk: Desk) -
     assert host.logins == ["password"]
     assert (host.home / ".ssh" / "authorized_keys").read_text() == (desk.folder / "id.pub").read_text()
     assert (host.home / ".ssh" / "authorized_keys").stat().st_mode & 0o077 == 0
-    assert f"host key: ssh-rsa {host.key.fingerprint}" in said
+    assert f"host key: ecdsa-sha2-nistp256 {host.key.fingerprint}" in said
     assert "machine: " in said
     assert "preflight: " in said
     assert "--limit 127.0.0.1" in said
@@ -72,12 +72,12 @@ def test_a_host_with_a_password_becomes_one_with_a_key(host: Sshd, desk: Desk) -
     said = desk.out
     assert host.logins == ["password", "key"], "the second time needs no password and no question"
     assert "as pinned" in said
-    assert (host.home / ".ssh" / "authorized_keys").read_text().count("ssh-rsa") == 1
+    assert (host.home / ".ssh" / "authorized_keys").read_text().count("ecdsa-sha2-nistp256") == 1
 
 
 def test_a_changed_key_is_refused_with_both_until_it_is_renewed(host: Sshd, desk: Desk) -> None:
     assert desk.enroll(host, *accept(host)) == 0
-    old, host.key = host.key, paramiko.RSAKey.generate(2048)
+    old, host.key = host.key, paramiko.ECDSAKey.generate()
     assert desk.enroll(host, *accept(host)) == 2
     error = desk.err
     assert old.fingerprint in error
@@ -134,7 +134,7 @@ def test_sudo_must_not_ask(tmp_path: Path, desk: Desk, sudo: str, more: list[str
         assert rule.stat().st_mode & 0o777 == 0o440
 
 
-LINE = entry_line("new", {"ssh_user": "nvidia", "ssh_port": 2222})
+LINE = '("new", {"ssh_user": "nvidia", "ssh_port": 2222}),'
 
 
 @pytest.mark.parametrize(
