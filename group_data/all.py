@@ -4,6 +4,8 @@
 Ids of models, images, profiles and hardware come from catalog/; `python -m sparkfleet show HOST` prints what they give.
 """
 
+from sparkfleet.transport import without_delay as _without_delay
+
 # --- what is served -------------------------------------------------------------------------------
 # A row of catalog/models.yaml. The drafter comes with its target; they are locked, staged and removed together.
 model = "gemma4-26b-a4b-nvfp4"
@@ -69,6 +71,10 @@ fetch_limit_mb_s = 0
 # from two receivers on where all have aria2, else rsync), or "controller" (rsync over SSH from here, to each). The
 # first three are not encrypted and mean a LAN that you trust; every byte is proven afterwards. See docs/artefacts.md.
 distribution = "auto"
+
+# How images come: "pull" (each host from the registry, or from registry_mirrors), or "spread" (one host pulls, and the
+# image goes to the others as weights do, for a thin WAN; it is not compressed, so the LAN carries more).
+image_distribution = "pull"
 
 # The network between the hosts to use, e.g. "192.168.100.0/24", since the fast link is often not the one that SSH goes
 # over; None = the addresses that this machine reaches.
@@ -152,6 +158,9 @@ rotation = None
 # --data retry_release=ID
 retry_release = None
 
+# Whether tasks/retire.py removes the weights too.
+retire_models = False
+
 # After a roll-back the next deploy refuses to bring the release that was left, unless its id stands here:
 # --data roll_forward=ID. To stay where the fleet went back to, set image_tag to that one instead.
 roll_forward = None
@@ -174,3 +183,7 @@ preflight_waivers = {}
 #   earlyoom       install and set up earlyoom, the one guard that sees memory taken by CUDA
 #   sleep_targets  mask sleep, suspend and hibernate
 repairs = []
+
+# --- how hosts are reached ------------------------------------------------------------------------
+# Commands are sent at once. ssh_user, ssh_key, ssh_known_hosts_file and pyinfra's other ssh_ settings belong here too.
+ssh_paramiko_connect_kwargs = {"transport_factory": _without_delay}

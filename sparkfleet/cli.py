@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from sparkfleet import catalog, configuration, lock, preflight, secrets
+from sparkfleet import catalog, configuration, enroll, lock, preflight, secrets
 from sparkfleet.catalog import ROOT
 from sparkfleet.deepcheck import deep_check
 from sparkfleet.docker_model import docker_model_commands
@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     locking.set_defaults(run=_lock)
 
     configuration.add_commands(commands, _pairs)
+    enroll.add_commands(commands)
     explain = commands.add_parser("explain", help="why a rule exists")
     explain.add_argument("rule", nargs="?")
     explain.add_argument("--preflight", action="store_true", help="print docs/preflight.md: every check of a host")

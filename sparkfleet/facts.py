@@ -1,10 +1,11 @@
-"""The one fact: everything any check or plan asks of a node, in one round trip."""
+"""The one fact: everything any check or plan asks of a node, in one round trip, at the first contact two."""
 
 from __future__ import annotations
 
 import base64
 import shlex
 import time
+from functools import cache
 from typing import Any
 
 import gevent
@@ -16,33 +17,38 @@ from sparkfleet.nodeprogram import INSTALL_PATH, program, program_sha256
 
 # The probe's own deadline, a slow connection, and the program's way to a host that does not have it.
 ANSWER_S = 60.0
+OTHER_PROGRAM = "sparknode is missing or of another version"
+# Prints the document with the program that arrives, as base64, on standard input.
+CARRIED = 't=$(mktemp) && base64 -d >"$t" && python3 "$t" probe; s=$?; rm -f "$t"; exit $s'
 
 
-def command() -> str:
-    """Return what prints the document of `sparknode probe`, as root.
+def _as_root(script: str) -> StringCommand:
+    """sudo is called here, because pyinfra would ask a person for its password."""
+    return StringCommand(f'$([ "$(id -u)" = 0 ] || echo sudo -n -H) sh -c {shlex.quote(script)}')
 
-    Where the installed program is missing or another version, the program itself arrives on standard input, so the
-    first contact needs nothing but python3. sudo is called here, because pyinfra would ask a person for its password.
-    """
-    script = (
+
+def _installed() -> str:
+    return (
         f"if printf '%s  %s\\n' {program_sha256()} {INSTALL_PATH} | sha256sum --check --status 2>/dev/null; then "
-        f"cat >/dev/null; {INSTALL_PATH} probe; "
-        'else t=$(mktemp) && base64 -d >"$t" && python3 "$t" probe; s=$?; rm -f "$t"; exit $s; fi'
+        f"{INSTALL_PATH} probe; else echo {shlex.quote(OTHER_PROGRAM)}; fi"
     )
-    return f'$([ "$(id -u)" = 0 ] || echo sudo -n -H) sh -c {shlex.quote(script)}'
 
 
 def ask_all(state: State) -> dict[str, dict[str, Any]]:
     """Return every connected host's probe, all asked at the same time: the waves depend on how each of them stands."""
-    text = base64.encodebytes(program()).decode().splitlines()
-    waiting = {host.name: state.pool.spawn(_ask, host, text) for host in state.inventory.get_active_hosts()}
+    waiting = {host.name: state.pool.spawn(_ask, host) for host in state.inventory.get_active_hosts()}
     return {name: greenlet.get() for name, greenlet in waiting.items()}
 
 
-def _ask(host: Host, program_text: list[str]) -> dict[str, Any]:
+def _ask(host: Host) -> dict[str, Any]:
+    """Ask the installed program. Where it is missing or another version, it travels there on standard input, so that
+    the first contact needs nothing but python3, and later ones send a line.
+    """
     try:
         with gevent.Timeout(ANSWER_S, exception=TimeoutError):
-            ok, output = host.run_shell_command(StringCommand(command()), _stdin=program_text)
+            ok, output = host.run_shell_command(_as_root(_installed()))
+            if ok and output.stdout_lines[-1:] == [OTHER_PROGRAM]:
+                ok, output = host.run_shell_command(_as_root(CARRIED), _stdin=program_text())
     except TimeoutError:
         return {"error": f"no answer within {ANSWER_S:.0f} s"}
     except (OSError, EOFError, SSHException) as error:
@@ -51,3 +57,8 @@ def _ask(host: Host, program_text: list[str]) -> dict[str, Any]:
         return {**preflight.read(output.stdout_lines[-1]), "read_at": time.time()}
     said = [line.strip() for line in output.stderr_lines if line.strip()]
     return {"error": said[-1] if said else "the probe said nothing"}
+
+
+@cache
+def program_text() -> list[str]:
+    return base64.encodebytes(program()).decode().splitlines()

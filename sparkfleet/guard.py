@@ -123,10 +123,11 @@ def install() -> None:
         set_stage(stage)
         if stage == StateStage.Prepare:
             found = run()
-            found.nodes.update(facts.ask_all(state))
-            for name in found.hosts.keys() - found.nodes.keys():
-                found.nodes[name] = {"error": "it cannot be reached"}
-            found.findings = fleetview.examine(found, found.started.date())
+            answers = facts.ask_all(state)
+            unreachable = {"error": "it cannot be reached"}
+            found.nodes.update({name: answers.get(name, unreachable) for name in found.hosts})
+            if found.intent == "deploy":
+                found.findings = fleetview.examine(found, found.started.date())
             _begin(parameters)
 
     state.set_stage = guarded_set_stage
@@ -174,7 +175,10 @@ def _before_connect(state: Any) -> None:
         if not hosts:
             raise _no_host(_parameters(), state)
         files = [Path(str(operation)).name for operation in _parameters()["operations"]]
-        _run = plan_run([_entry(host) for host in hosts], INTENTS.get(files[0], "deploy"))
+        intent = INTENTS.get(files[0], "deploy")
+        if intent == "retire" and not _parameters().get("limit"):
+            raise SettingsError("the whole inventory would be retired", "hosts by name", "add --limit HOST")
+        _run = plan_run([_entry(host) for host in hosts], intent)
     except FleetError as error:
         _refuse(error)
 

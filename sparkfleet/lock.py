@@ -28,6 +28,7 @@ class Platform(LockRow):
     manifest_digest: Digest
     config_digest: Digest
     compressed_bytes: int
+    unpacked_bytes: int | None = None
     entrypoint: list[str] | None = None
 
 

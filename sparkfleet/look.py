@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import click
 import gevent
-from pyinfra.api import Host, StringCommand
+from pyinfra.api import StringCommand
 from pyinfra.context import ctx_state
 
 from sparkfleet import guard, report
@@ -27,28 +27,28 @@ LOG_LINES = 50
 
 def status() -> NoReturn:
     """What every host serves, and how well."""
-    _show(report.print_table, lambda run: {name: _summary(run, name) for name in run.nodes})
+    run = guard.run()
+    if not guard.as_json:
+        report.print_table(run)
+    _end({name: _summary(name, node) for name, node in run.nodes.items()})
 
 
-def _summary(run: FleetRun, name: str) -> dict[str, Any]:
-    node = run.nodes[name]
-    fleet = run.fleet_of(name)
+def _summary(name: str, node: Mapping[str, Any]) -> dict[str, Any]:
+    fleet = node.get("fleet") or {}
     row = dict(zip(report.HEADINGS, report.host_row(name, node), strict=True))
     return {**row, "drift": report.drift(fleet), "remarks": report.remarks(name, node), "fleet": fleet}
 
 
 def history() -> NoReturn:
     """What was activated where, by whom, and how it ended; oldest first."""
-    _show(lambda run: click.echo("\n".join(report.table(HISTORY, history_rows(run.nodes)))), _histories)
+    nodes = guard.run().nodes
+    found = {name: (node.get("fleet") or {}).get("history") or [] for name, node in nodes.items()}
+    _end(found, "\n".join(report.table(HISTORY, history_rows(found))))
 
 
-def _histories(run: FleetRun) -> dict[str, Any]:
-    return {name: run.fleet_of(name).get("history") or [] for name in run.nodes}
-
-
-def history_rows(nodes: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
+def history_rows(histories: Mapping[str, list[Mapping[str, Any]]]) -> list[tuple[str, ...]]:
     """Return a row for each activation of the hosts, in the order of HISTORY."""
-    found = [(name, row) for name, node in nodes.items() for row in (node.get("fleet") or {}).get("history") or ()]
+    found = [(name, row) for name, rows in histories.items() for row in rows]
     return [
         (
             str(row.get("t"))[:19],
@@ -67,19 +67,13 @@ def history_rows(nodes: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]
 
 def diff() -> NoReturn:
     """What a deploy would change, and what on a host is not what its release says."""
-
-    def text(run: FleetRun) -> None:
-        for name, found in _differences(run).items():
-            click.echo(f"{name}:")
-            for kind, lines in found.items():
-                for line in lines or ["nothing"]:
-                    click.echo(f"  {kind}: {line}")
-
-    _show(text, _differences)
-
-
-def _differences(run: FleetRun) -> dict[str, dict[str, list[str]]]:
-    return {name: {"a deploy changes": _pending(run, name), "drift": _drifted(run, name)} for name in run.nodes}
+    run = guard.run()
+    found = {name: {"a deploy changes": _pending(run, name), "drift": _drifted(run, name)} for name in run.nodes}
+    lines = [
+        "\n".join([f"{name}:", *(f"  {kind}: {line}" for kind, said in kinds.items() for line in said or ["nothing"])])
+        for name, kinds in found.items()
+    ]
+    _end(found, "\n".join(lines))
 
 
 def _pending(run: FleetRun, name: str) -> list[str]:
@@ -100,29 +94,18 @@ def logs() -> NoReturn:
     """What the engines write, each line with its host; followed on a terminal, the last lines in a pipe."""
     follow = sys.stdout.isatty()
     units = [part for unit in LOG_UNITS for part in ("-u", unit)]
-    words = ["journalctl", "--no-pager", "-o", "short-iso", "-n", str(LOG_LINES), *units, *(["-f"] if follow else [])]
-
-    def read(host: Host) -> list[str]:
-        _, output = host.run_shell_command(StringCommand(*words), _sudo=True, print_output=follow)
-        return [] if follow else [line.line for line in output]
-
-    def text(_: FleetRun) -> None:
-        for name, lines in everything().items():
-            for line in lines:
-                click.echo(f"{name}: {line}")
-
-    def everything() -> dict[str, list[str]]:
-        state = ctx_state.get()
-        readers = {host.name: gevent.spawn(read, host) for host in state.activated_hosts}
-        return {name: reader.get() for name, reader in sorted(readers.items())}
-
-    _show(text, lambda _: everything())
+    words = ["journalctl", "--no-pager", "-o", "short-iso", "-n", str(LOG_LINES), *units, *["-f"] * follow]
+    readers = {
+        host.name: gevent.spawn(host.run_shell_command, StringCommand(*words), _sudo=True, print_output=follow)
+        for host in sorted(ctx_state.get().activated_hosts, key=lambda host: str(host.name))
+    }
+    found = {name: reader.get()[1].output_lines for name, reader in readers.items()}
+    _end(found, "\n".join(f"{name}: {line}" for name, lines in found.items() for line in lines))
 
 
-def _show(text: Callable[[FleetRun], None], document: Callable[[FleetRun], Mapping[str, Any]]) -> NoReturn:
-    run = guard.run()
+def _end(document: Mapping[str, Any], text: str = "") -> NoReturn:
     if guard.as_json:
-        click.echo(json.dumps(document(run), ensure_ascii=False, indent=1))
-    else:
-        text(run)
+        click.echo(json.dumps(document, ensure_ascii=False, indent=1))
+    elif text:
+        click.echo(text)
     sys.exit(0)

@@ -113,7 +113,7 @@ def prune_host() -> Commands:
 @operation()
 def sync_models() -> Commands:
     """Bring target and drafter to the host together, where they are missing."""
-    if not sync.missing(_plan(), _node()):
+    if not sync.missing(_plan(), _node()) and not sync.image_to_spread(_plan(), _node()):
         host.noop("target and drafter are here")
         return
     yield FunctionCommand(sync.bring, (), {})
@@ -127,6 +127,19 @@ def stage_release() -> Commands:
         host.noop(f"release {plan.compiled.id} is staged")
         return
     yield FunctionCommand(actions.stage, (plan,), {})
+
+
+@operation()
+def retire() -> Commands:
+    """Drain and stop the engine and remove everything of the tool's; the weights only where the settings say so."""
+    run, node = guard.run(), _node()
+    if not (node.get("sparknode") or {}).get("installed_sha256") and not (node.get("fleet") or {}).get("releases"):
+        host.noop("nothing of sparkfleet is here")
+        return
+    if (node.get("sparknode") or {}).get("installed_sha256") != program_sha256():
+        yield FunctionCommand(actions.upload, (program(), INSTALL_PATH, "0755"), {})
+    words = ["retire", "--rollout", run.rollout, "--operator", run.operator]
+    yield FunctionCommand(actions.retire, (words + ["--models"] * _plan().settings.retire_models,), {})
 
 
 @operation()

@@ -72,10 +72,10 @@ def resolve_image(tag: str, image: Image, mirrors: Mapping[str, str]) -> LockedI
             platform = row.get("platform") or {}
             if platform.get("os") == "linux" and platform.get("architecture") in ("arm64", "amd64"):
                 _, manifest = registry.manifest(row["digest"])
-                platforms[platform["architecture"]] = registry.platform(row["digest"], manifest)
+                platforms[platform["architecture"]] = registry.platform(row["digest"], manifest, image.unpacked_bytes)
     else:
         config = registry.config(document)
-        platforms[config["architecture"]] = registry.platform(digest, document)
+        platforms[config["architecture"]] = registry.platform(digest, document, image.unpacked_bytes)
     return LockedImage(
         repository=image.repository,
         registry_tag=image.registry_tag or tag,
@@ -111,11 +111,13 @@ class Registry:
         document: dict[str, Any] = json.loads(body)
         return document
 
-    def platform(self, digest: str, manifest: Mapping[str, Any]) -> Platform:
+    def platform(self, digest: str, manifest: Mapping[str, Any], unpacked_bytes: int | None = None) -> Platform:
+        """Return what is locked of one architecture. A registry does not say how much the layers unpack to."""
         config = self.config(manifest)
         return Platform(
             manifest_digest=digest,
             config_digest=manifest["config"]["digest"],
+            unpacked_bytes=unpacked_bytes,
             compressed_bytes=sum(layer["size"] for layer in manifest["layers"]),
             entrypoint=(config.get("config") or {}).get("Entrypoint"),
         )

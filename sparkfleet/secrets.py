@@ -7,42 +7,35 @@ import re
 import shlex
 import subprocess
 from collections.abc import Mapping, MutableMapping
-from pathlib import Path
 from typing import Any
 
 from sparkfleet.errors import SettingsError
 
-# Read by huggingface_hub; NAME_FILE and NAME_COMMAND say where else it is.
-NAMES = ("HF_TOKEN",)
+# Read by huggingface_hub.
+NAME = "HF_TOKEN"
 COMMAND_S = 30
 # What tokens of the Hub, of GitHub and of OpenAI-like services look like.
 _TOKEN = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,})")
 
 
 def provide(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Put each secret that a file or a command holds into this process's environment.
+    """Put the token that HF_TOKEN_FILE or HF_TOKEN_COMMAND leads to into this process's environment.
 
     Raises SettingsError without the text of what was read.
     """
-    for name in NAMES:
-        path, command = environment.get(f"{name}_FILE"), environment.get(f"{name}_COMMAND")
-        if name in environment or not (path or command):
-            continue
-        try:
-            text = Path(path).read_text() if path else _output(str(command))
-        except (OSError, UnicodeDecodeError, ValueError, subprocess.SubprocessError) as error:
-            source = f"{name}_FILE={path}" if path else f"{name}_COMMAND"
-            raise SettingsError(
-                f"{source} gave no secret ({type(error).__name__})",
-                f"a file or a command that holds {name} alone",
-                f"run it by hand, or set {name} itself",
-            ) from None
-        environment[name] = text.strip()
-
-
-def _output(command: str) -> str:
-    done = subprocess.run(shlex.split(command), capture_output=True, text=True, timeout=COMMAND_S, check=True)
-    return done.stdout
+    path, command = environment.get(f"{NAME}_FILE"), environment.get(f"{NAME}_COMMAND")
+    if NAME in environment or not (path or command):
+        return
+    words = ["cat", path] if path else shlex.split(str(command))
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=COMMAND_S, check=True)
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        raise SettingsError(
+            f"{f'{NAME}_FILE={path}' if path else f'{NAME}_COMMAND'} gave no secret ({type(error).__name__})",
+            f"a file or a command that holds {NAME} alone",
+            f"run it by hand, or set {NAME} itself",
+        ) from None
+    environment[NAME] = done.stdout.strip()
 
 
 def refuse_in_data(host: str, data: Mapping[str, Any]) -> None:

@@ -140,6 +140,7 @@ class Settings(BaseModel):
     seed_group: str = "seeds"
     fetch_limit_mb_s: float = Field(default=0, ge=0)
     distribution: Literal["auto", "swarm", "rsync", "controller"] = "auto"
+    image_distribution: Literal["pull", "spread"] = "pull"
     spread_subnet: str | None = None
     spread_port: int = Field(default=6891, ge=1024, le=65535)
     spread_limit_mb_s: float = Field(default=0, ge=0)
@@ -164,6 +165,7 @@ class Settings(BaseModel):
     rotation: Rotation | None = None
     retry_release: ReleaseId | None = None
     roll_forward: ReleaseId | None = None
+    retire_models: bool = False
     sync_parallel: int = Field(default=4, ge=1)
     force_preflight: Annotated[list[str], AfterValidator(_checks)] = []
     preflight_waivers: Annotated[dict[str, Waiver], AfterValidator(_checks)] = {}

@@ -17,13 +17,15 @@ from pyinfra import logger
 from pyinfra.api import Host, State
 from pyinfra.api.exceptions import ConnectError
 
-from sparkfleet import artefacts, guard, remote
+from sparkfleet import actions, artefacts, guard, remote
 from sparkfleet.errors import FleetError
 from sparkfleet.fleet import FleetRun, HostPlan
 from sparkfleet.remote import Answer, ConnectionLost
 from sparkfleet.spread import Ways, look, spread
 
 SEEDS = 2
+# How many of those that have a model give it: in a swarm its takers do most of the work.
+GIVERS = 4
 # How many hosts outside a --limit are asked whether they have what is missing.
 OUTSIDE = 3
 _bringing = BoundedSemaphore()
@@ -77,7 +79,44 @@ def _bring_all(state: State, run: FleetRun) -> dict[str, str]:
             problems |= _bring_one(state, run, manifest, takers) if takers else {}
         except FleetError as error:
             problems |= dict.fromkeys(takers, error.text())
+    _bring_images(state, run, problems)
     return problems
+
+
+def image_to_spread(plan: HostPlan, node: dict[str, Any]) -> bool:
+    """Say whether the host lacks its image and shall have it from another host."""
+    here = (node.get("fleet") or {}).get("images") or []
+    return plan.settings.image_distribution == "spread" and plan.release["image"]["reference"] not in here
+
+
+def _bring_images(state: State, run: FleetRun, problems: dict[str, str]) -> None:
+    """Have one host pull each image that several lack, and the others take it from there; who gets none pulls it."""
+    wanted: dict[str, list[str]] = {}
+    for name, plan in run.hosts.items():
+        if name not in problems and image_to_spread(plan, run.nodes.get(name) or {}):
+            wanted.setdefault(plan.release["image"]["reference"], []).append(name)
+    for reference, takers in wanted.items():
+        holders = [
+            name for name, node in run.nodes.items() if reference in ((node.get("fleet") or {}).get("images") or [])
+        ]
+        giver = next(name for name in (*holders, *seeds(run), *takers) if name in (*holders, *takers))
+        others = [name for name in takers if name != giver]
+        if not others:
+            continue
+        logger.info(f"{reference}: from {giver} to {', '.join(others)}")
+        plan = run.hosts[giver if giver in run.hosts else others[0]]
+        request = json.dumps(actions.stage_request(run.hosts[others[0]]))
+        try:
+            answer = _reach(state, giver).call(["sync", "image"], request)
+        except ConnectionLost as lost:
+            answer = Answer(False, "", str(lost))
+        if not answer.ok:
+            logger.warning(f"{giver} could not give {reference} ({answer.last_line}): each host pulls it")
+            continue
+        peers = [_reach(state, name) for name in others]
+        failed = spread(json.loads(answer.stdout), [_reach(state, giver)], peers, _ways(plan), logger.info)
+        for name, why in failed.items():
+            logger.warning(f"{name} pulls {reference}: {why}")
 
 
 def _bring_one(state: State, run: FleetRun, manifest: dict[str, Any], takers: list[str]) -> dict[str, str]:
@@ -85,7 +124,11 @@ def _bring_one(state: State, run: FleetRun, manifest: dict[str, Any], takers: li
     settings, repo = plan.settings, str(manifest["repo"])
     if settings.distribution == "controller":
         return _from_controller(state, run, manifest, takers)
-    holders = [_reach(state, name) for name in run.nodes if _holds(run.nodes[name], manifest)]
+    first = seeds(run)
+    named = sorted(
+        (name for name in run.nodes if _holds(run.nodes[name], manifest)), key=lambda name: name not in first
+    )
+    holders = [_reach(state, name) for name in named[:GIVERS]]
     holders = holders or _outside(state, run, manifest)
     if not holders:
         if settings.fetch_on == "controller":
@@ -98,10 +141,9 @@ def _bring_one(state: State, run: FleetRun, manifest: dict[str, Any], takers: li
         holders, takers = [_reach(state, seed)], [name for name in takers if name != seed]
     if not takers:
         return {}
-    names = ", ".join(peer.name for peer in holders[:SEEDS])
-    logger.info(f"{repo}: from {names} to {', '.join(takers)}")
+    logger.info(f"{repo}: from {', '.join(peer.name for peer in holders)} to {', '.join(takers)}")
     peers = [_reach(state, name) for name in takers]
-    return spread(manifest, list(holders), peers, _ways(plan), lambda line: logger.info(line))
+    return spread(manifest, list(holders), peers, _ways(plan), logger.info)
 
 
 def _holds(node: dict[str, Any], manifest: dict[str, Any]) -> bool:

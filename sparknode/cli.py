@@ -26,6 +26,7 @@ from sparknode import (
     probe,
     prune,
     recover,
+    retire,
     spread,
     stage,
     verify,
@@ -43,6 +44,7 @@ SYNC = {
     "look": "print how far this host is, its models and its addresses as JSON",
     "torrent": "read a manifest from stdin and print the torrent of its model as base64",
     "share": "read a spread request from stdin; give or take until told to stop",
+    "image": "read a stage request from stdin; save its image for other hosts and print the manifest",
     "stop": "end what `share` does here",
 }
 
@@ -85,6 +87,10 @@ def parser() -> argparse.ArgumentParser:
     activate.add_argument("--intent", choices=(ROLLBACK, RESTART), default=None, help="noted; a restart is always done")
     activate.add_argument("--foreground", action="store_true", help="do the work in this process")
     activate.add_argument("--activation", default=None, help="the id under which the journal holds it")
+    leaving = commands.add_parser("retire", help="drain, stop, and remove everything that belongs to sparkfleet")
+    leaving.add_argument("--rollout", required=True)
+    leaving.add_argument("--operator", required=True)
+    leaving.add_argument("--models", action="store_true", help="the weights too")
     gate = commands.add_parser("memory-gate", help="wait until a release's memory is free, or exit 1")
     gate.add_argument("release_json", type=Path)
     recovery = commands.add_parser("recover", help="after a boot: finish or take back what was cut off")
@@ -135,6 +141,8 @@ def dispatch(host: Host, options: argparse.Namespace) -> int:
         return lookout.look(host, say)
     if options.command == "lease":
         return lease_command(host, options)
+    if options.command == "retire":
+        return retire.retire(host, options.rollout, options.operator, models=options.models, tell=say)
     order = Order(
         options.release, options.rollout, options.operator, options.token, options.retry_release, options.intent
     )
@@ -159,6 +167,8 @@ def lease_command(host: Host, options: argparse.Namespace) -> int:
 def sync_command(host: Host, verb: str, wait_s: float) -> int:
     if verb == "share":
         return spread.share(host, sys.stdin.read(), say)
+    if verb == "image":
+        return stage.save_image(host, sys.stdin.read(), say)
     if verb == "stop":
         spread.stop(host)
     else:

@@ -20,7 +20,7 @@ from sparknode.manifest import File, Manifest
 from sparknode.progress import Meter
 from sparknode.serving import read_stamp
 from sparknode.shape import Node, parse
-from sparknode.stage import complete, listed, move_in, proven, remove_tree, write_stamp
+from sparknode.stage import complete, discard, listed, move_in, proven, remove_tree, write_stamp
 from sparknode.system import Host
 
 TOOL_S = 900.0
@@ -35,7 +35,7 @@ def fetch(host: Host, request: str, tell: Tell) -> int:
     node.schema(SCHEMAS["fetch"])
     manifest = manifests.from_node(node.node("manifest"))
     try:
-        with hold_file(host.paths.data / "fetch.lock"):
+        with hold_file(host.paths.fetch_lock):
             bring(host, manifest, node, tell)
     except Busy:
         raise Failed("another fetch is under way on this host; wait for its end and run this again") from None
@@ -58,10 +58,8 @@ def bring(host: Host, manifest: Manifest, node: Node, tell: Tell) -> None:
         wrong = proven(host, manifest, folder, tell)
         if not wrong:
             break
-        bad = [file for file in manifest.files if any(text.startswith(f"{file.path}: ") for text in wrong)]
-        for file in bad:
-            (folder / file.path).unlink(missing_ok=True)
-        if last or not bad:
+        discard(folder, wrong)
+        if last or all(size_of(folder / file.path) == file.size for file in manifest.files):
             raise Failed(f"model {manifest.name}: what came is not what the lock says: {listed(wrong)}")
         tell(f"model {manifest.name}: once more, since it came wrong: {listed(wrong)}")
     move_in(folder, host.paths.model_dir(manifest.repo, manifest.commit))

@@ -56,6 +56,14 @@ class Paths:
         return self.root / "run/sparkfleet/spread"
 
     @property
+    def fetch_lock(self) -> Path:
+        return self.root / "run/sparkfleet/fetch.lock"
+
+    @property
+    def spread_lock(self) -> Path:
+        return self.root / "run/sparkfleet/spread.lock"
+
+    @property
     def lease(self) -> Path:
         return self.data / "lease.json"
 

@@ -35,14 +35,14 @@ def prune(host: Host, request: str, tell: Tell) -> int:
     keep, pinned, dry = node.whole("keep"), node.texts("pinned"), node.flag("dry")
     floor = node.whole("floor_bytes")
     try:
-        with lock.hold(host.paths):
+        with lock.hold(host.paths), lock.hold_file(host.paths.fetch_lock), lock.hold_file(host.paths.spread_lock):
             free = shutil.disk_usage(host.paths.data).free if host.paths.data.is_dir() else floor
             if free < floor:
                 tell(f"{free / 1e9:.1f} GB are free, {floor / 1e9:.1f} GB should be: only what must stay is kept")
                 keep = 0
             remove(host, waste(host, kept(host, keep, pinned)), dry, tell)
     except lock.Busy:
-        raise Failed("an activation is under way here; wait for its end and prune again") from None
+        raise Failed("an activation or a sync is under way here; wait for its end and prune again") from None
     return 0
 
 

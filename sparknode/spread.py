@@ -117,7 +117,7 @@ def share(host: Host, request: str, tell: Tell) -> int:
     folder = host.paths.spread
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with hold_file(folder.with_name("spread.lock")), ExitStack() as stack:
+        with hold_file(host.paths.spread_lock), ExitStack() as stack:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             (folder / "stop").unlink(missing_ok=True)
             (folder / "asked").touch()

@@ -10,9 +10,10 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from sparknode import SCHEMAS, docker, weights
+from sparknode import SCHEMAS, docker, saved, weights
 from sparknode import manifest as manifests
 from sparknode import release as releases
 from sparknode.chronicle import Tell
@@ -23,7 +24,7 @@ from sparknode.manifest import Manifest
 from sparknode.progress import Meter
 from sparknode.release import Artefact, Release
 from sparknode.serving import missing_pieces, model_problems
-from sparknode.shape import parse
+from sparknode.shape import Node, parse
 from sparknode.system import Host
 
 PULL_S = 4 * 3600.0
@@ -36,14 +37,43 @@ def stage(host: Host, request: str, tell: Tell) -> int:
     node = parse(request, "stage request")
     node.schema(SCHEMAS["stage"])
     release = releases.from_node(node.node("release"))
-    source = node.text("image_source")
+    order = image_order(node)
     given = {(item.repo, item.commit): item for item in map(manifests.from_node, node.nodes("manifests"))}
     models = [matching(artefact, given) for artefact in release.artefacts]
     for manifest in models:
         stage_model(host, manifest, tell)
-    stage_image(host, release, source, tell)
+    stage_image(host, release, order, tell)
     stage_release(host, release, tell)
     prove(host, release, tell)
+    return 0
+
+
+@dataclass(frozen=True)
+class ImageOrder:
+    """Where the image comes from and what is known of it; `auth` is what Docker's configuration calls so."""
+
+    source: str
+    needed_bytes: int
+    entrypoint: tuple[str, ...] | None
+    auth: str | None
+
+
+def image_order(node: Node) -> ImageOrder:
+    entrypoint = node.texts("image_entrypoint") if node.raw.get("image_entrypoint") is not None else None
+    needed = int(node.optional_number("image_bytes") or 0)
+    return ImageOrder(node.text("image_source"), needed, entrypoint, node.optional_text("image_auth"))
+
+
+def save_image(host: Host, request: str, tell: Tell) -> int:
+    """Have the image of a stage request here, and as a file that other hosts may take; prints the file's manifest."""
+    node = parse(request, "stage request")
+    release = releases.from_node(node.node("release"))
+    stage_image(host, release, image_order(node), lambda _: None)
+    manifest, folder = saved.save(host, release)
+    if not complete(host, manifest):
+        move_in(folder, host.paths.model_dir(manifest.repo, manifest.commit))
+        write_stamp(host, manifest)
+    tell(json.dumps({"repo": manifest.repo, "commit": manifest.commit, "files": manifest.rows}))
     return 0
 
 
@@ -76,6 +106,7 @@ def stage_model(host: Host, manifest: Manifest, tell: Tell) -> None:
         raise Failed(f"model {manifest.name}: {found}; send the files to {incoming} and stage again")
     wrong = proven(host, manifest, incoming, tell)
     if wrong:
+        discard(incoming, wrong)
         raise Failed(f"model {manifest.name}: {incoming} is not the manifest: {listed(wrong)}; send it again")
     move_in(incoming, here)
     write_stamp(host, manifest)
@@ -93,6 +124,15 @@ def proven(host: Host, manifest: Manifest, folder: Path, tell: Tell) -> list[str
         found = manifests.problems(manifest, folder, meter.add)
     target = host.paths.model_dir(*manifest.target) if manifest.target else None
     return found or (weights.problems(folder, manifest.checks, target) if manifest.checks else [])
+
+
+def discard(folder: Path, wrong: list[str]) -> None:
+    """Remove the files that a folder's problems name: what sends them would skip those that have the right size."""
+    for text in wrong:
+        path = folder / text.partition(": ")[0]
+        # A disk that failed for a moment says nothing of the file.
+        if "it can't be read" not in text and (path.is_symlink() or path.is_file()):
+            path.unlink()
 
 
 def size_of(manifest: Manifest) -> str:
@@ -156,22 +196,22 @@ def write_stamp(host: Host, manifest: Manifest, rot: Sequence[str] = ()) -> None
     atomic_write(host.paths.model_stamp(manifest.repo, manifest.commit), json.dumps(stamp, indent=1).encode())
 
 
-def stage_image(host: Host, release: Release, source: str, tell: Tell) -> None:
+def stage_image(host: Host, release: Release, order: ImageOrder, tell: Tell) -> None:
     """Have the pinned image here under the local tag that the release starts."""
-    image = release.image
+    image, source = release.image, order.source
     found = docker.image(host.system, image.reference)
     if found.found and docker.is_image_of(release, found):
         tell(f"image {image.reference}: already staged")
         return
-    tell(f"image {source}: pulling")
-    pulled = host.system.stream(["docker", "pull", source], PULL_S, lambda line: tell(f"  {line}"))
-    if not pulled.ok:
-        raise Failed(
-            f"image {source}: {pulled.why}; is the registry reachable from this host, and is the digest there?"
-        )
-    found = docker.image(host.system, source)
-    if found.found is None:
-        raise Failed(f"image {source}: it was pulled, but Docker does not show it ({found.error or 'no such image'})")
+    require_docker_room(host, order)
+    if not saved.load(host, release, tell):
+        pull(host, order, tell)
+        found = docker.image(host.system, source)
+        if found.found is None:
+            why = found.error or "no such image"
+            raise Failed(f"image {source}: it was pulled, but Docker does not show it ({why})")
+    else:
+        source, found = image.reference, docker.image(host.system, image.reference)
     if found.text("Architecture") != image.architecture:
         raise Failed(
             f"image {source}: its architecture is {found.text('Architecture')}, expected {image.architecture}; "
@@ -182,10 +222,44 @@ def stage_image(host: Host, release: Release, source: str, tell: Tell) -> None:
             f"image {source}: its id is {found.text('Id')}, expected {' or '.join(image.image_ids)} "
             f"(digest {image.digest}); resolve the tag again"
         )
+    config = (found.found or {}).get("Config") or {}
+    if order.entrypoint is not None and list(config.get("Entrypoint") or []) != list(order.entrypoint):
+        raise Failed(
+            f"image {source}: its entrypoint is {config.get('Entrypoint')}, the lock has {list(order.entrypoint)}; "
+            "make the lock again"
+        )
     tagged = host.system.run(["docker", "tag", found.text("Id") or source, image.reference], TAG_S)
     if not tagged.ok:
         raise Failed(f"image {source}: it can't be tagged as {image.reference}: {tagged.why}")
-    tell(f"image {image.reference}: pulled, {image.architecture}, digest {image.digest}")
+    tell(f"image {image.reference}: here, {image.architecture}, digest {image.digest}, id {found.text('Id')}")
+
+
+def require_docker_room(host: Host, order: ImageOrder) -> None:
+    """Refuse to begin what would fill Docker's disk: a pull holds the compressed and the unpacked layers at once."""
+    told = host.system.run(["docker", "info", "--format", "{{.DockerRootDir}}"], TAG_S)
+    folder = host.paths.on_host(told.stdout.strip() if told.ok else "/var/lib/docker")
+    if order.needed_bytes and folder.is_dir():
+        free = shutil.disk_usage(folder).free
+        if free < order.needed_bytes:
+            raise Failed(
+                f"{folder}: {free / 1e9:.1f} GB are free, the image needs {order.needed_bytes / 1e9:.1f} GB packed and "
+                "unpacked; remove what is not needed (tasks/prune.py) and run this again"
+            )
+
+
+def pull(host: Host, order: ImageOrder, tell: Tell) -> None:
+    """Pull by digest; credentials stand in a folder of their own for that long, and in no command line."""
+    source = order.source
+    tell(f"image {source}: pulling")
+    with tempfile.TemporaryDirectory(prefix="sparkfleet-") as folder:
+        config = []
+        if order.auth:
+            document = {"auths": {source.partition("/")[0]: {"auth": order.auth}}}
+            atomic_write(Path(folder) / "config.json", json.dumps(document).encode(), 0o600)
+            config = ["--config", folder]
+        done = host.system.stream(["docker", *config, "pull", source], PULL_S, lambda line: tell(f"  {line}"))
+    if not done.ok:
+        raise Failed(f"image {source}: {done.why}; is the registry reachable from this host, and is the digest there?")
 
 
 def stage_release(host: Host, release: Release, tell: Tell) -> None:

@@ -3,13 +3,6 @@
 pyinfra inventory/prod.py tasks/restart.py
 """
 
-import sys
-from pathlib import Path
+from pyinfra import local
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from sparkfleet.operations import install_node_program
-from tasks.roll_out import roll_out
-
-install_node_program(name="Install sparknode")
-roll_out()
+local.include("tasks/roll_out.py")

@@ -4,7 +4,7 @@ from pyinfra import host
 from pyinfra.api import deploy
 
 from sparkfleet import guard, report
-from sparkfleet.operations import activate_release, conclude_wave, take_lease
+from sparkfleet.operations import activate_release, conclude_wave, install_node_program, take_lease
 
 
 @deploy("Roll out")
@@ -16,3 +16,9 @@ def roll_out() -> None:
         activate_release(name=f"Wave {number} of {len(waves)}: {', '.join(wave)}", wave=number)
         conclude_wave(name=f"After wave {number} of {len(waves)}", wave=number)
     report.print_at_end()
+
+
+# Included by rollback.py and restart.py, for which nothing is staged.
+if __name__ != "tasks.roll_out":
+    install_node_program(name="Install sparknode")
+    roll_out()

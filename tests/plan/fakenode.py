@@ -7,6 +7,7 @@ import shlex
 from typing import Any
 
 import gevent
+from gevent.event import Event
 from pyinfra.connectors.util import CommandOutput, OutputLine
 
 Reply = tuple[bool, CommandOutput]
@@ -19,7 +20,8 @@ def reply(ok: bool, stdout: str = "", stderr: str = "") -> Reply:
 
 class FakeNode:
     """One host. Its script: `lease` (why it is refused), `renew` (why it is lost), `silent` (it answers no status),
-    `unreachable`, `stage` (why it fails), `logs` (of its units), and the steps of `activate`.
+    `unreachable`, `stage` (why it fails), `logs` (of its units), the steps of `activate`; `fetch` and `share` (why they
+    fail), `models` (what a fetch brings) and its `address`.
 
     A step has a `state` to end in and may have `error`, `figures`, `delay_s`; `lost` (the connection dies while it is
     under way) or `refused` (nothing begins, with this text). Without a step an activation is committed.
@@ -30,6 +32,7 @@ class FakeNode:
         self.fleet: dict[str, Any] = script["fleet"]
         self.steps: list[dict[str, Any]] = list(script.get("activate", []))
         self.token = 6
+        self.ended = Event()
 
     def answer(self, command: str) -> Reply | None:
         """Return what the node's program answers, or None for a command that is not its own."""
@@ -44,6 +47,10 @@ class FakeNode:
             return reply(True, json.dumps(self.fleet))
         if words[1:2] == ["stage"] and "stage" in self.script:
             return reply(False, stderr=self.script["stage"])
+        if words[1:2] == ["fetch"]:
+            return self.fetch()
+        if words[1:2] == ["sync"]:
+            return self.sync(words[2])
         if words[1:2] == ["activate"]:
             intent = words[words.index("--intent") + 1] if "--intent" in words else None
             return self.activate(words[2], words[words.index("--rollout") + 1], intent)
@@ -58,6 +65,24 @@ class FakeNode:
         if verb == "renew" and "renew" in self.script:
             return reply(False, stderr=self.script["renew"])
         return reply(True)
+
+    def fetch(self) -> Reply:
+        if "fetch" in self.script:
+            return reply(False, stderr=self.script["fetch"])
+        self.fleet["models"] = self.script["models"]
+        return reply(True, "proven and in place")
+
+    def sync(self, verb: str) -> Reply:
+        """It gives what it has, until it is told to stop, and takes at once what it has not."""
+        if verb == "look":
+            document = {"progress": None, "models": self.fleet["models"], "tools": ["swarm", "rsync"]}
+            return reply(True, json.dumps({**document, "addresses": ["127.0.0.1", self.script["address"]]}))
+        if verb == "share" and self.fleet["models"]:
+            assert self.ended.wait(20), "nobody told it to stop"
+            return reply(True)
+        if verb == "stop":
+            self.ended.set()
+        return reply(True, "dDE=") if "share" not in self.script else reply(False, stderr=self.script["share"])
 
     def activate(self, release: str, rollout: str, intent: str | None = None) -> Reply:
         step = self.steps.pop(0) if self.steps else {"state": "committed"}

@@ -17,6 +17,7 @@ from typing import Any
 
 from sparkfleet import lock
 from sparkfleet.catalog import ROOT, load
+from sparkfleet.facts import OTHER_PROGRAM
 from sparkfleet.fleet import described
 from sparkfleet.nodeprogram import program_sha256
 from sparkfleet.recipe import Choice
@@ -30,6 +31,12 @@ DRAFTER = "z-lab/gemma-4-26B-A4B-it-DFlash"
 DRAFTER_COMMIT = "77d4202772dfe50b2396ec7bac9cfffc7b9e7057"
 CURRENT_TAG = "2026-06-11-pr41703"
 PREFIX_TAG = "2026-06-04-pr44389"
+
+
+def own_command(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """`python -m sparkfleet` in a process of its own: reading an inventory lets gevent patch the whole process."""
+    command = [sys.executable, "-m", "sparkfleet", *arguments]
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60, cwd=ROOT, check=False)
 
 
 def release_of(tag: str) -> dict[str, Any]:
@@ -121,7 +128,12 @@ class Outcome:
         return [name for name, command in self.commands if part in command]
 
     def changes(self) -> list[tuple[str, str]]:
-        return [(name, command) for name, command in self.commands if "sparknode probe" not in command]
+        return [(name, command) for name, command in self.commands if not is_probe(command)]
+
+
+def is_probe(command: str) -> bool:
+    """Does the command only ask the node, with its own program or with one that it is handed?"""
+    return "sparknode probe" in command or "base64 -d" in command
 
 
 @dataclass
@@ -174,9 +186,13 @@ class FakeFleet:
     def write(self, delay_s: float = 0) -> Path:
         def entry(name: str) -> tuple[str, dict[str, Any]]:
             probed = self.probes[name]
-            responses: dict[str, Any] = {
-                "sparknode probe": probed if isinstance(probed, str) or "stderr" in probed else json.dumps(probed),
-            }
+            answer: Any = probed if isinstance(probed, str) or "stderr" in probed else json.dumps(probed)
+            bare = (
+                isinstance(probed, dict)
+                and "stderr" not in probed
+                and probed["sparknode"]["installed_sha256"] != program_sha256()
+            )
+            responses = {"sparknode probe": OTHER_PROGRAM if bare else answer, "base64 -d": answer}
             fake = {"fake_delay": delay_s, "fake_delay_jitter": 0, "fake_responses": responses}
             return (f"@fake/{name}", {**self.data, **self.host_data.get(name, {}), **fake})
 

@@ -55,6 +55,15 @@ def test_a_second_run_asks_once_and_changes_nothing(fleet: FakeFleet) -> None:
     assert len(outcome.commands) == len(HOSTS)
 
 
+def test_the_node_s_program_travels_only_to_hosts_that_lack_it(fleet: FakeFleet) -> None:
+    fleet.probes = {name: serving(release_of(CURRENT_TAG)) for name in HOSTS}
+    fleet.probes["spark-3"] = probe()
+    outcome = fleet.run("--dry")
+    assert outcome.code == 0, outcome.output
+    assert [name for name, command in outcome.commands if "base64 -d" in command] == ["spark-3"]
+    assert len(outcome.commands) == len(HOSTS) + 1
+
+
 def test_a_dry_run_changes_nothing_and_lists_what_would(fleet: FakeFleet) -> None:
     outcome = fleet.run("--dry")
     assert outcome.code == 0, outcome.output

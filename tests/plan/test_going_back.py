@@ -154,3 +154,17 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(fleet: FakeFleet) -> None:
     after = {path: path.read_bytes() for path in fleet.folder.rglob("*") if path.is_file()}
     own = {fleet.folder / name for name in ("trace.jsonl", "nodes.json", "fleet.py")}
     assert {path: text for path, text in after.items() if path not in own} == before
+
+
+def test_a_host_is_retired_by_name_and_keeps_its_weights(fleet: FakeFleet) -> None:
+    refused = fleet.run("-y", deploy="tasks/retire.py")
+    assert refused.code == exits.REFUSED, refused.output
+    assert "add --limit HOST" in refused.output
+    assert refused.commands == []
+    outcome = fleet.run("-y", "--limit", "@fake/spark-2", deploy="tasks/retire.py")
+    assert outcome.code == 0, outcome.output
+    (retired,) = [(name, command) for name, command in outcome.commands if "sparknode retire" in command]
+    assert retired[0] == "spark-2"
+    assert "--models" not in retired[1]
+    more = fleet.run("-y", "--limit", "@fake/spark-2", "--data", "retire_models=true", deploy="tasks/retire.py")
+    assert "--models" in next(command for _, command in more.commands if "sparknode retire" in command)

@@ -135,8 +135,8 @@ def test_a_hundred_hosts_stay_readable() -> None:
 
 
 def test_history_is_one_story_of_all_hosts() -> None:
-    rows = {
-        name: {"fleet": {"history": [{"t": t, "release": ID, "from": None, "state": state, **more}]}}
+    rows: dict[str, Any] = {
+        name: [{"t": t, "release": ID, "from": None, "state": state, **more}]
         for name, t, state, more in (
             ("b", "2026-11-02T10:00:00.000Z", "reverted", {"error": "0.0 %\nlog", "operator": "ann@desk"}),
             ("a", "2026-11-03T10:00:00.000Z", "committed", {"intent": "rollback", "seconds": 240.2}),

@@ -281,6 +281,14 @@ class World:
             return Completed(command, 0, "".join(f"{name}\n" for name in self.images))
         if command[1:3] == ("image", "rm"):
             return Completed(command, 0 if self.images.pop(command[3], None) else 1)
+        if command[1] == "save":
+            Path(command[3]).write_bytes(json.dumps({command[4]: self.images[command[4]]}).encode())
+            return Completed(command, 0)
+        if command[1] == "load":
+            self.images |= json.loads(Path(command[4]).read_text())
+            return Completed(command, 0)
+        if command[-1] == "{{.DockerRootDir}}":
+            return Completed(command, 0, "/var/lib/docker\n")
         if command[1] == "tag":
             self.images[command[3]] = next(image for image in self.images.values() if image["Id"] == command[2])
             return Completed(command, 0)

@@ -1,0 +1,243 @@
+"""`enroll`: a host of which only the first-boot user's password is known becomes one that the fleet's tasks can reach.
+
+The host's key is pinned, the operator's key installed, sudo checked, the machine looked at. Nothing else is changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import getpass
+import json
+import shlex
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import paramiko
+
+from sparkfleet import facts, preflight
+from sparkfleet.catalog import ROOT
+from sparkfleet.errors import FleetError, SettingsError
+from sparkfleet.fleet import HostEntry, plan_host
+from sparkfleet.inventory_file import with_host
+
+CONNECT_S = 15
+COMMAND_S = 60
+SUDOERS = "/etc/sudoers.d/sparkfleet"
+# What pyinfra and the copying of weights call. A shell as root is root: this says who may, and not how much.
+SUDO_RULE = "{user} ALL=(root) NOPASSWD: /bin/sh, /usr/bin/sh, /usr/bin/rsync"
+_INSTALL_KEY = (
+    'umask 077; mkdir -p ~/.ssh; key=$(cat); grep -qxF "$key" ~/.ssh/authorized_keys 2>/dev/null || '
+    'printf "%s\\n" "$key" >> ~/.ssh/authorized_keys'
+)
+_BROKEN = (OSError, EOFError, paramiko.SSHException)
+
+
+def add_commands(commands: Any) -> None:
+    parser = commands.add_parser(
+        "enroll", help="make a new host reachable: pin its key, install yours, check sudo, look"
+    )
+    parser.add_argument("host", help="name or address, as the inventory shall have it")
+    for name, default, text in (
+        ("--inventory", "inventory/prod.py", "where it joins"),
+        ("--group", "fleet", "the inventory's list that it joins"),
+        ("--user", "nvidia", "the first-boot user"),
+        ("--key", "~/.ssh/id_ed25519", "your private key, with .pub beside it"),
+        ("--known-hosts", "inventory/known_hosts", "where its key is pinned; commit it"),
+        ("--address", None, "where it answers, when that is not its name"),
+        ("--accept", None, "the fingerprint to expect (SHA256:…), instead of a question"),
+    ):
+        parser.add_argument(name, default=default, help=f"{text}; default: {default}" if default else text)
+    parser.add_argument("--port", type=int, default=22)
+    for name, text in (
+        ("--write", "add the line to the inventory, and not only print it"),
+        ("--renew", "pin a new key for a host that was installed anew"),
+        ("--sudoers", f"write {SUDOERS} where sudo wants a password"),
+        ("--password-stdin", "read the password from standard input"),
+    ):
+        parser.add_argument(name, action="store_true", help=text)
+    parser.set_defaults(run=enroll)
+
+
+def enroll(options: argparse.Namespace) -> int:
+    """Do it all; the first thing that does not hold ends it, with what to do."""
+    from sparkfleet.inventory import read_inventory
+
+    # Before the connection: with pyinfra's command line comes gevent, which must patch sockets and threads first.
+    entries = read_inventory(options.inventory, {})
+    public = Path(f"{options.key}.pub").expanduser()
+    if not public.exists():
+        raise SettingsError(f"there is no public key {public}", "a key pair", "ssh-keygen -t ed25519, or give --key")
+    session = Session(options)
+    try:
+        session.pin()
+        session.log_in()
+        session.run(_INSTALL_KEY, public.read_text().strip())
+        session.require_sudo()
+        node = session.probe()
+    finally:
+        session.transport.close()
+    like = next((entry for entry in entries if options.group in entry.groups), None)
+    print("\n".join([*_machine(node), *_preflight(node, like)]))
+    return _join(options)
+
+
+def fingerprint(key: paramiko.PKey) -> str:
+    """Return the key's fingerprint as ssh shows it."""
+    return f"{key.get_name()} {key.fingerprint}"
+
+
+class Session:
+    """One connection to a host that nobody trusts yet."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._options = options
+        self._address = options.address or options.host
+        self._password: str | None = None
+        try:
+            connection = socket.create_connection((self._address, options.port), timeout=CONNECT_S)
+            self.transport = paramiko.Transport(connection)
+            self.transport.start_client(timeout=CONNECT_S)
+        except _BROKEN as error:
+            raise FleetError(
+                f"{self._address}:{options.port} does not answer as an SSH server: {error}",
+                "a Spark whose first-boot setup is done",
+                "check name, address and cable; `ping`, then `ssh-keyscan`",
+            ) from None
+
+    def pin(self) -> None:
+        """Accept a host key once, and from then on no other."""
+        options, found = self._options, self.transport.get_remote_server_key()
+        path = ROOT / options.known_hosts
+        keys = paramiko.HostKeys(str(path) if path.exists() else None)
+        name = self._address if options.port == 22 else f"[{self._address}]:{options.port}"
+        pinned = list((keys.lookup(name) or {}).values())
+        if pinned and found not in pinned and not options.renew:
+            raise FleetError(
+                f"{name} shows another host key than the pinned one: {fingerprint(found)}",
+                ", ".join(map(fingerprint, pinned)),
+                "installed anew? compare the fingerprint at its console, then enroll it with --renew; otherwise "
+                "somebody else answers in its place",
+            )
+        print(f"host key: {fingerprint(found)}{', as pinned' if found in pinned else ''}")
+        if found in pinned:
+            return
+        if options.accept and options.accept != found.fingerprint:
+            raise FleetError(f"its host key is {found.fingerprint}", options.accept, "do not go on before you know why")
+        if not options.accept and not _yes(f"pin it in {options.known_hosts}? Compare it at the console first."):
+            raise FleetError("the host key was not accepted", "a yes, or --accept with its fingerprint")
+        if pinned:
+            keys.pop(name)
+        keys.add(name, found.get_name(), found)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        keys.save(str(path))
+
+    def log_in(self) -> None:
+        """Log in with the operator's key, or else with the password, which is asked for once."""
+        user = self._options.user
+        try:
+            self.transport.auth_publickey(user, paramiko.PKey.from_path(Path(self._options.key).expanduser()))
+        except (ValueError, *_BROKEN):
+            try:
+                self.transport.auth_password(user, self.password())
+            except paramiko.SSHException as error:
+                raise FleetError(
+                    f"{user} could not log in: {error}",
+                    "the password of the user that the first-boot setup made",
+                    "give --user, and try the password at the host's console",
+                ) from None
+
+    def password(self) -> str:
+        if self._password is None:
+            ask = f"password of {self._options.user} on {self._options.host}: "
+            typed = sys.stdin.readline() if self._options.password_stdin else getpass.getpass(ask)
+            self._password = typed.rstrip("\n")
+        return self._password
+
+    def run(self, command: str, stdin: str = "") -> str:
+        """Run a command; raises FleetError with its last word when it fails."""
+        code, output = self.attempt(command, stdin)
+        if code:
+            said = output.strip().splitlines()[-1:] or ["no word"]
+            raise FleetError(f"`{command[:60]}` ended with {code}: {said[0]}", "success", "try it by ssh")
+        return output
+
+    def attempt(self, command: str, stdin: str = "") -> tuple[int, str]:
+        try:
+            channel = self.transport.open_session(timeout=CONNECT_S)
+            channel.settimeout(COMMAND_S)
+            channel.set_combine_stderr(True)
+            channel.exec_command(command)
+            channel.sendall(f"{stdin}\n".encode())
+            channel.shutdown_write()
+            output = channel.makefile("rb").read().decode(errors="replace")
+            return channel.recv_exit_status(), output
+        except _BROKEN as error:
+            raise FleetError(f"the connection broke: {error}", "an answer", "enroll it again") from None
+
+    def require_sudo(self) -> None:
+        """pyinfra has no password to give, so sudo must not ask for one."""
+        if self.attempt("sudo -n sh -c true")[0] == 0:
+            return
+        user = self._options.user
+        if self.attempt("sudo -S -p '' sh -c true", self.password())[0]:
+            raise FleetError(
+                f"{user} may not use sudo", "a user of the sudo group", f"at the console: usermod -aG sudo {user}"
+            )
+        rule = SUDO_RULE.format(user=user)
+        if not self._options.sudoers and not _yes(f"sudo asks for a password. Write «{rule}» to {SUDOERS}?"):
+            raise FleetError("sudo asks for a password", "a login that needs none", f"--sudoers writes: {rule}")
+        text, new = base64.b64encode(f"{rule}\n".encode()).decode(), f"{SUDOERS}.new"
+        script = f"umask 227; echo {text} | base64 -d >{new} && visudo -cqf {new} && mv {new} {SUDOERS}"
+        self.run(f"sudo -S -p '' sh -c '{script}'", self.password())
+        self.run("sudo -n sh -c true")
+
+    def probe(self) -> dict[str, Any]:
+        said = self.run(f"sudo -n sh -c {shlex.quote(facts.CARRIED)}", "\n".join(facts.program_text())).splitlines()
+        node = preflight.read(said[-1] if said else "")
+        if "error" in node:
+            raise FleetError(str(node["error"]), "a probe document", "is python3 installed there? try again")
+        return node
+
+
+def _yes(question: str) -> bool:
+    return sys.stdin.isatty() and input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+
+
+def _machine(node: dict[str, Any]) -> list[str]:
+    host, memory = node.get("host") or {}, (node.get("memory") or {}).get("total_kib") or 0
+    gpus = ", ".join(f"{gpu.get('name')} ({gpu.get('driver_version')})" for gpu in node["gpu"]["devices"]) or "none"
+    release = json.dumps(host.get("dgx") or host.get("os"), ensure_ascii=False)
+    return [
+        f"machine: {host.get('hostname')}, {host.get('machine')}, kernel {host.get('kernel')}, {release}",
+        f"memory: {memory / 1024**2:.1f} GiB; GPU: {gpus}; Docker: {node['docker'].get('server_version') or 'none'}",
+    ]
+
+
+def _preflight(node: dict[str, Any], like: HostEntry | None) -> list[str]:
+    """Return what preflight says, for the release of another host in the group."""
+    try:
+        plan = plan_host(like) if like else None
+    except FleetError as error:
+        return [f"preflight: not asked, this inventory gives no release yet ({error.found})"]
+    if plan is None:
+        return ["preflight: not asked, the group has no host whose release could be looked at"]
+    findings = preflight.check(node, plan.release, plan.settings.catalog())
+    return [f"preflight: {finding.severity}: {finding.text()}" for finding in findings] or ["preflight: fit"]
+
+
+def _join(options: argparse.Namespace) -> int:
+    data = {"ssh_user": options.user, "ssh_hostname": options.address, "ssh_port": options.port}
+    data |= {"ssh_known_hosts_file": options.known_hosts, "ssh_strict_host_key_checking": "yes"}
+    kept = {key: value for key, value in data.items() if value not in (None, 22)}
+    line = f"({json.dumps(options.host)}, {json.dumps(kept)}),"
+    if options.write:
+        path = ROOT / options.inventory
+        new = path.with_name(f".{path.name}.new")
+        new.write_text(with_host(path.read_text("utf-8"), options.group, options.host, line), "utf-8")
+        new.replace(path)
+    print(f"{'added' if options.write else 'add'} to {options.group} in {options.inventory}:\n\n    {line}\n")
+    print(f"next: pyinfra {options.inventory} deploy.py --limit {options.host}")
+    return 0

@@ -1,0 +1,69 @@
+"""Giving a host back: requests are drained, the engine stops, and what the tool put here goes."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+
+from sparknode import lease, lock
+from sparknode import release as releases
+from sparknode.activate import BUSY, DONE
+from sparknode.chronicle import Chronicle, Tell
+from sparknode.errors import Refused
+from sparknode.paths import SERVE_UNIT
+from sparknode.steps import Steps, silence
+from sparknode.system import Host
+from sparknode.units import daemon_reload
+
+WATCH, RECOVER = "sparkfleet-watch", "sparkfleet-recover"
+ORDER_S = 60.0
+
+
+def retire(host: Host, rollout: str, operator: str, *, models: bool, tell: Tell) -> int:
+    """Remove everything but Docker's other images and, unless told otherwise, the weights; the exit code.
+
+    The host leaves its rotation and is not given back to it.
+    """
+    lease.require_free(host, rollout)
+    try:
+        with lock.hold(host.paths):
+            current = releases.load_linked(host.paths, "current")
+            if current:
+                story = Chronicle(host, str(uuid.uuid4()), rollout, operator, current.id, None, tell, intent="retire")
+                steps = Steps(host, story)
+                steps.drain(current, current)
+                steps.stop(current)
+            _remove(host, models=models, tell=tell)
+    except lock.Busy:
+        tell("an activation is under way on this host; wait for it, then retire it again")
+        return BUSY
+    return DONE
+
+
+def _remove(host: Host, *, models: bool, tell: Tell) -> None:
+    paths, system = host.paths, host.system
+    system.run(["systemctl", "disable", "--now", "--quiet", f"{WATCH}.timer", f"{RECOVER}.service"], ORDER_S)
+    silence(host, disable=True, patience=ORDER_S)
+    references = {release.image.reference for name in paths.staged() if (release := _readable(host, name))}
+    for unit in (SERVE_UNIT, f"{WATCH}.service", f"{WATCH}.timer", f"{RECOVER}.service"):
+        paths.unit.with_name(unit).unlink(missing_ok=True)
+    daemon_reload(system)
+    for reference in sorted(references):
+        done = system.run(["docker", "image", "rm", reference], ORDER_S)
+        tell(f"image {reference}: {'removed' if done.ok else f'left: {done.why}'}")
+    for path in sorted(paths.data.iterdir()) if paths.data.exists() else []:
+        if path != paths.models or models:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    left = [str(path) for path in (paths.models, paths.data) if path.exists() and any(path.iterdir())][:1]
+    if not left and paths.data.exists():
+        paths.data.rmdir()
+    paths.program.unlink(missing_ok=True)
+    said = left[0] if left else "nothing"
+    tell(f"retired; left: {said}; driver, Docker, its other images and your login are as before")
+
+
+def _readable(host: Host, name: str) -> releases.Release | None:
+    try:
+        return releases.load(host.paths, name)
+    except Refused:
+        return None

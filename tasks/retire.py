@@ -1,0 +1,8 @@
+"""Give hosts back: drained, stopped, and without what the tool put there. Name them: --limit HOST.
+
+pyinfra inventory/prod.py tasks/retire.py --limit spark-07.local
+"""
+
+from sparkfleet.operations import retire
+
+retire(name="Retire")

@@ -1,0 +1,166 @@
+"""Light hosts: an sshd each, on its own loopback address, over one root file system of the lab.
+
+They boot nothing. What a converged host of the lab answered to the probe's commands is replayed word by word, so a
+light host costs a process and a few megabytes, and says what a real one said. Every mount lives in the host's own
+namespace and every process in a process group that ends with this one: nothing outlives the block, nor a crash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.lab import rootfs
+from tests.lab.config import USER
+
+SUITE = "trixie"
+START_S = 60.0
+
+# The host's whole life: mounts of its own, then sshd in the foreground.
+INIT = """
+set -e
+mount -t overlay overlay -o "lowerdir=$LOWER,upperdir=$UPPER,workdir=$WORK" "$ROOT"
+mount --rbind /dev "$ROOT/dev"
+mount -t proc proc "$ROOT/proc"
+mount -t tmpfs tmpfs "$ROOT/run"
+mkdir -p "$ROOT/run/sshd"
+exec chroot "$ROOT" /usr/sbin/sshd -D -o ListenAddress="$ADDRESS" -o PidFile=none
+"""
+
+REPLAY = """#!/usr/bin/env python3
+# Written by the benchmark: a simulation that repeats what a real host of the lab answered to this command.
+import hashlib, json, pathlib, sys
+argv = [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]
+key = hashlib.sha256(json.dumps(argv).encode()).hexdigest()
+try:
+    said = json.loads(pathlib.Path("/replay", key).read_text())
+except FileNotFoundError:
+    sys.exit(f"light host: no answer was recorded for {argv}")
+sys.stdout.write(said["stdout"])
+sys.stderr.write(said["stderr"])
+sys.exit(said["rc"])
+"""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command of a real host said."""
+
+    argv: Sequence[str]
+    rc: int
+    stdout: str = ""
+    stderr: str = ""
+
+
+@dataclass
+class Snapshot:
+    """A real host's answers, and the files that it had: archives that are unpacked onto the light one's root."""
+
+    answers: list[Answer] = field(default_factory=list)
+    archives: list[Path] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class LightHost:
+    name: str
+    address: str
+    root: Path
+
+
+@contextmanager
+def light_hosts(count: int, snapshot: Snapshot) -> Iterator[tuple[list[LightHost], dict[str, Any]]]:
+    """Run `count` hosts; yields them and the ssh settings with which pyinfra and Ansible reach them."""
+    folder = Path(tempfile.mkdtemp(prefix="light-hosts-"))
+    processes: list[subprocess.Popen[bytes]] = []
+    try:
+        key = _key(folder)
+        hosts = [LightHost(f"light-{n}", f"127.83.{n // 250}.{n % 250 + 1}", folder / f"h{n}") for n in range(count)]
+        for host in hosts:
+            _furnish(host, snapshot, key.with_suffix(".pub").read_text())
+            processes.append(_start(host))
+        for host in hosts:
+            _await_greeting(host)
+        known = folder / "known_hosts"
+        public = (hosts[0].root / "upper/etc/ssh/ssh_host_ed25519_key.pub").read_text().split()[:2]
+        known.write_text("".join(f"{host.address} {' '.join(public)}\n" for host in hosts))
+        yield hosts, {"ssh_user": USER, "ssh_key": str(key), "ssh_known_hosts_file": str(known)}
+    finally:
+        for process in processes:
+            process.send_signal(signal.SIGKILL)
+        for process in processes:
+            process.wait(30)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _key(folder: Path) -> Path:
+    key = folder / "id_ed25519"
+    for path in (key, folder / "host_key"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True, timeout=60)
+    return key
+
+
+def _furnish(host: LightHost, snapshot: Snapshot, public: str) -> None:
+    upper = host.root / "upper"
+    for name in ("upper", "work", "root"):
+        (host.root / name).mkdir(parents=True)
+    for archive in snapshot.archives:
+        subprocess.run(["tar", "-xf", str(archive), "-C", str(upper)], check=True, timeout=120)
+    ssh = upper / "etc/ssh"
+    ssh.mkdir(parents=True, exist_ok=True)
+    for name in ("ssh_host_ed25519_key", "ssh_host_ed25519_key.pub"):
+        shutil.copy(host.root.parent / name.replace("ssh_host_ed25519_key", "host_key"), ssh / name)
+    keys = ssh / "authorized_keys"
+    keys.write_text(public)
+    config = "AuthorizedKeysFile /etc/ssh/authorized_keys\nHostKey /etc/ssh/ssh_host_ed25519_key\nUseDNS no\n"
+    (ssh / "sshd_config").write_text(config + "StrictModes no\nMaxStartups 200\nAllowTcpForwarding no\nUsePAM yes\n")
+    replay = upper / "replay"
+    replay.mkdir()
+    programs = upper / "usr/local/sbin"
+    programs.mkdir(parents=True, exist_ok=True)
+    for answer in snapshot.answers:
+        (programs / answer.argv[0]).write_text(REPLAY)
+        (programs / answer.argv[0]).chmod(0o755)
+        said = {"rc": answer.rc, "stdout": answer.stdout, "stderr": answer.stderr}
+        named = hashlib.sha256(json.dumps(list(answer.argv)).encode()).hexdigest()
+        (replay / named).write_text(json.dumps(said))
+
+
+def _start(host: LightHost) -> subprocess.Popen[bytes]:
+    # The child dies with this process, and its namespaces and mounts with it.
+    argv = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", INIT]
+    environment = {
+        "PATH": os.environ["PATH"],
+        "LOWER": str(rootfs.path(SUITE)),
+        "UPPER": str(host.root / "upper"),
+        "WORK": str(host.root / "work"),
+        "ROOT": str(host.root / "root"),
+        "ADDRESS": host.address,
+    }
+    return subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL, stderr=sys.stderr)
+
+
+def _await_greeting(host: LightHost) -> None:
+    until = time.monotonic() + START_S
+    while True:
+        try:
+            with socket.create_connection((host.address, 22), 1) as connection:
+                if connection.recv(4) == b"SSH-":
+                    return
+        except OSError:
+            pass
+        if time.monotonic() > until:
+            raise TimeoutError(f"{host.name} ({host.address}) did not greet within {START_S:.0f} s")
+        time.sleep(0.05)

@@ -1,0 +1,100 @@
+"""Weights and images on booted hosts: once over the WAN, whole or absent, and a way back that needs no network."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.lab import faults, hub_faults
+from tests.lab.cases.conftest import make_bare
+from tests.lab.cases.reading import CURRENT_TAG, PREFIX_TAG, STATE, Node, pyinfra, sparkfleet
+
+WEIGHTS = f"{STATE}/models/AEON-7/Gemma-4-26B-A4B-it-Uncensored-NVFP4"
+
+
+def task(name: str, *arguments: str) -> tuple[int, str]:
+    outcome = pyinfra(*arguments, deploy=f"tasks/{name}.py")
+    return outcome.code, outcome.output
+
+
+def listening(node: Node) -> str:
+    return node.sudo("ss -Hltn | grep -c ':6891 ' || true").strip()
+
+
+@pytest.fixture(scope="module")
+def served(booted: list[Node]) -> list[Node]:
+    """Four hosts that serve the current tag and have the one before it to go back to."""
+    outcome = sparkfleet("lock", "--inventory", "inventory/lab.py")
+    assert outcome.code == 0, outcome.output
+    for tag in (PREFIX_TAG, CURRENT_TAG):
+        outcome = pyinfra("--data", f"image_tag={tag}", "--data", "batch_size=4", "--data", "max_unavailable=4")
+        assert outcome.code == 0, outcome.output
+    return booted
+
+
+def test_a_bare_host_takes_from_its_peers_and_nothing_from_the_hub(served: list[Node]) -> None:
+    before = hub_faults.bytes_served()
+    make_bare(served[3])
+
+    outcome = pyinfra("--limit", served[3].name)
+
+    assert outcome.code == 0, outcome.output
+    assert served[3].serves()
+    assert hub_faults.bytes_served() == before
+    assert [listening(node) for node in served] == ["0"] * len(served)
+
+
+def test_rolling_back_needs_neither_hub_nor_registry(served: list[Node]) -> None:
+    faults.pause_service("hub")
+    faults.pause_service("registry")
+    try:
+        outcome = pyinfra("--data", f"image_tag={PREFIX_TAG}", "--data", "batch_size=4", "--data", "max_unavailable=4")
+        assert outcome.code == 0, outcome.output
+        assert all(node.serves() for node in served)
+    finally:
+        faults.resume_service("hub")
+        faults.resume_service("registry")
+    outcome = pyinfra("--data", "batch_size=4", "--data", "max_unavailable=4")
+    assert outcome.code == 0, outcome.output
+
+
+def test_bit_rot_is_named_by_file_and_mended_from_a_peer(served: list[Node]) -> None:
+    file = served[1].sudo(f"ls {WEIGHTS}/*/model.safetensors").strip()
+    code, output = task("verify")
+    assert code == 0, output
+    served[1].sudo(f"printf x | dd of={file} bs=1 seek=5000000 conv=notrunc status=none")
+    before = hub_faults.bytes_served()
+
+    code, output = task("verify")
+    assert code != 0
+    assert "damaged: model.safetensors: sha256 " in output
+
+    outcome = pyinfra("--data", "batch_size=4", "--data", "max_unavailable=4")
+    assert outcome.code == 0, outcome.output
+    assert task("verify")[0] == 0
+    assert hub_faults.bytes_served() == before
+
+
+def test_an_image_goes_from_host_to_host(served: list[Node]) -> None:
+    for node in served[2:]:
+        make_bare(node)
+        node.sudo("docker image prune --all --force")
+        assert node.sudo("docker image ls -q").strip() == ""
+
+    outcome = pyinfra("--data", "image_distribution=spread", "--data", "batch_size=4", "--data", "max_unavailable=4")
+
+    assert outcome.code == 0, outcome.output
+    assert "that came from another host" in outcome.output
+    assert all(node.serves() for node in served)
+
+
+def test_pruning_leaves_what_serves_and_what_it_goes_back_to(served: list[Node]) -> None:
+    before = served[0].link("current"), served[0].link("verified"), served[0].link("previous")
+
+    code, output = task("prune", "--data", "keep_releases=0")
+
+    assert code == 0, output
+    assert (served[0].link("current"), served[0].link("verified"), served[0].link("previous")) == before
+    assert all(node.serves() for node in served)
+    code, output = task("prune", "--data", "keep_releases=0")
+    assert code == 0, output
+    assert "nothing to remove" in output

@@ -1,0 +1,246 @@
+"""An operator's tasks on booted hosts: look, upgrade, roll back, restart, repair drift, enroll and retire."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparkfleet import exits
+from tests.lab.cases.conftest import lab
+from tests.lab.cases.reading import (
+    AT_ONCE,
+    CURRENT_TAG,
+    LEASE_S,
+    PREFIX_TAG,
+    ROOT,
+    STATE,
+    Node,
+    Outcome,
+    pyinfra,
+    shown,
+    wait_for,
+)
+
+# What a look, a lease and the minutely watch write is no part of what a host serves.
+CHECKSUM = (
+    f"find {STATE} /etc/systemd/system /usr/local -type f ! -path '*/cache/*' ! -name 'watch.json' ! -name '*.prom' "
+    "-exec sha256sum {} + | sort -k2; docker image ls --no-trunc -q | sort"
+)
+
+
+def started(nodes: list[Node]) -> dict[str, str]:
+    return {node.name: (node.container() or {})["State"]["StartedAt"] for node in nodes}
+
+
+def json_of(task: str) -> dict[str, dict[str, Any]]:
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "pyinfra"), "inventory/lab.py", f"tasks/{task}.py", "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, dict[str, Any]] = json.loads(done.stdout)
+    return found
+
+
+@pytest.fixture
+def upgraded(serving: list[Node]) -> Iterator[list[Node]]:
+    """Hosts that were on the pre-fix tag, and took the current one."""
+    for tag in (PREFIX_TAG, CURRENT_TAG):
+        outcome = pyinfra("--data", f"image_tag={tag}", *AT_ONCE)
+        assert outcome.code == 0, outcome.output
+    yield serving
+    outcome = pyinfra("--data", f"image_tag={CURRENT_TAG}", *AT_ONCE)
+    assert outcome.code == 0, outcome.output
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(serving: list[Node]) -> None:
+    before = [node.sudo(CHECKSUM) for node in serving]
+    outcome = pyinfra("--dry", "--data", f"image_tag={PREFIX_TAG}")
+    assert outcome.code == 0, outcome.output
+    assert "drafter backend: flash_attn → flex_attention" in outcome.output
+    assert "never fewer than 3 of 4 hosts serve" in outcome.output
+    assert [node.sudo(CHECKSUM) for node in serving] == before
+
+
+def test_roll_back_asks_nobody_and_is_not_undone_unasked(upgraded: list[Node]) -> None:
+    sent = lab("status").split("hub sent")[1].split()[0]
+    old = {node.name: shown(node.name, f"image_tag={PREFIX_TAG}")["id"] for node in upgraded}
+    outcome = pyinfra(*AT_ONCE, deploy="tasks/rollback.py")
+    assert outcome.code == 0, outcome.output
+    for node in upgraded:
+        assert node.link("current") == node.link("verified") == old[node.name]
+        assert node.journal()[-1]["intent"] == "rollback"
+        assert node.serves()
+    assert lab("status").split("hub sent")[1].split()[0] == sent
+
+    again = pyinfra(deploy="tasks/rollback.py")
+    assert again.code == 0, again.output
+    assert "nothing to do" in again.output
+    plain = pyinfra()
+    assert plain.code == exits.REFUSED, plain.output
+    assert "would roll forward again" in plain.output
+    new = shown(upgraded[0].name)["id"]
+    # Hosts of two kinds have releases of their own, and each choice names one.
+    forward = pyinfra("--limit", upgraded[0].name, "--data", f"roll_forward={new}")
+    assert forward.code == 0, forward.output
+    assert upgraded[0].link("verified") == new
+
+
+def test_a_restart_starts_every_engine_again_and_keeps_the_way_back(upgraded: list[Node]) -> None:
+    before, back = started(upgraded), {node.name: node.link("previous") for node in upgraded}
+    outcome = pyinfra(*AT_ONCE, deploy="tasks/restart.py")
+    assert outcome.code == 0, outcome.output
+    after = started(upgraded)
+    assert all(after[name] > before[name] for name in before)
+    assert {node.name: node.link("previous") for node in upgraded} == back
+    assert all(node.serves() for node in upgraded)
+
+
+@pytest.mark.parametrize(
+    ("kind", "command", "says"),
+    [
+        ("unit", "echo '# edited' >> /etc/systemd/system/sparkfleet-serve.service", "is not the text that the release"),
+        (
+            "container",
+            "docker rename sparkfleet-serve other && docker create --name sparkfleet-serve --entrypoint sleep "
+            "$(docker inspect -f '{{.Image}}' other) 60",
+            "drift",
+        ),
+        ("model", f"chmod u+w $(ls {STATE}/models/*/*/*/config.json | head -1) && "
+         f"echo >> $(ls {STATE}/models/*/*/*/config.json | head -1)", "changed or missing"),
+    ],
+)  # fmt: skip
+def test_drift_is_told_and_repaired_where_it_is(serving: list[Node], kind: str, command: str, says: str) -> None:
+    drifted, *others = serving
+    before = started(others)
+    drifted.sudo(command)
+    found = json_of("diff")
+    assert says in " ".join(map(str, found[drifted.name]["drift"])) or (
+        kind == "container" and found[drifted.name]["drift"]
+    )
+    assert all(found[node.name] == {"a deploy changes": [], "drift": []} for node in others)
+    assert json_of("status")[drifted.name]["state"] in ("drift", "stopped (failed)")
+    outcome = pyinfra()
+    assert outcome.code == 0, outcome.output
+    assert json_of("diff")[drifted.name] == {"a deploy changes": [], "drift": []}
+    assert drifted.serves()
+    assert started(others) == before
+    drifted.sudo("docker rm -f other 2>/dev/null || true")
+
+
+def test_the_table_comes_soon_and_a_dead_host_hides_no_other(serving: list[Node]) -> None:
+    outcome = pyinfra(deploy="tasks/status.py")
+    assert outcome.code == 0, outcome.output
+    assert sum("verified" in line for line in outcome.output.splitlines()) == len(serving)
+    assert outcome.seconds < 6, "four hosts on two shared cores"
+    history = pyinfra(deploy="tasks/history.py")
+    assert history.code == 0
+    assert "committed" in history.output
+    logs = pyinfra(deploy="tasks/logs.py")
+    assert logs.code == 0
+    assert f"{serving[3].name}: " in logs.output
+
+
+# --- enroll: a host with a first-boot user of whom only the password is known -------------------------------------
+
+
+@pytest.fixture
+def fresh(nodes: list[Node]) -> Iterator[Node]:
+    node = nodes[3]
+    node.sudo(
+        "for user in nvidia guest; do userdel -rf $user 2>/dev/null; useradd -m -s /bin/bash $user; "
+        "echo $user:secret | chpasswd; done; usermod -aG sudo nvidia; "
+        "mkdir -p /etc/ssh/sshd_config.d; echo 'PasswordAuthentication yes' > /etc/ssh/sshd_config.d/00-lab.conf; "
+        "systemctl reload ssh"
+    )
+    yield node
+    node.sudo(
+        "userdel -rf nvidia; userdel -rf guest; rm -f /etc/sudoers.d/sparkfleet /etc/ssh/sshd_config.d/00-lab.conf; "
+        "systemctl reload ssh",
+        check=False,
+    )
+
+
+def enroll(node: Node, folder: Path, *more: str, password: str = "secret") -> Outcome:
+    if not (folder / "id").exists():
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "id")], check=True)
+        (folder / "fleet.py").write_text("# our hosts\nfleet = [\n]\n")
+    scanned = subprocess.run(["ssh-keyscan", "-t", "ed25519", node.address], capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        ["ssh-keygen", "-lf", "-"], input=scanned.stdout, capture_output=True, text=True, check=True
+    )
+    own = ["--inventory", str(folder / "fleet.py"), "--known-hosts", str(folder / "pins"), "--key", str(folder / "id")]
+    own += ["--address", node.address, "--accept", listed.stdout.split()[1], "--password-stdin"]
+    done = subprocess.run(
+        [sys.executable, "-m", "sparkfleet", "enroll", node.name, *own, *more],
+        cwd=ROOT,
+        input=f"{password}\n",
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return Outcome(done.returncode, done.stdout + done.stderr, 0)
+
+
+def test_a_first_boot_user_is_enrolled(fresh: Node, tmp_path: Path) -> None:
+    wrong = enroll(fresh, tmp_path, password="wrong")
+    assert wrong.code == 2
+    assert "could not log in" in wrong.output
+    without = enroll(fresh, tmp_path, "--user", "guest", "--sudoers")
+    assert without.code == 2
+    assert "guest may not use sudo" in without.output
+    outcome = enroll(fresh, tmp_path, "--sudoers", "--write")
+    assert outcome.code == 0, outcome.output
+    assert f"machine: {fresh.name}" in outcome.output
+    assert "NVIDIA GB10" in outcome.output
+    text = (tmp_path / "fleet.py").read_text()
+    assert text.startswith("# our hosts\nfleet = [\n    (")
+    assert "secret" not in outcome.output + text
+
+    login = ["ssh", "-i", str(tmp_path / "id"), "-o", f"UserKnownHostsFile={tmp_path / 'pins'}", "-o", "BatchMode=yes"]
+    login += ["-o", "StrictHostKeyChecking=yes", f"nvidia@{fresh.address}", "sudo -n sh -c 'id -u'"]
+    assert subprocess.run(login, capture_output=True, text=True, check=True).stdout.strip() == "0"
+
+    fresh.sudo("mv /etc/ssh/ssh_host_ed25519_key /root/; mv /etc/ssh/ssh_host_ed25519_key.pub /root/; "
+               "ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key; systemctl restart ssh")  # fmt: skip
+    try:
+        changed = enroll(fresh, tmp_path)
+        assert changed.code == 2
+        assert "another host key than the pinned one" in changed.output
+        assert changed.output.count("SHA256:") == 2
+        assert enroll(fresh, tmp_path, "--renew").code == 0
+    finally:
+        subprocess.run([*login[:-1], "sudo -n sh -c 'mv /root/ssh_host_ed25519_key* /etc/ssh/; systemctl restart ssh'"],
+                       check=True)  # fmt: skip
+        wait_for("the host", fresh.reachable)
+
+
+def test_a_host_is_retired_and_taken_back(serving: list[Node]) -> None:
+    leaving, others = serving[3], serving[:3]
+    before = started(others)
+    wait_for("the lease to end", leaving.is_free, LEASE_S + 5)
+    outcome = pyinfra("--limit", leaving.name, deploy="tasks/retire.py")
+    assert outcome.code == 0, outcome.output
+    assert leaving.container() is None
+    left = leaving.sudo(
+        f"ls {STATE}; ls /usr/local/bin/sparknode /etc/systemd/system | grep spark; systemctl list-units --all "
+        "'sparkfleet*' --no-legend --plain; docker image ls -q --filter reference='*/*/aeon-vllm-ultimate'",
+        check=False,
+    )
+    assert left.split() == ["models"]
+    assert started(others) == before
+    back = pyinfra("--limit", leaving.name)
+    assert back.code == 0, back.output
+    assert leaving.serves()

@@ -1,0 +1,72 @@
+"""The commands of docs/operating.md, each run as it stands there, on fake hosts behind the sample's names."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from sparkfleet.catalog import ROOT
+from tests.plan.harness import CURRENT_TAG, PREFIX_TAG, FakeFleet, own_command, release_of, rolled
+from tests.unit.fleet.sshd import Sshd
+from tests.unit.fleet.test_enroll import Desk
+
+PAGES = ("docs/operating.md", "CONTRIBUTING.md")
+TEXTS = {page: (ROOT / page).read_text(encoding="utf-8") for page in PAGES}
+COMMANDS = [
+    line
+    for text in TEXTS.values()
+    for block in re.findall(r"^```bash\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    for line in block.splitlines()
+]
+PYINFRA = [line for line in COMMANDS if line.startswith("pyinfra ")]
+OWN = [line for line in COMMANDS if line.startswith("python -m sparkfleet ")]
+
+
+def test_every_command_is_of_a_kind_that_is_run_here() -> None:
+    rest = [line for line in COMMANDS if line not in PYINFRA and line not in OWN]
+    targets = re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert [line for line in rest if line.removeprefix("make ") not in targets] == []
+    assert len(PYINFRA) >= 12
+
+
+@pytest.mark.parametrize("command", PYINFRA)
+def test_a_task(command: str, tmp_path: Path) -> None:
+    words = shlex.split(command)[1:]
+    assert words[0] == "inventory/prod.py"
+    hosts = [f"spark-0{number}.local" for number in range(1, 5)]
+    fleet = FakeFleet(tmp_path, hosts)
+    old, new = release_of(PREFIX_TAG), release_of(CURRENT_TAG)
+    fleet.probes = {name: rolled(old, new) for name in hosts}
+    arguments = [f"@fake/{word}" if word in hosts else word for word in words[2:]]
+    outcome = fleet.run(*arguments, deploy=words[1])
+    assert outcome.code == 0, outcome.output
+
+
+@pytest.mark.parametrize("command", OWN)
+def test_a_command_of_its_own(command: str, tmp_path: Path) -> None:
+    words = shlex.split(command)[3:]
+    if words[0] != "enroll":
+        done = own_command(*words)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout
+        return
+    desk, host = Desk(tmp_path), Sshd(tmp_path / "home")
+    try:
+        assert words[2:4] == ["--inventory", "inventory/prod.py"]
+        more = ["--address", "127.0.0.1", "--accept", str(host.key.fingerprint)]
+        assert desk.enroll(host, *words[4:], *more, name=words[1]) == 0, desk.err
+    finally:
+        host.close()
+    assert '("spark-07.local", {"ssh_user": "nvidia", "ssh_hostname": "127.0.0.1"' in desk.inventory.read_text()
+
+
+def test_the_messages_of_the_troubleshooting_are_messages_of_the_code() -> None:
+    rows = re.findall(r"^\| `([^`]+)`", (ROOT / "docs" / "troubleshooting.md").read_text(), re.MULTILINE)
+    sources = [path.read_text() for folder in ("sparkfleet", "sparknode") for path in (ROOT / folder).rglob("*.py")]
+    code = " ".join(re.sub(r'"\s*\n\s*f?"', "", text) for text in sources)
+    missing = [row for row in rows if not all(part.strip() in code for part in row.split("…"))]
+    assert missing == []
+    assert len(rows) > 15

@@ -1,0 +1,114 @@
+"""The image of a release: room for it, what it is, who may pull it, and how it comes from another host."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from sparknode.errors import Failed
+from sparknode.shell import Completed
+from sparknode.stage import save_image
+
+from .builders import write_model
+from .test_stage import DOCUMENT, IMAGE, SOURCE, incoming, run
+from .world import World
+
+REFERENCE = DOCUMENT["image"]["reference"]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    made = World(tmp_path)
+    write_model(incoming(made))
+    made.images[SOURCE] = {**IMAGE, "Config": {"Entrypoint": ["bash"]}}
+    (tmp_path / "var/lib/docker").mkdir(parents=True)
+    return made
+
+
+def test_an_image_that_docker_has_no_room_for_is_refused_before_it_is_pulled(world: World) -> None:
+    with pytest.raises(Failed, match=r"var/lib/docker: .* GB are free, the image needs .* packed and unpacked"):
+        run(world, image_bytes=10**18)
+    assert not [command for command in world.commands if "pull" in command]
+
+
+def test_an_image_with_another_entrypoint_is_not_taken(world: World) -> None:
+    with pytest.raises(Failed, match=r"its entrypoint is \['bash'\], the lock has \['vllm'\]"):
+        run(world, image_entrypoint=["vllm"])
+    assert REFERENCE not in world.images
+    run(world, image_entrypoint=["bash"])
+    assert REFERENCE in world.images
+
+
+def test_digest_and_id_are_both_told(world: World) -> None:
+    lines = run(world)
+    assert any(f"digest {DOCUMENT['image']['digest']}, id {IMAGE['Id']}" in line for line in lines)
+
+
+def test_credentials_are_in_no_command_line_and_do_not_stay(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    auth = base64.b64encode(b"user:password").decode()
+    seen: list[tuple[Path, str]] = []
+    stream = World.stream
+
+    def watched(self: World, argv: Sequence[str], timeout: float, on_line: Callable[[str], None]) -> Completed:
+        config = Path(argv[argv.index("--config") + 1]) / "config.json"
+        assert config.stat().st_mode & 0o777 == 0o600
+        seen.append((config, config.read_text()))
+        return stream(self, argv, timeout, on_line)
+
+    monkeypatch.setattr(World, "stream", watched)
+
+    lines = run(world, image_auth=auth)
+
+    ((config, text),) = seen
+    assert json.loads(text) == {"auths": {"mirror:5000": {"auth": auth}}}
+    assert not config.exists()
+    assert not [command for command in world.commands if auth in " ".join(command)]
+    assert auth not in "".join(lines)
+
+
+def test_an_image_goes_from_one_host_to_another_without_the_registry(world: World, tmp_path: Path) -> None:
+    lines: list[str] = []
+    request = json.dumps({"schema": 1, "release": DOCUMENT, "image_source": SOURCE, "manifests": []})
+    assert save_image(world.host, request, lines.append) == 0
+    manifest = json.loads(lines[-1])
+    assert save_image(world.host, request, lines.append) == 0
+    assert json.loads(lines[-1]) == manifest
+    other = World(tmp_path / "other")
+    write_model(incoming(other))
+    saved = world.paths.model_dir(manifest["repo"], manifest["commit"])
+    shutil.copytree(saved, other.paths.incoming_dir(manifest["repo"], manifest["commit"]))
+
+    run(other)
+
+    assert other.images[REFERENCE]["Id"] == IMAGE["Id"]
+    assert not [command for command in other.commands if "pull" in command]
+    assert not [path for path in other.paths.incoming.rglob("*") if path.is_file()]
+
+
+def test_what_came_and_is_another_image_is_pulled_instead(world: World) -> None:
+    folder = world.paths.incoming_dir("sparkfleet/image", DOCUMENT["image"]["digest"][7:47])
+    folder.mkdir(parents=True)
+    (folder / "image.tar").write_text(json.dumps({REFERENCE: {**IMAGE, "Id": "sha256:ff"}}))
+
+    lines = run(world)
+
+    assert any("it is not the pinned image (sha256:ff); pulling it instead" in line for line in lines)
+    assert world.images[REFERENCE]["Id"] == IMAGE["Id"]
+
+
+def test_a_registry_that_is_down_is_a_clear_failure_and_nothing_is_staged(world: World) -> None:
+    del world.images[SOURCE]
+    with pytest.raises(Failed, match="is the registry reachable from this host"):
+        run(world)
+    assert not world.paths.releases.exists()
+
+
+def test_an_image_that_docker_lost_half_of_is_pulled_again(world: World) -> None:
+    world.images[REFERENCE] = {**IMAGE, "Id": "sha256:half"}
+    run(world)
+    assert world.images[REFERENCE]["Id"] == IMAGE["Id"]

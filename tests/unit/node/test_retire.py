@@ -1,0 +1,66 @@
+"""A host that is given back keeps nothing of the tool's but, unless asked, its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sparknode import lease, lock
+from sparknode.activate import BUSY, DONE
+from sparknode.errors import LeaseHeld
+from sparknode.retire import retire
+
+from .acting import OLD
+from .world import World
+
+
+@pytest.fixture
+def serving(tmp_path: Path) -> World:
+    world = World(tmp_path)
+    world.stage(OLD)
+    world.serve(OLD)
+    world.paths.program.parent.mkdir(parents=True)
+    world.paths.program.write_text("zip")
+    (world.paths.models / "org/m" / ("c" * 40)).mkdir(parents=True, exist_ok=True)
+    (world.paths.models / "org/m" / ("c" * 40) / "model.safetensors").write_text("x")
+    return world
+
+
+def give_back(world: World, **more: bool) -> tuple[int, list[str]]:
+    lines: list[str] = []
+    return retire(world.host, "r1", "ops@desk", models=more.get("models", False), tell=lines.append), lines
+
+
+def test_requests_end_before_the_engine_and_everything_else_goes(serving: World) -> None:
+    serving.requests_running = 3.0
+    code, lines = give_back(serving)
+    assert code == DONE
+    assert serving.running is None
+    assert not serving.enabled
+    assert not serving.paths.unit.exists()
+    assert not serving.paths.program.exists()
+    assert [path.name for path in serving.paths.data.iterdir()] == ["models"]
+    assert any("no request left" in line for line in lines)
+    assert lines[-1].startswith(f"retired; left: {serving.paths.models}")
+    assert any(line.startswith(f"image {OLD['image']['reference']}: ") for line in lines)
+
+
+def test_the_weights_go_when_they_are_named(serving: World) -> None:
+    code, lines = give_back(serving, models=True)
+    assert code == DONE
+    assert not serving.paths.data.exists()
+    assert lines[-1].startswith("retired; left: nothing")
+
+
+def test_a_bare_host_has_nothing_to_lose(tmp_path: Path) -> None:
+    assert give_back(World(tmp_path))[0] == DONE
+
+
+def test_neither_a_roll_out_nor_an_activation_is_disturbed(serving: World) -> None:
+    with lock.hold(serving.paths):
+        assert give_back(serving)[0] == BUSY
+    lease.take(serving.host, "r0", "ann@desk", "10.0.0.9", 60.0)
+    with pytest.raises(LeaseHeld):
+        give_back(serving)
+    assert serving.running == OLD["id"]
