@@ -77,13 +77,26 @@ def ensure() -> Path:
 def publish() -> None:
     """Put every tag into the lab's registry, unless this very set is there already."""
     layout = ensure()
-    marker = registry.STORAGE / f"published-{layout.name}"
-    if marker.exists():
+    # Every checkout on this machine publishes into one storage, under the same tags: what the last tag points at says
+    # whose set it is.
+    if _published() == _digest_of(layout, LATEST):
         return
     for tag in TAGS:
         registry.push(layout, f"{IMAGE_REPOSITORY}:{tag}", layout_tag=tag)
     registry.push(layout, f"{IMAGE_REPOSITORY}:latest", layout_tag=LATEST)
-    marker.touch()
+
+
+def _published() -> str | None:
+    try:
+        return registry.digest(f"{IMAGE_REPOSITORY}:latest")
+    except LabError:
+        return None
+
+
+def _digest_of(layout: Path, tag: str) -> str:
+    index = json.loads((layout / "index.json").read_text(encoding="utf-8"))
+    named = {entry["annotations"]["org.opencontainers.image.ref.name"]: entry["digest"] for entry in index["manifests"]}
+    return str(named[tag])
 
 
 def _build(layout: Path) -> None:

@@ -159,6 +159,11 @@ def pyinfra(*arguments: str, deploy: str = "deploy.py", timeout_s: float = 420) 
     return Outcome(process.returncode, re.sub(r"\x1b\[[0-9;]*m", "", output), time.monotonic() - started)
 
 
+def report_of(output: str) -> str:
+    """The text of the report that a run names in its last lines."""
+    return Path(re.findall(r"report: (\S+)\.html", output)[-1] + ".json").read_text()
+
+
 def sparkfleet(*arguments: str) -> Outcome:
     started = time.monotonic()
     done = subprocess.run(

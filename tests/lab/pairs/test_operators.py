@@ -6,8 +6,6 @@ import json
 import os
 import re
 import signal
-from pathlib import Path
-from typing import Any
 
 from tests.lab.cases.reading import (
     LEASE_S,
@@ -17,18 +15,13 @@ from tests.lab.cases.reading import (
     THIRD_TAG,
     Node,
     pyinfra,
+    report_of,
     shown,
     start_pyinfra,
     wait_for,
 )
 from tests.lab.pairs.test_interruptions import Attempt, end
 from tests.lab.workers import limits, set_knobs
-
-
-def report(output: str) -> dict[str, Any]:
-    """The report that the run names in its last lines."""
-    found: dict[str, Any] = json.loads(Path(re.findall(r"report: (\S+)", output)[-1]).read_text())
-    return found
 
 
 def takeovers(node: Node) -> list[str]:
@@ -56,7 +49,7 @@ def test_a_second_operator_is_told_who_is_at_work_and_ctrl_c_ends_after_the_wave
     assert re.search(r"roll-out \w+ of \S+ works on this host since \S+ \(from 10\.83\.\d+\.1, until", second.output)
     assert first.returncode == 130, output
     assert attempt.ended() == "committed"
-    assert report(output)["outcome"] == "interrupted"
+    assert json.loads(report_of(output))["outcome"] == "interrupted"
     assert other.tried(others_release) == tried
     assert all(node.is_free() for node in pair)
 

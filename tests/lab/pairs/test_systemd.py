@@ -5,12 +5,10 @@ from __future__ import annotations
 import base64
 import json
 import os
-import re
 import shlex
-from pathlib import Path
 
 from tests.lab import faults
-from tests.lab.cases.reading import STATE, Node, start_pyinfra, wait_for
+from tests.lab.cases.reading import STATE, Node, report_of, start_pyinfra, wait_for
 
 KEY, KEY_FILE = "lab-key-4f1c9b7a", "/etc/sparkfleet-lab-key"
 PATTERNS = "/root/lab-patterns"
@@ -93,7 +91,7 @@ def test_the_key_and_the_token_are_nowhere_to_be_read(node: Node) -> None:
         "the log": node.sudo("journalctl --no-pager"),
         "the engine's log": node.sudo("docker logs sparkfleet-serve 2>&1"),
         "the state": node.sudo(f"grep -rlF -f {PATTERNS} {STATE} || true"),
-        "the report": Path(re.findall(r"report: (\S+)", output)[-1]).read_text(),
+        "the report": report_of(output),
     }
     for place, text in places.items():
         assert KEY not in text, place
