@@ -45,6 +45,8 @@ def host_row(name: str, node: Mapping[str, Any], now: datetime | None = None) ->
     """Return the cells of a host, as text, in the order of HEADINGS."""
     fleet = node.get("fleet") or {}
     release, watch, last = (fleet.get(key) or {} for key in ("release", "watch", "last"))
+    if watch.get("release") != fleet.get("current"):
+        watch = {}
     proven = compare.figure_of((fleet.get("proof") or {}).get("figures") or {}, "acceptance-short")
     memory = (node.get("memory") or {}).get("available_kib")
     cells: tuple[object, ...] = (
@@ -59,9 +61,9 @@ def host_row(name: str, node: Mapping[str, Any], now: datetime | None = None) ->
         _age(now or datetime.now(UTC), (fleet.get("serving") or {}).get("container_started_at"))
         if serves(node)
         else None,
-        f"{_percent(watch.get('acceptance'))} of {_percent(proven)}" if proven is not None else None,
+        _acceptance(watch.get("acceptance"), proven),
         watch.get("tokens_per_second"),
-        _percent(watch.get("kv_use")) if watch.get("kv_use") is not None else None,
+        _percent(watch.get("kv_use")),
         f"{memory / KIB_PER_GIB:.1f} GiB" if memory is not None else None,
         f"{last['state']} {str(last.get('t'))[:16]}" if last else None,
     )
@@ -126,8 +128,14 @@ def _age(now: datetime, started: object) -> str | None:
     return "0 min"
 
 
-def _percent(value: float | None) -> str:
-    return f"{value * 100:.0f} %" if value is not None else "?"
+def _percent(value: float | None) -> str | None:
+    return None if value is None else f"{value * 100:.0f} %"
+
+
+def _acceptance(now: float | None, proven: float | None) -> str | None:
+    if proven is None:
+        return None
+    return f"{_percent(proven)} proven" if now is None else f"{_percent(now)} of {_percent(proven)}"
 
 
 def table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:

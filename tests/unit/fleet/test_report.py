@@ -19,7 +19,14 @@ FLEET: dict[str, Any] = {
     "activation": None,
     "last": {"state": "committed", "t": "2026-11-20T11:03:00.000Z"},
     "proof": {"figures": {"acceptance-short": {"figure": 0.6}}, "load_s": 41.7},
-    "watch": {"verdict": "ok", "acceptance": 0.57, "tokens_per_second": 88.1, "kv_use": 0.12, "findings": {}},
+    "watch": {
+        "release": ID,
+        "verdict": "ok",
+        "acceptance": 0.57,
+        "tokens_per_second": 88.1,
+        "kv_use": 0.12,
+        "findings": {},
+    },
     "models": [{"repo": "org/target", "commit": "c" * 40}],
     "release": {
         "image_tag": "2026-06-11-pr41703",
@@ -73,6 +80,12 @@ def test_the_row_of_a_verified_host() -> None:
         "memory": "21.0 GiB",
         "last roll-out": "committed 2026-11-20T11:03",
     }
+
+
+@pytest.mark.parametrize("watch", [{"release": "another", "acceptance": 0.1, "tokens_per_second": 3}, None])
+def test_figures_of_another_release_are_not_shown(watch: dict[str, Any] | None) -> None:
+    row = dict(zip(HEADINGS, host_row("spark-1", {"fleet": {**FLEET, "watch": watch}}, NOW), strict=True))
+    assert (row["acceptance"], row["tok/s"], row["KV"]) == ("60 % proven", "–", "–")
 
 
 def test_a_bare_host_shows_dashes() -> None:
