@@ -20,7 +20,7 @@ from sparknode.manifest import THREADS, Manifest
 
 PIECES = 2000
 _SMALLEST, _LARGEST = 1 << 18, 1 << 24
-AGAIN_S = 2
+AGAIN_S = 1
 
 
 def bencode(value: Any) -> bytes:
