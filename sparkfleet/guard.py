@@ -128,7 +128,7 @@ def install() -> None:
         set_stage(stage)
         if stage == StateStage.Prepare:
             answers = facts.ask_all(state)
-            silent = dict.fromkeys(run().hosts.keys() - answers.keys(), {"error": "it cannot be reached"})
+            silent = {name: {"error": "it cannot be reached"} for name in run().hosts if name not in answers}
             answers |= silent if run().intent == "look" else {}
             run().nodes.update({name: answers[name] for name in run().hosts if name in answers})
             _begin(parameters)
