@@ -63,6 +63,11 @@ def run() -> FleetRun:
     return _run
 
 
+def say(text: str) -> None:
+    """Print for a person: with --json, standard output is for the machine."""
+    click.echo(text, err=as_json)
+
+
 def waves() -> list[list[str]]:
     """Return the waves of the run, planned at the first call from what the nodes said; ends a run that must not start.
 
@@ -74,7 +79,7 @@ def waves() -> list[list[str]]:
         _settled = True
         try:
             settle_waves(found)
-            click.echo("\n".join(["", *plan.lines(found), ""]))
+            say("\n".join(["", *plan.lines(found), ""]))
             _refuse_to_undo_a_roll_back(found)
         except FleetError as error:
             _refuse(error)
@@ -122,10 +127,10 @@ def install() -> None:
                 state.config.FAIL_PERCENT, state.should_raise_failed_hosts = 100, None
         set_stage(stage)
         if stage == StateStage.Prepare:
-            found = run()
-            answers = facts.ask_all(state)
-            unreachable = {"error": "it cannot be reached"}
-            found.nodes.update({name: answers.get(name, unreachable) for name in found.hosts})
+            found, answers = run(), facts.ask_all(state)
+            silent = {name: {"error": "it cannot be reached"} for name in found.hosts if name not in answers}
+            answers |= silent if found.intent == "look" else {}
+            found.nodes.update({name: answers[name] for name in found.hosts if name in answers})
             if found.intent == "deploy":
                 found.findings = fleetview.examine(found, found.started.date())
             _begin(parameters)

@@ -61,7 +61,7 @@ def history_rows(histories: Mapping[str, list[Mapping[str, Any]]]) -> list[tuple
             f"{row['seconds']:.0f} s" if row.get("seconds") is not None else report.NONE,
             next(iter(str(row.get("error") or "").splitlines()), ""),
         )
-        for name, row in sorted(found, key=lambda pair: str(pair[1].get("t")))
+        for name, row in sorted(found, key=lambda pair: (str(pair[1].get("t")), pair[0]))
     ]
 
 

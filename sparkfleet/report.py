@@ -185,13 +185,13 @@ def print_table(run: FleetRun) -> None:
     rows = arranged([host_row(name, run.nodes[name]) for name in run.hosts if name in run.nodes])
     terminal = sys.stdout.isatty()
     lines = fitted(rows, shutil.get_terminal_size().columns if terminal else None)
-    click.echo("")
-    click.echo(click.style(lines[0], bold=True) if terminal else lines[0])
+    guard.say("")
+    guard.say(click.style(lines[0], bold=True) if terminal else lines[0])
     for row, line in zip(rows, lines[1:], strict=True):
-        click.echo(click.style(line, fg=COLORS.get(row[1], "red")) if terminal else line)
-    click.echo("")
+        guard.say(click.style(line, fg=COLORS.get(row[1], "red")) if terminal else line)
+    guard.say("")
     for text in (text for name in run.hosts if name in run.nodes for text in remarks(name, run.nodes[name])):
-        click.echo(text)
+        guard.say(text)
 
 
 def print_roll_out(run: FleetRun) -> None:
@@ -199,15 +199,15 @@ def print_roll_out(run: FleetRun) -> None:
     progress = run.progress
     if progress.comparison:
         for line in table(compare.HEADINGS, compare.cells(progress.comparison)):
-            click.echo(line)
-        click.echo("")
+            guard.say(line)
+        guard.say("")
     for name in progress.failures():
-        click.echo(f"{name}: {record.ending(run, name)}")
+        guard.say(f"{name}: {record.ending(run, name)}")
     for line in record.summary(run):
-        click.echo(line)
-    click.echo(f"report: {record.write(run).with_suffix('.html')}, the same as .json beside it")
+        guard.say(line)
+    guard.say(f"report: {record.write(run).with_suffix('.html')}, the same as .json beside it")
     complaint = hooks.call(run, "post-rollout")
-    click.echo(complaint or "")
+    guard.say(complaint or "")
 
 
 @cache

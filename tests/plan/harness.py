@@ -211,8 +211,9 @@ class FakeFleet:
         cwd: Path = ROOT,
         inventory: Path | None = None,
         delay_s: float = 0,
+        split: bool = False,
     ) -> Run:
-        """Start pyinfra in a process of its own, as an operator does."""
+        """Start pyinfra in a process of its own, as an operator does; both streams are one unless split."""
         inventory = inventory or self.write(delay_s)
         trace = self.folder / "trace.jsonl"
         trace.unlink(missing_ok=True)
@@ -223,7 +224,7 @@ class FakeFleet:
             env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=subprocess.PIPE if split else subprocess.STDOUT,
             text=True,
         )
         return Run(process, trace)

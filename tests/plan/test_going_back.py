@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -168,3 +169,12 @@ def test_a_host_is_retired_by_name_and_keeps_its_weights(fleet: FakeFleet) -> No
     assert "--models" not in retired[1]
     more = fleet.run("-y", "--limit", "@fake/spark-2", "--data", "retire_models=true", deploy="tasks/retire.py")
     assert "--models" in next(command for _, command in more.commands if "sparknode retire" in command)
+
+
+def test_json_is_all_that_standard_output_holds(fleet: FakeFleet) -> None:
+    fleet.probes = {name: serving(NEW) for name in HOSTS}
+    with fleet.start("-y", "--json", split=True) as run:
+        output, said = run.process.communicate(timeout=60)
+    assert run.process.returncode == 0, said
+    assert "results" in json.loads(output)
+    assert "Plan: roll-out" in said
