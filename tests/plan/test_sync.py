@@ -58,7 +58,7 @@ def test_no_seed_that_can_is_a_reason_and_nothing_is_activated(fleet: FakeFleet)
     for name in HOSTS:
         fleet.nodes[name]["fetch"] = f"{name} reaches no Hub"
     outcome = stage(fleet)
-    assert outcome.code == 1
+    assert outcome.code == 11
     assert "spark-1 reaches no Hub; @fake/spark-2: spark-2 reaches no Hub" in outcome.output
     assert "set fetch_on to controller" in outcome.output
     assert outcome.activations() == []
@@ -74,7 +74,7 @@ def test_nothing_is_fetched_where_a_host_has_it(fleet: FakeFleet) -> None:
 def test_offline_and_nowhere_is_said(fleet: FakeFleet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     outcome = stage(fleet)
-    assert outcome.code == 1
+    assert outcome.code == 11
     assert "is on no host, and HF_HUB_OFFLINE is set" in outcome.output
     assert counts(outcome)["fetch"] == []
 
@@ -94,7 +94,7 @@ def test_a_host_that_gets_nothing_fails_alone_before_anything_is_activated(fleet
     has(fleet, "spark-1")
     fleet.nodes["spark-3"]["share"] = "10.9.0.1:6891 does not give"
     outcome = stage(fleet)
-    assert outcome.code == 1
+    assert outcome.code == 11
     assert "does not give" in outcome.output
     assert outcome.activations() == []
 
