@@ -25,7 +25,7 @@ MEANINGS = {
     UNREACHABLE: "some hosts could not be reached; nothing was changed",
     REVERTED: "hosts tried the release and went back: every host serves what it served before",
     HALTED_OLD: "halted before any host changed what it serves (staging, a hook, a lost lease)",
-    HALTED_MIXED: "halted on the way: some hosts serve the new release, the others what they served before",
+    HALTED_MIXED: "halted on the way, or hosts were left out: some serve the new release, others what they did before",
     HOST_DOWN: "a host serves nothing that is proven, or did not answer any more",
     LEASE_HELD: "another roll-out works on a host; nothing was changed",
     INTERRUPTED: "interrupted; a host in the middle finishes or goes back by itself",
@@ -37,7 +37,8 @@ def code_of(run: FleetRun, connected: Collection[str], failed: Collection[str]) 
     progress = run.progress
     if progress.interrupted:
         return INTERRUPTED
-    if not set(run.hosts) <= set(connected):
+    missing = not set(run.hosts) <= set(connected)
+    if missing and not progress.begun:
         return UNREACHABLE
     if progress.refusals:
         return LEASE_HELD if all("host.busy" in reason for reason in progress.refusals) else REFUSED
@@ -48,7 +49,7 @@ def code_of(run: FleetRun, connected: Collection[str], failed: Collection[str]) 
         return HOST_DOWN
     new = [name for name, outcome in progress.outcomes.items() if outcome.ok and name not in progress.taken_back]
     if not progress.stopped and len(new) == sum(map(len, run.waves)):
-        return None
+        return HALTED_MIXED if missing else None
     if new:
         return HALTED_MIXED
     if progress.lease_held:

@@ -4,7 +4,7 @@ whether a deploy would undo a roll-back. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from sparkfleet.errors import FleetError, RefusedError
@@ -56,31 +56,25 @@ def stays(name: str, nodes: Mapping[str, Node]) -> str | None:
         return f"was rolled back at {back.get('t')} already"
     if not fleet.get("back") or not fleet.get("verified"):
         return "was never verified with another release"
-    newest = max((last for node in nodes.values() if (last := brought(fleet_of(node)))), key=_time, default=None)
+    known = [last for node in nodes.values() if (last := brought(fleet_of(node)))]
+    newest = max(known, key=lambda row: str(row.get("t")), default=None)
     own = brought(fleet)
     if newest and own and own.get("rollout") != newest.get("rollout") and own["release"] != newest["release"]:
         return f"was not part of the newest roll-out ({newest.get('rollout')}); --limit {name} takes it back alone"
     return None
 
 
-def _time(row: Mapping[str, Any]) -> str:
-    return str(row.get("t"))
-
-
 def brought(fleet: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return the activation that brought the release which a host is verified with, or None when it is not known."""
-    rows = [row for row in _committed(fleet) if row.get("release") == fleet.get("verified")]
-    return next((row for row in reversed(rows) if row.get("from") != row.get("release")), None)
+    rows = [row for row in fleet.get("history") or () if row.get("state") == "committed"]
+    ours = [row for row in rows if row.get("release") == fleet.get("verified") != row.get("from")]
+    return ours[-1] if ours else None
 
 
 def rolled_back(fleet: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return the roll-back that brought what a host serves now, if one did."""
     row = brought(fleet)
     return row if row and row.get("intent") == "rollback" else None
-
-
-def _committed(fleet: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    return [row for row in fleet.get("history") or () if row.get("state") == "committed"]
 
 
 def undone(fleet: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:

@@ -178,3 +178,16 @@ def test_json_is_all_that_standard_output_holds(fleet: FakeFleet) -> None:
     assert run.process.returncode == 0, said
     assert "results" in json.loads(output)
     assert "Plan: roll-out" in said
+
+
+def test_the_plan_says_why_a_release_is_brought_again(fleet: FakeFleet) -> None:
+    fleet.probes = {name: serving(NEW) for name in HOSTS}
+    fleet.probes["spark-2"]["fleet"]["serving"]["drift"] = ["image: another one runs"]
+    fleet.probes["spark-3"]["fleet"]["verified"] = OLD["id"]
+    outcome = fleet.run("--dry")
+    assert outcome.code == 0, outcome.output
+    again = f"{CURRENT_TAG} (release {NEW['id']}) is brought again"
+    assert f"@fake/spark-2: {again}: image: another one runs" in outcome.output
+    assert f"@fake/spark-3: {again}: it is not verified here" in outcome.output
+    assert "@fake/spark-1, @fake/spark-4: stays: serves its release already" in outcome.output
+    assert "its duration is not known" in outcome.output

@@ -32,6 +32,7 @@ def ended(connected: str = "ab", failed: str = "", **progress: Any) -> int | Non
         ({"refusals": ["unfit: host.busy: r1"], "failed": "a"}, exits.LEASE_HELD),
         ({"refusals": ["unfit: host.busy: r1", "unfit: disk.space: 1 GB"], "failed": "a"}, exits.REFUSED),
         ({"begun": True, "outcomes": {"a": GOOD, "b": GOOD}}, None),
+        ({"begun": True, "outcomes": {"a": GOOD, "b": GOOD}, "connected": "a"}, exits.HALTED_MIXED),
         ({"begun": True, "outcomes": {"a": BACK}, "stopped": "a reverted"}, exits.REVERTED),
         ({"begun": True, "outcomes": {"a": GOOD, "b": BACK}, "stopped": "b reverted"}, exits.HALTED_MIXED),
         ({"begun": True, "outcomes": {"a": GOOD, "b": BACK}}, exits.HALTED_MIXED),

@@ -276,3 +276,10 @@ def test_garbage_in_its_memory_is_forgotten(world: World) -> None:
         world.paths.watch.write_text(text)
 
         assert glance(world)["verdict"] == "ok"
+
+
+def test_speed_is_what_all_requests_made_since_the_look_before(world: World) -> None:
+    assert glance(world)["tokens_per_second"] is None
+    world.beat += 6000
+    assert glance(world)["tokens_per_second"] == 100.0
+    assert glance(world)["tokens_per_second"] == 0.0
