@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 
+from sparkfleet import exits
 from tests.lab import faults
 from tests.lab.cases.reading import (
     LEASE_S,
@@ -114,7 +115,7 @@ def test_power_cut_while_starting(pair: list[Node]) -> None:
     assert attempt.ended() == "reverted"
     assert canary.link("current") == canary.link("verified") == old
     assert canary.serves()
-    assert run.returncode != 0
+    assert run.returncode == exits.REVERTED
 
 
 def test_power_cut_of_a_verified_server(pair: list[Node]) -> None:
@@ -135,7 +136,7 @@ def test_two_runs_at_once_do_not_mix(pair: list[Node]) -> None:
         output, _ = first.communicate(timeout=120)
     finally:
         end(first)
-    assert second.code != 0
+    assert second.code == exits.LEASE_HELD, second.output
     assert "works on this host since" in second.output
     assert first.returncode == 0, output
     assert canary.link("verified") == attempt.release

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 
+from sparkfleet import exits
 from tests.lab.cases.reading import (
     LEASE_S,
     OTHER_TAG,
@@ -45,7 +46,7 @@ def test_a_second_operator_is_told_who_is_at_work_and_ctrl_c_ends_after_the_wave
     finally:
         end(first)
 
-    assert second.code == 1, second.output
+    assert second.code == exits.LEASE_HELD, second.output
     assert re.search(r"roll-out \w+ of \S+ works on this host since \S+ \(from 10\.83\.\d+\.1, until", second.output)
     assert first.returncode == 130, output
     assert attempt.ended() == "committed"
@@ -68,7 +69,7 @@ def test_the_lease_of_an_owner_who_died_is_taken_over_and_the_journal_says_so(pa
 
     # Nothing happens on this host, and still it is the dead owner's until the lease ends.
     too_early = pyinfra("--data", f"image_tag={PREFIX_TAG}", "--limit", other.name)
-    assert too_early.code == 1, too_early.output
+    assert too_early.code == exits.LEASE_HELD, too_early.output
     assert "works on this host since" in too_early.output
     assert attempt.ended() == "committed"
 
@@ -99,7 +100,7 @@ def test_a_controller_that_comes_back_from_the_dead_touches_nothing_more(pair: l
         end(sleeper)
 
     assert second.code == 0, second.output
-    assert sleeper.returncode == 1, output
+    assert sleeper.returncode == exits.HALTED_MIXED, output
     assert re.search(r"the lease was lost: .*lease \d+ of roll-out \w+ is not valid any more", output), output[-3000:]
     assert attempt.ended() == "committed"
     assert other.link("current") == other.link("verified") == shown(other.name, f"image_tag={PREFIX_TAG}")["id"]
@@ -114,7 +115,7 @@ def test_with_revert_all_a_failure_takes_back_the_hosts_that_had_taken_the_relea
 
     outcome = pyinfra(*data, *limits(pair))
 
-    assert outcome.code == 1, outcome.output
+    assert outcome.code == exits.REVERTED, outcome.output
     assert "short-chat" in outcome.output
     for node in pair:
         assert node.link("current") == node.link("verified") == old[node.name], node.name
