@@ -1,4 +1,4 @@
-"""The commands of README.md and docs/operating.md, each run as it stands there, on fake hosts with sample names."""
+"""The commands of README.md and docs/operating.md, each run as it stands there, on fake hosts of the sample."""
 
 from __future__ import annotations
 
