@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
@@ -184,14 +185,15 @@ def print_table(run: FleetRun) -> None:
     """Print the fleet as it was last seen; a pipe gets every column and no colour."""
     rows = arranged([host_row(name, run.nodes[name]) for name in run.hosts if name in run.nodes])
     terminal = sys.stdout.isatty()
-    lines = fitted(rows, shutil.get_terminal_size().columns if terminal else None)
+    width = shutil.get_terminal_size().columns if terminal else None
+    lines = fitted(rows, width)
     guard.say("")
     guard.say(click.style(lines[0], bold=True) if terminal else lines[0])
     for row, line in zip(rows, lines[1:], strict=True):
         guard.say(click.style(line, fg=COLORS.get(row[1], "red")) if terminal else line)
     guard.say("")
     for text in (text for name in run.hosts if name in run.nodes for text in remarks(name, run.nodes[name])):
-        guard.say(text)
+        guard.say(textwrap.fill(text, width, subsequent_indent="    ", break_long_words=False) if width else text)
 
 
 def print_roll_out(run: FleetRun) -> None:
