@@ -7,7 +7,7 @@ PYTHON := $(VENV)/bin/python
 NODES ?= 4
 ENGINE ?= sim
 
-.PHONY: help setup demo test test-fast test-lab test-crash test-contract bench-spread bench-hashing lab-up lab-down lint fmt
+.PHONY: help setup demo test test-fast test-walk test-lab test-crash test-contract bench-spread bench-hashing lab-up lab-down lint fmt
 
 help: ## print this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,10 +27,13 @@ demo: setup ## four booted hosts become four verified servers, upgraded and roll
 	@$(PYTHON) -m tests.demo
 
 test: setup ## every tier that this machine can run
-	@$(PYTHON) -m tests.tiers fast lab contract
+	@$(PYTHON) -m tests.tiers fast walk lab contract
 
 test-fast: setup ## lint, types, unit and plan tests
 	@$(PYTHON) -m tests.tiers fast
+
+test-walk: setup ## random walks of a small fleet; SPARKFLEET_WALKS=1000 for more
+	@$(PYTHON) -m tests.tiers walk
 
 test-lab: setup ## booted hosts, real systemd, sshd, dockerd and registry
 	@$(PYTHON) -m tests.tiers lab

@@ -1,4 +1,4 @@
-"""Runs the test tiers one after the other and says which one failed: `python -m tests.tiers fast lab contract`.
+"""Runs the test tiers one after the other and says which one failed: `python -m tests.tiers fast walk lab contract`.
 
 A tier that this machine cannot run is reported as skipped with the reason; with CI=true in the environment that is a
 failure, so that a green run never hides one.
@@ -23,7 +23,7 @@ def _fast() -> list[list[str]]:
         [str(BIN / "ruff"), "format", "--check", "--quiet", "."],
         [str(BIN / "ruff"), "check", "--quiet", "."],
         [str(BIN / "mypy")],
-        [sys.executable, "-m", "pytest", "-q", "-n", "auto", "tests/walk", "tests/unit", "tests/plan"],
+        [sys.executable, "-m", "pytest", "-q", "-n", "auto", "tests/unit", "tests/plan"],
     ]
 
 
@@ -43,11 +43,21 @@ def _crash() -> list[list[str]]:
     return [["env", "SPARKFLEET_CRASH=all", *_side_by_side("crash", 3)]]
 
 
+def _walk() -> list[list[str]]:
+    return [[sys.executable, "-m", "pytest", "-q", "-n", "auto", "tests/walk"]]
+
+
 def _contract() -> list[list[str]]:
     return [[sys.executable, "-m", "pytest", "-q", "-m", "contract", "tests/contract", "tests/sglang", "tests/unit"]]
 
 
-TIERS: dict[str, Callable[[], list[list[str]]]] = {"fast": _fast, "lab": _lab, "contract": _contract, "crash": _crash}
+TIERS: dict[str, Callable[[], list[list[str]]]] = {
+    "fast": _fast,
+    "walk": _walk,
+    "lab": _lab,
+    "contract": _contract,
+    "crash": _crash,
+}
 
 
 def obstacle(tier: str) -> str | None:

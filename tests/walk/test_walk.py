@@ -14,7 +14,7 @@ from tests.unit.node.world import Engine
 from tests.walk.fleet import DOCUMENTS, Fleet, Plan, wired
 from tests.walk.walk import walk
 
-SEEDS = int(os.environ.get("SPARKFLEET_WALKS", "60"))
+SEEDS = int(os.environ.get("SPARKFLEET_WALKS", "150"))
 FIRST = int(os.environ.get("SPARKFLEET_WALK_FROM", "0"))
 PARTS = 3
 
