@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import uuid
 
-from sparknode import lease, lock
+from sparknode import docker, lease, lock
 from sparknode import release as releases
 from sparknode.activate import BUSY, DONE
 from sparknode.chronicle import Chronicle, Tell
@@ -49,8 +49,12 @@ def _remove(host: Host, *, models: bool, tell: Tell) -> None:
         paths.unit.with_name(unit).unlink(missing_ok=True)
     daemon_reload(system)
     for reference in sorted(references):
-        done = system.run(["docker", "image", "rm", reference], ORDER_S)
-        tell(f"image {reference}: {'removed' if done.ok else f'left: {done.why}'}")
+        image = docker.image(system, reference).found or {}
+        # An image that came from a mirror keeps that name of its digest besides the tag.
+        for name in (reference, *(image.get("RepoDigests") or ())):
+            system.run(["docker", "image", "rm", name], ORDER_S)
+        gone = docker.image(system, str(image.get("Id"))).found is None
+        tell(f"image {reference}: {'removed' if gone else 'left, something else uses it'}")
     for path in sorted(paths.data.iterdir()) if paths.data.exists() else []:
         if path != paths.models or models:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
