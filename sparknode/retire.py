@@ -15,7 +15,6 @@ from sparknode.steps import Steps, silence
 from sparknode.system import Host
 from sparknode.units import daemon_reload
 
-WATCH, RECOVER = "sparkfleet-watch", "sparkfleet-recover"
 ORDER_S = 60.0
 
 
@@ -42,11 +41,15 @@ def retire(host: Host, rollout: str, operator: str, *, models: bool, tell: Tell)
 
 def _remove(host: Host, *, models: bool, tell: Tell) -> None:
     paths, system = host.paths, host.system
-    system.run(["systemctl", "disable", "--now", "--quiet", f"{WATCH}.timer", f"{RECOVER}.service"], ORDER_S)
+    units = sorted(path for path in paths.unit.parent.glob("sparkfleet-*.*") if path.is_file())
+    # The timers and what runs at boot; the engine's own unit has its time to stop.
+    others = [unit.name for unit in units if unit.name != SERVE_UNIT]
+    if others:
+        system.run(["systemctl", "disable", "--now", "--quiet", *others], ORDER_S)
     silence(host, disable=True, patience=ORDER_S)
     references = {release.image.reference for name in paths.staged() if (release := _readable(host, name))}
-    for unit in (SERVE_UNIT, f"{WATCH}.service", f"{WATCH}.timer", f"{RECOVER}.service"):
-        paths.unit.with_name(unit).unlink(missing_ok=True)
+    for unit in units:
+        unit.unlink()
     daemon_reload(system)
     for reference in sorted(references):
         image = docker.image(system, reference).found or {}

@@ -22,6 +22,8 @@ def serving(tmp_path: Path) -> World:
     world.serve(OLD)
     world.paths.program.parent.mkdir(parents=True)
     world.paths.program.write_text("zip")
+    for name in ("sparkfleet-watch.timer", "sparkfleet-verify.service"):
+        world.paths.unit.with_name(name).write_text("[Unit]\n")
     (world.paths.models / "org/m" / ("c" * 40)).mkdir(parents=True, exist_ok=True)
     (world.paths.models / "org/m" / ("c" * 40) / "model.safetensors").write_text("x")
     return world
@@ -38,7 +40,9 @@ def test_requests_end_before_the_engine_and_everything_else_goes(serving: World)
     assert code == DONE
     assert serving.running is None
     assert not serving.enabled
-    assert not serving.paths.unit.exists()
+    assert not list(serving.paths.unit.parent.glob("sparkfleet-*"))
+    stopped = next(command for command in serving.commands if command[:3] == ("systemctl", "disable", "--now"))
+    assert {"sparkfleet-watch.timer", "sparkfleet-verify.service"} < set(stopped)
     assert not serving.paths.program.exists()
     assert [path.name for path in serving.paths.data.iterdir()] == ["models"]
     assert any("no request left" in line for line in lines)
