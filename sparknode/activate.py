@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sparknode import docker, journal, lease, lock, rotation, units
+from sparknode import RESTART, docker, journal, lease, lock, rotation, units
 from sparknode import release as releases
 from sparknode.chronicle import Chronicle, Tell
 from sparknode.errors import Failed, KnownBad, Refused, StepFailed
@@ -23,9 +23,6 @@ DONE, REVERTED, FAILED, BUSY = 0, 10, 20, 30
 # A verified release whose engine ended on the way back may have been killed, or Docker under it.
 BACK_TRIES = 3
 EXIT_OF = {journal.COMMITTED: DONE, journal.REVERTED: REVERTED, journal.FAILED: FAILED}
-
-
-ROLLBACK, RESTART = "rollback", "restart"
 
 
 @dataclass(frozen=True)

@@ -14,31 +14,13 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from sparknode import (
-    SCHEMAS,
-    collect,
-    fetch,
-    frontend,
-    hub,
-    lease,
-    lookout,
-    memory,
-    probe,
-    prune,
-    recover,
-    retire,
-    spread,
-    stage,
-    verify,
-)
-from sparknode import release as releases
-from sparknode.activate import RESTART, ROLLBACK, Order, work
+from sparknode import INTENTS, SCHEMAS
 from sparknode.errors import Refused, Stopped
-from sparknode.files import read_text
 from sparknode.paths import Paths
-from sparknode.shape import parse
 from sparknode.system import Host, RealSystem
 
+# Every other module is imported where its command is carried out: a program in a zip file is compiled anew each time,
+# and what a probe does not need would cost it a quarter of a second.
 FAILED = 1
 SYNC = {
     "look": "print how far this host is, its models and its addresses as JSON",
@@ -84,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     activate.add_argument("--operator", required=True)
     activate.add_argument("--token", type=int, default=None, help="of the lease; without one it is taken for this")
     activate.add_argument("--retry-release", default=None, help="try this release although it failed here before")
-    activate.add_argument("--intent", choices=(ROLLBACK, RESTART), default=None, help="noted; a restart is always done")
+    activate.add_argument("--intent", choices=INTENTS, default=None, help="noted; a restart is always done")
     activate.add_argument("--foreground", action="store_true", help="do the work in this process")
     activate.add_argument("--activation", default=None, help="the id under which the journal holds it")
     leaving = commands.add_parser("retire", help="drain, stop, and remove everything that belongs to sparkfleet")
@@ -106,43 +88,68 @@ def parser() -> argparse.ArgumentParser:
         else:
             one.add_argument("--token", type=int, required=True)
         if verb != "release":
-            one.add_argument("--ttl", type=float, default=lease.TTL_S)
+            one.add_argument("--ttl", type=float, default=None)
     return top
 
 
 def dispatch(host: Host, options: argparse.Namespace) -> int:
     if options.command == "probe":
+        from sparknode import collect, probe
+
         bundle = collect.read(options.bundle) if options.bundle else (host, None)
         say(json.dumps(probe.probe(*bundle), ensure_ascii=False))
         return 0
     if options.command == "collect":
+        from sparknode import collect
+
         collect.write(collect.collect(host), options.folder)
         return 0
     if options.command == "status":
+        from sparknode import probe
+
         say(json.dumps(probe.status(host), ensure_ascii=False))
         return 0
     if options.command == "stage":
+        from sparknode import stage
+
         return stage.stage(host, sys.stdin.read(), say)
     if options.command == "fetch":
+        from sparknode import fetch
+
         return fetch.fetch(host, sys.stdin.read(), say)
     if options.command == "hub-get":
+        from sparknode import hub
+
         return hub.main(options.order, os.environ.get("HF_TOKEN"), say)
     if options.command == "prune":
+        from sparknode import prune
+
         return prune.prune(host, sys.stdin.read(), say)
     if options.command == "sync":
         return sync_command(host, options.verb, options.wait)
     if options.command == "verify":
+        from sparknode import verify
+
         return verify.verify(host, say)
     if options.command == "memory-gate":
         return memory_gate(host, options.release_json)
     if options.command == "recover":
+        from sparknode import recover
+
         return recover.finish(host, say) if options.finish else recover.recover(host, say)
     if options.command == "watch":
+        from sparknode import lookout
+
         return lookout.look(host, say)
     if options.command == "lease":
         return lease_command(host, options)
     if options.command == "retire":
+        from sparknode import retire
+
         return retire.retire(host, options.rollout, options.operator, models=options.models, tell=say)
+    from sparknode import frontend
+    from sparknode.activate import Order, work
+
     order = Order(
         options.release, options.rollout, options.operator, options.token, options.retry_release, options.intent
     )
@@ -153,18 +160,23 @@ def dispatch(host: Host, options: argparse.Namespace) -> int:
 
 def lease_command(host: Host, options: argparse.Namespace) -> int:
     """Take, renew or give back the lease; the one that stands is printed as JSON."""
+    from sparknode import lease
+
     if options.verb == "release":
         lease.release(host, options.rollout, options.token)
         return 0
+    ttl_s = options.ttl or lease.TTL_S
     if options.verb == "take":
-        found = lease.take(host, options.rollout, options.operator, options.source, options.ttl)
+        found = lease.take(host, options.rollout, options.operator, options.source, ttl_s)
     else:
-        found = lease.renew(host, options.rollout, options.token, options.ttl)
+        found = lease.renew(host, options.rollout, options.token, ttl_s)
     say(json.dumps(found, ensure_ascii=False))
     return 0
 
 
 def sync_command(host: Host, verb: str, wait_s: float) -> int:
+    from sparknode import spread, stage
+
     if verb == "share":
         return spread.share(host, sys.stdin.read(), say)
     if verb == "image":
@@ -178,6 +190,11 @@ def sync_command(host: Host, verb: str, wait_s: float) -> int:
 
 def memory_gate(host: Host, path: Path) -> int:
     """ExecStartPre of the serving unit: the exit code decides whether the engine is started."""
+    from sparknode import memory
+    from sparknode import release as releases
+    from sparknode.files import read_text
+    from sparknode.shape import parse
+
     text = read_text(path)
     if text is None:
         raise Refused(f"{path}: can't be read; expected a release.json")

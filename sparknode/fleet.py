@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from sparknode import docker, journal, lease, lock, units
 from sparknode.docker import Lookup
+from sparknode.files import read_text
 from sparknode.journal import Attempt, Record
-from sparknode.lookout import last_look
 from sparknode.paths import Paths
 from sparknode.release import Release, load_linked
 from sparknode.serving import folder_problems, read_stamp, unit_drift
@@ -74,6 +75,15 @@ def serving(host: Host, current: Release | None, found: Lookup, state: UnitState
         "image_id": found.text("Image"),
         "drift": drift,
     }
+
+
+def last_look(host: Host) -> Record | None:
+    """What the watch saw last."""
+    try:
+        found = json.loads(read_text(host.paths.watch) or "")
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def under_way(paths: Paths, attempt: Attempt | None) -> dict[str, Any] | None:

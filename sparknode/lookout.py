@@ -17,6 +17,7 @@ from sparknode import release as releases
 from sparknode.chronicle import Tell
 from sparknode.engine import Counters, Engine, api_key, counters, total
 from sparknode.files import atomic_write, read_text
+from sparknode.fleet import last_look
 from sparknode.journal import Record
 from sparknode.release import Release, WatchRules
 from sparknode.shell import Completed
@@ -94,14 +95,6 @@ def look(host: Host, tell: Tell) -> int:
     atomic_write(host.paths.watch, json.dumps(after, ensure_ascii=False).encode())
     write_metrics(host.paths, after, now, busy=busy)
     return 0
-
-
-def last_look(host: Host) -> Record | None:
-    try:
-        found = json.loads(read_text(host.paths.watch) or "")
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None
 
 
 class Judgement:

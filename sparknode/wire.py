@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -50,6 +49,9 @@ class Answer:
 
 def send(request: Request) -> Answer:
     """Send one request and read the whole answer within its timeout."""
+    # Not above, because it brings TLS and e-mail with it, and a probe asks nobody by HTTP.
+    import http.client
+
     started = time.monotonic()
     deadline = started + request.timeout
     # No proxy is ever asked: http.client reads no proxy settings, urllib would.
