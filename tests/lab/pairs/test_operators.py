@@ -101,7 +101,8 @@ def test_a_controller_that_comes_back_from_the_dead_touches_nothing_more(pair: l
 
     assert second.code == 0, second.output
     assert sleeper.returncode == exits.HALTED_MIXED, output
-    assert re.search(r"the lease was lost: .*lease \d+ of roll-out \w+ is not valid any more", output), output[-3000:]
+    # Its own heartbeat hears of it, or the node refuses the step: whichever comes first after the sleep.
+    assert re.search(r"lease \d+ of roll-out \w+ is not valid any more", output), output[-3000:]
     assert attempt.ended() == "committed"
     assert other.link("current") == other.link("verified") == shown(other.name, f"image_tag={PREFIX_TAG}")["id"]
     assert other.journal()[-1]["release"] == other.link("verified")
