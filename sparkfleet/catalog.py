@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field, StringConstraints, ValidationError
 
 from sparkfleet.errors import CatalogError, nearest
 from sparkfleet.rows import STRICT, AcceptanceGate, Gates, Throughput, Timing, Watch
+from sparkfleet.yamltext import parse_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = 1
@@ -299,7 +300,7 @@ def _merge_file(
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CatalogError(f"{path} does not exist", "a catalogue file", "restore it from version control") from None
     except yaml.YAMLError as error:

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from sparkfleet import catalog, configuration, enroll, lock, preflight, secrets
+from sparkfleet import catalog, configuration, lock, preflight, secrets
 from sparkfleet.catalog import ROOT
 from sparkfleet.deepcheck import deep_check
 from sparkfleet.docker_model import docker_model_commands
@@ -24,6 +24,7 @@ from sparkfleet.recipe import Choice, find_image
 from sparkfleet.release import Compiled, compile_release
 from sparkfleet.rules import Deployment, rule_texts
 from sparkfleet.settings import Settings, parse_settings
+from sparkfleet.yamltext import parse_yaml
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -60,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     locking.set_defaults(run=_lock)
 
     configuration.add_commands(commands, _pairs)
-    enroll.add_commands(commands)
+    _add_enroll(commands)
     explain = commands.add_parser("explain", help="why a rule exists")
     explain.add_argument("rule", nargs="?")
     explain.add_argument("--preflight", action="store_true", help="print docs/preflight.md: every check of a host")
@@ -71,6 +72,39 @@ def _parser() -> argparse.ArgumentParser:
     checking.add_argument("--json", action="store_true", help="print the findings as JSON")
     checking.set_defaults(run=_check, host=None)
     return parser
+
+
+def _add_enroll(commands: Any) -> None:
+    parser = commands.add_parser(
+        "enroll", help="make a new host reachable: pin its key, install yours, check sudo, look"
+    )
+    parser.add_argument("host", help="name or address, as the inventory shall have it")
+    for name, default, text in (
+        ("--inventory", "inventory/prod.py", "where it joins"),
+        ("--group", "fleet", "the inventory's list that it joins"),
+        ("--user", "nvidia", "the first-boot user"),
+        ("--key", "~/.ssh/id_ed25519", "your private key, with .pub beside it"),
+        ("--known-hosts", "inventory/known_hosts", "where its key is pinned; commit it"),
+        ("--address", None, "where it answers, when that is not its name"),
+        ("--accept", None, "the fingerprint to expect (SHA256:…), instead of a question"),
+    ):
+        parser.add_argument(name, default=default, help=f"{text}; default: {default}" if default else text)
+    parser.add_argument("--port", type=int, default=22)
+    for name, text in (
+        ("--write", "add the line to the inventory, and not only print it"),
+        ("--renew", "pin a new key for a host that was installed anew"),
+        ("--sudoers", "write a sudoers drop-in where sudo wants a password"),
+        ("--password-stdin", "read the password from standard input"),
+    ):
+        parser.add_argument(name, action="store_true", help=text)
+    parser.set_defaults(run=_enroll)
+
+
+def _enroll(options: argparse.Namespace) -> int:
+    # Not above: it brings paramiko and pyinfra, and everything else here connects to nothing.
+    from sparkfleet.enroll import enroll
+
+    return enroll(options)
 
 
 def _choice_parser(*, host: bool = True) -> argparse.ArgumentParser:
@@ -97,7 +131,7 @@ def _choice_parser(*, host: bool = True) -> argparse.ArgumentParser:
 
 def _value(text: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return parse_yaml(text)
     except yaml.YAMLError:
         return text
 

@@ -14,8 +14,8 @@ from typing import Any
 from sparkfleet import catalog, lock
 from sparkfleet.catalog import ROOT
 from sparkfleet.errors import FleetError
-from sparkfleet.report import table
 from sparkfleet.settings import Settings, parse_settings
+from sparkfleet.table import table
 
 Pairs = Callable[[list[str]], dict[str, Any]]
 

@@ -15,9 +15,8 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from sparkfleet.catalog import ROOT
+from sparkfleet.yamltext import parse_yaml
 
 CONTRACTS = ROOT / "catalog" / "contracts"
 # What the recordings call `_optional_type`: an argument that may also be None, without the type that it has else.
@@ -253,5 +252,5 @@ def _read(engine: str, version: str, folder: Path) -> Contract:
 
 @cache
 def _optional_types() -> dict[str, str]:
-    document = yaml.safe_load(OPTIONAL_TYPES.read_text(encoding="utf-8"))
+    document = parse_yaml(OPTIONAL_TYPES.read_text(encoding="utf-8"))
     return {dest: kind for kind, dests in document["types"].items() for dest in dests}

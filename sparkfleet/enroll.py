@@ -35,32 +35,6 @@ _INSTALL_KEY = (
 _BROKEN = (OSError, EOFError, paramiko.SSHException)
 
 
-def add_commands(commands: Any) -> None:
-    parser = commands.add_parser(
-        "enroll", help="make a new host reachable: pin its key, install yours, check sudo, look"
-    )
-    parser.add_argument("host", help="name or address, as the inventory shall have it")
-    for name, default, text in (
-        ("--inventory", "inventory/prod.py", "where it joins"),
-        ("--group", "fleet", "the inventory's list that it joins"),
-        ("--user", "nvidia", "the first-boot user"),
-        ("--key", "~/.ssh/id_ed25519", "your private key, with .pub beside it"),
-        ("--known-hosts", "inventory/known_hosts", "where its key is pinned; commit it"),
-        ("--address", None, "where it answers, when that is not its name"),
-        ("--accept", None, "the fingerprint to expect (SHA256:…), instead of a question"),
-    ):
-        parser.add_argument(name, default=default, help=f"{text}; default: {default}" if default else text)
-    parser.add_argument("--port", type=int, default=22)
-    for name, text in (
-        ("--write", "add the line to the inventory, and not only print it"),
-        ("--renew", "pin a new key for a host that was installed anew"),
-        ("--sudoers", f"write {SUDOERS} where sudo wants a password"),
-        ("--password-stdin", "read the password from standard input"),
-    ):
-        parser.add_argument(name, action="store_true", help=text)
-    parser.set_defaults(run=enroll)
-
-
 def enroll(options: argparse.Namespace) -> int:
     """Do it all; the first thing that does not hold ends it, with what to do."""
     from sparkfleet.inventory import read_inventory

@@ -8,12 +8,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field, ValidationError
 
 from sparkfleet.catalog import ROOT, Row
 from sparkfleet.errors import CatalogError
 from sparkfleet.rules.book import Severity
+from sparkfleet.yamltext import parse_yaml
 
 FILE = ROOT / "catalog" / "preflight.yaml"
 ORDER: dict[Severity, int] = {"fail": 0, "warn": 1, "info": 2}
@@ -78,7 +78,7 @@ class Book(Row):
 def book(path: Path = FILE) -> Book:
     """Return the texts and thresholds; raises CatalogError naming the key that cannot be used."""
     try:
-        return Book.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return Book.model_validate(parse_yaml(path.read_text(encoding="utf-8")))
     except ValidationError as error:
         first = error.errors()[0]
         raise CatalogError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None

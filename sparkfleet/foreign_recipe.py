@@ -16,6 +16,7 @@ import yaml
 
 from sparkfleet.contract import Contract
 from sparkfleet.errors import SettingsError
+from sparkfleet.yamltext import parse_yaml
 
 # Read by the tool, or saying nothing about how the engine runs.
 KNOWN_KEYS = frozenset(
@@ -67,7 +68,7 @@ class ForeignRecipe:
 def read_recipe(text: str, contract: Contract) -> ForeignRecipe:
     """Read a recipe; raises SettingsError with the reason why it cannot be carried over."""
     try:
-        document = yaml.safe_load(text)
+        document = parse_yaml(text)
     except yaml.YAMLError as error:
         raise cannot_carry(f"it is not YAML: {error}", "a sparkrun v2 or eugr v1 recipe") from None
     if not isinstance(document, dict) or not isinstance(document.get("model"), str):

@@ -14,6 +14,7 @@ from sparkfleet.catalog import Catalog, Drafter, Line, Model
 from sparkfleet.contract import CONTRACTS, Contract, contract_for, version_key
 from sparkfleet.foreign_recipe import SPARKRUN_NAMES, ForeignRecipe, cannot_carry, read_recipe
 from sparkfleet.release import Compiled
+from sparkfleet.yamltext import parse_yaml
 
 BASE = "agentic"
 # Named by the model's row, not by a profile.
@@ -67,7 +68,7 @@ def import_recipe(text: str, origin: str, catalog: Catalog) -> ImportedProfile:
 def yaml_text(text: str, key: str) -> str | None:
     """Return one text of a YAML mapping before the whole of it is judged."""
     try:
-        document = yaml.safe_load(text)
+        document = parse_yaml(text)
     except yaml.YAMLError:
         return None
     value = document.get(key) if isinstance(document, dict) else None

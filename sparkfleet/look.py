@@ -19,6 +19,7 @@ from sparkfleet import guard, report
 from sparkfleet.differences import differences
 from sparkfleet.errors import FleetError
 from sparkfleet.fleet import FleetRun
+from sparkfleet.table import table
 
 HISTORY = ("when", "host", "who", "what", "from", "to", "outcome", "took", "why")
 LOG_UNITS = ("sparkfleet-serve.service", "sparkfleet-activate.service", "sparkfleet-watch.service")
@@ -43,7 +44,7 @@ def history() -> NoReturn:
     """What was activated where, by whom, and how it ended; oldest first."""
     nodes = guard.run().nodes
     found = {name: (node.get("fleet") or {}).get("history") or [] for name, node in nodes.items()}
-    _end(found, "\n".join(report.table(HISTORY, history_rows(found))))
+    _end(found, "\n".join(table(HISTORY, history_rows(found))))
 
 
 def history_rows(histories: Mapping[str, list[Mapping[str, Any]]]) -> list[tuple[str, ...]]:

@@ -16,6 +16,7 @@ from pyinfra.context import ctx_state
 
 from sparkfleet import compare, fleetview, guard, hooks, preflight, record
 from sparkfleet.fleet import FleetRun, serves
+from sparkfleet.table import table
 
 HEADINGS = (
     "host",
@@ -137,15 +138,6 @@ def _acceptance(now: float | None, proven: float | None) -> str | None:
     if proven is None:
         return None
     return f"{_percent(proven)} proven" if now is None else f"{_percent(now)} of {_percent(proven)}"
-
-
-def table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Return the lines of a table with aligned columns."""
-    widths = [max(len(row[column]) for row in (headings, *rows)) for column in range(len(headings))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in (headings, *rows)
-    ]
 
 
 def arranged(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:

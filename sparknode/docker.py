@@ -59,6 +59,16 @@ def remove(system: System, name: str) -> Completed:
     return system.run(["docker", "rm", "-f", name], REMOVE_S)
 
 
+def remove_image(system: System, reference: str) -> str | None:
+    """Take an image away, under this tag and every name of its digest; why it is still here, or None.
+
+    An image that came from a mirror keeps the mirror's name of its digest besides the tag.
+    """
+    found = image(system, reference).found or {}
+    done = system.run(["docker", "image", "rm", reference, *_texts(found.get("RepoDigests"))], REMOVE_S)
+    return done.why if image(system, str(found.get("Id"))).found else None
+
+
 def gpu_argv(name: str) -> list[str]:
     return ["docker", "exec", name, "nvidia-smi", "-L"]
 

@@ -17,8 +17,6 @@ from sparknode.shape import parse
 from sparknode.stage import remove_tree
 from sparknode.system import Host
 
-_DOCKER_S = 300.0
-
 
 @dataclass(frozen=True)
 class Waste:
@@ -93,9 +91,9 @@ def remove(host: Host, found: Waste, dry: bool, tell: Tell) -> None:
     for reference in found.images:
         tell(f"{verb} image {reference}")
         if not dry:
-            done = host.system.run(["docker", "image", "rm", reference], _DOCKER_S)
-            if not done.ok:
-                tell(f"  {done.why}")
+            why = docker.remove_image(host.system, reference)
+            if why:
+                tell(f"  {why}")
 
 
 def stamp(paths: Paths, folder: Path) -> Path:

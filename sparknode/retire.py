@@ -9,7 +9,7 @@ from sparknode import docker, lease, lock
 from sparknode import release as releases
 from sparknode.activate import BUSY, DONE
 from sparknode.chronicle import Chronicle, Tell
-from sparknode.errors import Refused
+from sparknode.fleet import QUESTIONS, images
 from sparknode.paths import SERVE_UNIT
 from sparknode.steps import Steps, silence
 from sparknode.system import Host
@@ -47,17 +47,14 @@ def _remove(host: Host, *, models: bool, tell: Tell) -> None:
     if others:
         system.run(["systemctl", "disable", "--now", "--quiet", *others], ORDER_S)
     silence(host, disable=True, patience=ORDER_S)
-    references = {release.image.reference for name in paths.staged() if (release := _readable(host, name))}
+    # By their tags and not by the releases: a host may have lost a release whose image it still has.
+    references = images(system.run(QUESTIONS["images"], docker.INSPECT_S))
     for unit in units:
         unit.unlink()
     daemon_reload(system)
-    for reference in sorted(references):
-        image = docker.image(system, reference).found or {}
-        # An image that came from a mirror keeps that name of its digest besides the tag.
-        for name in (reference, *(image.get("RepoDigests") or ())):
-            system.run(["docker", "image", "rm", name], ORDER_S)
-        gone = docker.image(system, str(image.get("Id"))).found is None
-        tell(f"image {reference}: {'removed' if gone else 'left, something else uses it'}")
+    for reference in references:
+        why = docker.remove_image(system, reference)
+        tell(f"image {reference}: {f'left: {why}' if why else 'removed'}")
     for path in sorted(paths.data.iterdir()) if paths.data.exists() else []:
         if path != paths.models or models:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
@@ -67,10 +64,3 @@ def _remove(host: Host, *, models: bool, tell: Tell) -> None:
     paths.program.unlink(missing_ok=True)
     said = left[0] if left else "nothing"
     tell(f"retired; left: {said}; driver, Docker, its other images and your login are as before")
-
-
-def _readable(host: Host, name: str) -> releases.Release | None:
-    try:
-        return releases.load(host.paths, name)
-    except Refused:
-        return None

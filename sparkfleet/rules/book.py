@@ -8,11 +8,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import yaml
 from pydantic import ValidationError
 
 from sparkfleet.catalog import ROOT, Row
 from sparkfleet.errors import CatalogError, SettingsError
+from sparkfleet.yamltext import parse_yaml
 
 if TYPE_CHECKING:
     from sparkfleet.recipe import Recipe
@@ -97,7 +97,7 @@ def rules(*rule_ids: str) -> Callable[[FamilyCheck], FamilyCheck]:
 @cache
 def rule_texts(path: Path = RULES_FILE) -> dict[str, RuleText]:
     """Return reason, source and remedy of every rule; raises CatalogError naming the row that cannot be used."""
-    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    document = parse_yaml(path.read_text(encoding="utf-8"))
     try:
         return {rule_id: RuleText.model_validate(row) for rule_id, row in document["rules"].items()}
     except ValidationError as error:

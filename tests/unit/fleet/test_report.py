@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from sparkfleet.look import history_rows
-from sparkfleet.report import HEADINGS, arranged, fitted, host_row, remarks, state_of, table
+from sparkfleet.report import HEADINGS, arranged, fitted, host_row, remarks, state_of
+from sparkfleet.table import table
 
 ID = "0123456789abcdef"
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)

@@ -57,6 +57,17 @@ def test_the_weights_go_when_they_are_named(serving: World) -> None:
     assert lines[-1].startswith("retired; left: nothing")
 
 
+def test_an_image_whose_release_was_lost_goes_too(serving: World) -> None:
+    orphan = {"Id": "sha256:" + "e" * 64, "Architecture": "arm64", "RepoDigests": [f"mirror/vllm@sha256:{'f' * 64}"]}
+    foreign = {"Id": "sha256:" + "a" * 64, "Architecture": "arm64", "RepoDigests": []}
+    serving.images |= {f"ghcr.io/x/vllm:sha256-{'f' * 64}": orphan, "postgres:17": foreign}
+    code, _ = give_back(serving)
+    assert code == DONE
+    assert list(serving.images) == ["postgres:17"]
+    removed = [command for command in serving.commands if command[:3] == ("docker", "image", "rm")]
+    assert f"mirror/vllm@sha256:{'f' * 64}" in {name for command in removed for name in command[3:]}
+
+
 def test_a_bare_host_has_nothing_to_lose(tmp_path: Path) -> None:
     assert give_back(World(tmp_path))[0] == DONE
 
