@@ -7,7 +7,7 @@ PYTHON := $(VENV)/bin/python
 NODES ?= 4
 ENGINE ?= sim
 
-.PHONY: help setup demo test test-fast test-walk test-lab test-crash test-contract bench-spread bench-hashing lab-up lab-down lint fmt
+.PHONY: help setup demo test test-fast test-docs test-hub test-walk test-lab test-crash test-contract bench-spread bench-hashing lab-up lab-down lint fmt
 
 help: ## print this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,10 +27,16 @@ demo: setup ## four booted hosts become four verified servers, upgraded and roll
 	@$(PYTHON) -m tests.demo
 
 test: setup ## every tier that this machine can run
-	@$(PYTHON) -m tests.tiers fast walk lab contract
+	@$(PYTHON) -m tests.tiers fast docs hub walk lab contract
 
 test-fast: setup ## lint, types, unit and plan tests
 	@$(PYTHON) -m tests.tiers fast
+
+test-docs: setup ## every command of the documentation, on fake hosts
+	@$(PYTHON) -m tests.tiers docs
+
+test-hub: setup ## the real Hub client against a hub that fails in every way
+	@$(PYTHON) -m tests.tiers hub
 
 test-walk: setup ## random walks of a small fleet; SPARKFLEET_WALKS=1000 for more
 	@$(PYTHON) -m tests.tiers walk
@@ -38,7 +44,7 @@ test-walk: setup ## random walks of a small fleet; SPARKFLEET_WALKS=1000 for mor
 test-lab: setup ## booted hosts, real systemd, sshd, dockerd and registry
 	@$(PYTHON) -m tests.tiers lab
 
-test-crash: setup ## the whole crash matrix: who dies at which line of the journal; an hour
+test-crash: setup ## the whole crash matrix: who dies at which line of the journal
 	@$(PYTHON) -m tests.tiers crash
 
 test-contract: setup ## every rendered recipe through the real vLLM argument parser

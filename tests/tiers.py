@@ -1,4 +1,4 @@
-"""Runs the test tiers one after the other and says which one failed: `python -m tests.tiers fast walk lab contract`.
+"""Runs the test tiers one after the other and says which one failed: `python -m tests.tiers fast docs hub walk lab`.
 
 A tier that this machine cannot run is reported as skipped with the reason; with CI=true in the environment that is a
 failure, so that a green run never hides one.
@@ -43,6 +43,15 @@ def _crash() -> list[list[str]]:
     return [["env", "SPARKFLEET_CRASH=all", *_side_by_side("crash", 3)]]
 
 
+def _docs() -> list[list[str]]:
+    return [[sys.executable, "-m", "pytest", "-q", "-n", "auto", "tests/docs"]]
+
+
+def _hub() -> list[list[str]]:
+    # The hub's storms are mostly waited for, so more workers than cores.
+    return [[sys.executable, "-m", "pytest", "-q", "-n", "4", "tests/hub"]]
+
+
 def _walk() -> list[list[str]]:
     return [[sys.executable, "-m", "pytest", "-q", "-n", "auto", "tests/walk"]]
 
@@ -53,6 +62,8 @@ def _contract() -> list[list[str]]:
 
 TIERS: dict[str, Callable[[], list[list[str]]]] = {
     "fast": _fast,
+    "docs": _docs,
+    "hub": _hub,
     "walk": _walk,
     "lab": _lab,
     "contract": _contract,
