@@ -89,6 +89,8 @@ class Activation:
 
     def run(self) -> int:
         going_back = f"goes back to {self._back.id}" if self._back else "has nothing to go back to"
+        if self._back is self._release:
+            going_back = "is started once more, as it was proven here before"
         try:
             self._story.write(journal.LEASED, note=f"a release that fails {going_back}")
             self._steps.drain(self._outgoing, self._release)
@@ -221,9 +223,9 @@ def is_already_serving(host: Host, release: Release) -> bool:
 
 
 def way_back(host: Host, release: Release) -> Release | None:
-    """The release to go back to. The one that is being started again is no way back from itself."""
+    """The release to go back to, also when it is the one that is being started again: a second start often serves."""
     verified = host.paths.linked("verified")
-    return releases.load(host.paths, verified) if verified and verified != release.id else None
+    return release if verified == release.id else releases.load(host.paths, verified) if verified else None
 
 
 def require_good(host: Host, release: Release, retry: str | None) -> None:

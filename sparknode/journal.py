@@ -218,13 +218,13 @@ def open_attempt(records: Iterable[Record]) -> Attempt | None:
 
 
 def known_bad(records: Iterable[Record]) -> dict[str, Record]:
-    """The releases that failed a gate of their own here and were not committed since, with what failed."""
+    """The releases that failed a gate of their own here and were not proven since, with what failed."""
     bad: dict[str, Record] = {}
     for record in records:
         release = str(record.get("release"))
         if "blame" in record:
             bad[release] = {"gate": record["blame"], "error": record.get("error"), "t": record.get("t")}
-        elif record["state"] == COMMITTED:
+        elif record["state"] == COMMITTED or (record["state"] == REVERTED and record.get("from") == release):
             bad.pop(release, None)
     return bad
 

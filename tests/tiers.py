@@ -23,7 +23,7 @@ def _fast() -> list[list[str]]:
         [str(BIN / "ruff"), "format", "--check", "--quiet", "."],
         [str(BIN / "ruff"), "check", "--quiet", "."],
         [str(BIN / "mypy")],
-        [sys.executable, "-m", "pytest", "-q", "-n", "auto", "-m", "not contract", "tests/unit", "tests/plan"],
+        [sys.executable, "-m", "pytest", "-q", "-n", "3", "-m", "not contract", "tests/plan", "tests/unit"],
     ]
 
 

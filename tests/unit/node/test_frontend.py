@@ -135,6 +135,33 @@ def test_a_restart_starts_what_serves_already(serving: World) -> None:
     assert serving.paths.linked("previous") is None, "a restart is no way back from itself"
 
 
+def test_a_restart_that_fails_a_gate_starts_the_release_once_more(serving: World) -> None:
+    old = serving.engines[OLD["id"]] = Engine(acceptance=0.0)
+    made = serving.containers_made
+
+    def mend() -> None:
+        old.acceptance = 0.6 if serving.containers_made > made + 1 else 0.0
+
+    serving.on_sleep = mend
+    code, lines = follow(serving, OLD, intent="restart")
+
+    assert code == REVERTED
+    assert lines[-1].startswith("reverted: acceptance-short: 0.0 %")
+    assert serving.running == OLD["id"]
+    assert serving.containers_made == made + 2
+    assert follow(serving, OLD, intent="restart")[0] == DONE, "what was proven again is not held against it"
+
+
+def test_a_restart_that_fails_twice_is_said_and_left_running(serving: World) -> None:
+    serving.engines[OLD["id"]] = Engine(acceptance=0.0)
+
+    code, lines = follow(serving, OLD, intent="restart")
+
+    assert code == FAILED
+    assert f"going back to {OLD['id']} failed too (what runs is left running, unproven)" in lines[-1]
+    assert serving.running == OLD["id"]
+
+
 def test_a_roll_back_is_told_from_a_deploy_in_the_history(serving: World) -> None:
     assert follow(serving, NEW)[0] == DONE
     assert follow(serving, OLD, intent="rollback")[0] == DONE
