@@ -16,7 +16,7 @@ from typing import Any
 
 from gevent.lock import BoundedSemaphore
 
-from sparkfleet.catalog import ROOT
+from sparkfleet.catalog import ROOT, Drafter
 from sparkfleet.errors import FleetError
 from sparkfleet.fleet import HostPlan
 from sparknode.paths import Paths
@@ -35,10 +35,15 @@ def manifests(plan: HostPlan) -> list[dict[str, Any]]:
         if row["role"] == "target":
             document["checks"] = {**model.artefact.model_dump(), "quant_method": model.quantization}
         else:
-            keys = {"hidden_size", "vocab_size", "num_target_layers", "target_layer_ids", "block_size"}
-            document |= {"checks": model.drafter.model_dump(include=keys) if model.drafter else {}, "target": target}
+            document |= {"checks": drafter_checks(model.drafter) if model.drafter else {}, "target": target}
         found.append(document)
     return found
+
+
+def drafter_checks(drafter: Drafter) -> dict[str, Any]:
+    """Return what a drafter's configuration must say; not every method names its target's layers or a block."""
+    keys = {"hidden_size", "vocab_size", "num_target_layers", "target_layer_ids", "block_size"}
+    return drafter.model_dump(include=keys, exclude_defaults=True)
 
 
 def reserve(plan: HostPlan) -> int:
@@ -79,7 +84,7 @@ def ensure_fetched(plan: HostPlan, manifest: dict[str, Any]) -> Path:
         raise FleetError(
             f"{manifest['repo']} at {manifest['commit'][:12]} was not fetched (exit code {fetch.returncode})",
             f"{len(manifest['files'])} files",
-            "read the lines above; what arrived is kept, so run the same command again",
+            "read the lines above",
         )
     return Paths(root).model_dir(manifest["repo"], manifest["commit"])
 
@@ -113,7 +118,6 @@ def send(plan: HostPlan, data: Mapping[str, Any], repo: str, folder: Path) -> No
         raise FleetError(
             f"rsync of {repo} to {plan.entry.name} ended with {sent.returncode}: {sent.stderr.strip()[-400:]}",
             "exit code 0",
-            "what arrived is kept; run the same command again",
         )
 
 

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -31,19 +32,26 @@ from tests.lab.config import (
 STATE = LAB_DIR / "state.json"
 HUB_STORE = LAB_DIR / "hub"
 LOCK = Path("/run/sparkfleet-lab.lock")
+# A process that a killed one was just starting holds the lock until it becomes another program.
+RELEASE_S = 5.0
 ENGINES = ("sim", "vllm")
 
 
 @contextmanager
 def alone() -> Iterator[None]:
     """One ``up`` or ``down`` at a time; the lock ends with the process, however that ends."""
+    deadline = time.monotonic() + RELEASE_S
     with LOCK.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise LabError(
-                "another `tests.lab up` or `down` is under way on this machine; wait for it to end"
-            ) from error
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    raise LabError(
+                        "another `tests.lab up` or `down` is under way on this machine; wait for it to end"
+                    ) from error
+                time.sleep(0.1)
         yield
 
 
