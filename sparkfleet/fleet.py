@@ -16,10 +16,10 @@ from typing import Any, Literal
 
 from sparkfleet import lock, standing
 from sparkfleet.errors import FleetError, LockError, SettingsError
-from sparkfleet.findings import Finding
 from sparkfleet.lock import Lock
 from sparkfleet.release import Compiled, compile_release
 from sparkfleet.rollout import Progress
+from sparkfleet.rules import Finding
 from sparkfleet.settings import Settings, parse_settings
 from sparkfleet.waves import Member, Pace, first_obstacle, plan_waves
 

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sparkfleet.checks import KIB_PER_GIB
-from sparkfleet.findings import Finding, book, finding
+from sparkfleet.findings import book, finding
 from sparkfleet.fleet import FleetRun
 from sparkfleet.preflight import check, decided, of_host
+from sparkfleet.rules import Finding
 
 
 def _firmware(node: Mapping[str, Any]) -> str | None:

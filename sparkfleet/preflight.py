@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sparkfleet.catalog import Catalog
 from sparkfleet.checks import CHECKS, Check, View, kind_of
-from sparkfleet.findings import ORDER, Finding, book, finding, unknown
-from sparkfleet.rules.book import Severity
+from sparkfleet.findings import book, finding, unknown
+from sparkfleet.rules.book import ORDER, Finding, Severity
 
 SCHEMA = 1
 

@@ -146,7 +146,7 @@ def test_an_unknown_tag_is_marked_in_the_release() -> None:
     asked = replace(choice(image="2026-12-01-v0.40.0"), image_line="2026-07-27-v0.26.0")
     outcome = compile_release(CATALOG, None, asked, TRIAL)
     assert outcome.release["image_line"] == "2026-07-27-v0.26.0"
-    assert "image-undeclared" in {finding.rule for finding in outcome.findings}
+    assert "image-undeclared" in {finding.id for finding in outcome.findings}
 
 
 def test_the_engines_say_how_they_are_found_ready_and_measured() -> None:
