@@ -155,6 +155,10 @@ class Model(Sourced):
     # Where a row has this key, it goes before the profile's: dense models are several times slower.
     throughput: Throughput | None = None
 
+    @property
+    def served_name(self) -> str:
+        return self.served_names[0]
+
     def repositories(self) -> list[Model | Drafter]:
         """Return the target and, where there is one, its drafter: one unit for locking and keeping."""
         return [self, self.drafter] if self.drafter else [self]

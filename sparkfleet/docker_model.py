@@ -21,7 +21,8 @@ def docker_model_commands(recipe: Recipe) -> str:
             "choose another --image-tag",
         )
     reference = f"hf.co/{recipe.model.repo}"
-    flags = _runtime_flags(recipe)
+    args, known = recipe.args, recipe.contract.flags
+    flags = [word for key in sorted(args.keys() - OWN) for word in known[key].words(args[key])]
     lines = [
         f"# {recipe.choice.model} in Docker Model Runner, for a workstation: the nodes of a fleet never use it.",
         "docker model install-runner --backend vllm --gpu cuda",
@@ -34,19 +35,6 @@ def docker_model_commands(recipe: Recipe) -> str:
         *(f"# - {line}" for line in _inexpressible(recipe)),
     ]
     return "\n".join(lines) + "\n"
-
-
-def _runtime_flags(recipe: Recipe) -> list[str]:
-    words: list[str] = []
-    for key in sorted(recipe.args.keys() - OWN):
-        flag = recipe.contract.flags[key]
-        value = recipe.args[key]
-        if isinstance(value, bool):
-            option = flag.option if value else flag.negation
-            words += [option] if option else []
-        else:
-            words += [flag.option, *(str(item) for item in (value if isinstance(value, list) else [value]))]
-    return words
 
 
 def _inexpressible(recipe: Recipe) -> list[str]:

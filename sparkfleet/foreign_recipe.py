@@ -153,11 +153,7 @@ def _arguments_of_defaults(defaults: dict[str, Any], contract: Contract) -> list
         flag = contract.flags.get(SPARKRUN_NAMES.get(name, name))
         if flag is None:
             raise cannot_carry(f"defaults.{name} is no argument of {contract}", "an argument of vllm serve")
-        if isinstance(value, bool):
-            option = flag.option if value else flag.negation
-            words += [option] if option else []
-        elif value is not None:
-            words += [flag.option, *(str(item) for item in (value if isinstance(value, list) else [value]))]
+        words += [] if value is None else flag.words(value)
     return words
 
 

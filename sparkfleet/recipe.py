@@ -12,8 +12,7 @@ from typing import Any, TypeVar
 
 from sparkfleet.catalog import Catalog, Hardware, Image, Line, Model, Profile, Scalar
 from sparkfleet.contract import Contract, contract_for
-from sparkfleet.engine import Engine
-from sparkfleet.engines import ENGINES
+from sparkfleet.engine import ENGINES, Engine
 from sparkfleet.errors import nearest
 from sparkfleet.rows import Gates
 from sparkfleet.rules.book import refusal

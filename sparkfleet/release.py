@@ -92,7 +92,7 @@ def compile_release(
         "engine": {
             "kind": recipe.line.engine,
             "version": recipe.line.engine_version,
-            "api": recipe.engine.api.document(),
+            "api": recipe.engine.api,
         },
         "image": image,
         "artefacts": artefacts,
