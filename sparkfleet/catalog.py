@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, Field, StringConstraints, ValidationError
 
 from sparkfleet.errors import CatalogError, nearest
-from sparkfleet.rows import STRICT, AcceptanceGate, Gates, Throughput, Timing, Watch
+from sparkfleet.rows import AcceptanceGate, Gates, Row, Throughput, Timing, Watch
 from sparkfleet.yamltext import parse_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,12 +26,6 @@ Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 Scalar = bool | int | float | str | list[str] | None
-
-
-class Row(BaseModel):
-    """One row of a catalogue file; unknown keys are refused."""
-
-    model_config = STRICT
 
 
 class Sourced(Row):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from sparkfleet.catalog import ROOT, Model, Profile, Row, Scalar
+from sparkfleet.catalog import ROOT, Model, Profile, Scalar
 from sparkfleet.contract import Flag
+from sparkfleet.rows import Row
 from sparkfleet.yamltext import parse_yaml
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from sparkfleet.catalog import ROOT, Row
+from sparkfleet.catalog import ROOT
 from sparkfleet.errors import CatalogError
+from sparkfleet.rows import Row
 from sparkfleet.rules.book import Finding, Severity
 from sparkfleet.yamltext import parse_yaml
 

@@ -10,19 +10,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from sparkfleet.catalog import Catalog, Commit, Digest, Sha256
 from sparkfleet.errors import LockError
+from sparkfleet.rows import Row
 
 SCHEMA = 1
 
 
-class LockRow(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Platform(LockRow):
+class Platform(Row):
     """One architecture of an image; sizes in bytes. The image ID is one of the two digests, by docker's store."""
 
     manifest_digest: Digest
@@ -32,21 +29,21 @@ class Platform(LockRow):
     entrypoint: list[str] | None = None
 
 
-class LockedImage(LockRow):
+class LockedImage(Row):
     repository: str
     registry_tag: str
     digest: Digest
     platforms: dict[str, Platform] = Field(min_length=1)
 
 
-class LockedFile(LockRow):
+class LockedFile(Row):
     path: str
     size: int = Field(ge=0)
     sha256: Sha256 | None = None
     git_blob_sha1: Commit | None = None
 
 
-class LockedRepo(LockRow):
+class LockedRepo(Row):
     commit: Commit
     files: list[LockedFile] = Field(min_length=1)
 
@@ -62,7 +59,7 @@ class LockedRepo(LockRow):
         return sum(file.size for file in self.files)
 
 
-class Lock(LockRow):
+class Lock(Row):
     schema_version: int = Field(alias="schema")
     images: dict[str, LockedImage] = {}
     repos: dict[str, LockedRepo] = {}

@@ -11,20 +11,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from sparkfleet.catalog import Catalog
 from sparkfleet.checks import CHECKS, Check, View, kind_of
 from sparkfleet.findings import book, finding, unknown
+from sparkfleet.rows import Row
 from sparkfleet.rules.book import ORDER, Finding, Severity
 
 SCHEMA = 1
 
 
-class Waiver(BaseModel):
+class Waiver(Row):
     """A warning that somebody decided to live with, and until when."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     reason: str = Field(min_length=1)
     until: datetime.date

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import ValidationError
 
-from sparkfleet.catalog import ROOT, Row
+from sparkfleet.catalog import ROOT
 from sparkfleet.errors import CatalogError, SettingsError
+from sparkfleet.rows import Row
 from sparkfleet.yamltext import parse_yaml
 
 if TYPE_CHECKING:
