@@ -26,7 +26,7 @@ def _share(value: object, least: int = 1) -> object:
 
 
 def _ramp(value: object) -> object:
-    steps = value if isinstance(value, list) else [value]
+    steps = value if isinstance(value, list | tuple) else [value]
     if not steps:
         raise ValueError('expected at least one step, such as [1, "25%", "100%"]')
     return tuple(_share(step) for step in steps)
