@@ -59,20 +59,24 @@ class ForeignRecipe:
     name: str
     description: str
     model: str
-    revision: str | None
     container: str | None
     env: dict[str, str]
     arguments: list[str]
 
 
-def read_recipe(text: str, contract: Contract) -> ForeignRecipe:
-    """Read a recipe; raises SettingsError with the reason why it cannot be carried over."""
+def read_document(text: str) -> dict[str, Any]:
+    """Read a recipe's YAML; raises SettingsError when it is none, or names no model."""
     try:
         document = parse_yaml(text)
     except yaml.YAMLError as error:
         raise cannot_carry(f"it is not YAML: {error}", "a sparkrun v2 or eugr v1 recipe") from None
     if not isinstance(document, dict) or not isinstance(document.get("model"), str):
         raise cannot_carry("it has no key 'model'", "a sparkrun v2 or eugr v1 recipe", "check the file")
+    return document
+
+
+def read_recipe(document: dict[str, Any], contract: Contract) -> ForeignRecipe:
+    """Read a recipe's command; raises SettingsError with the reason why it cannot be carried over."""
     version = _version(document)
     _refuse_what_has_no_place(document)
     metadata = document.get("metadata") or {}
@@ -90,7 +94,6 @@ def read_recipe(text: str, contract: Contract) -> ForeignRecipe:
         name=str(document.get("name") or document["model"].rsplit("/", 1)[-1]),
         description=" ".join(str(description or document["model"]).split()),
         model=document["model"],
-        revision=document.get("model_revision"),
         container=document.get("container"),
         env=_environment(document.get("env") or {}),
         arguments=arguments,
@@ -111,18 +114,21 @@ def _refuse_what_has_no_place(document: dict[str, Any]) -> None:
             raise cannot_carry(
                 f"'{key}' has no place in a profile", f"none but {', '.join(sorted(KNOWN_KEYS))}", f"remove '{key}'"
             )
-    if document.get("mods"):
-        raise cannot_carry(f"mods patch the image: {document['mods']}", "an image that needs no patch")
-    if document.get("build_args"):
-        raise cannot_carry(f"build_args build an image: {document['build_args']}", "a published image")
-    runtime = document.get("runtime") or "vllm"
-    if runtime not in RUNTIMES:
-        raise cannot_carry(f"runtime is {runtime}", f"one of {', '.join(RUNTIMES)} on one node")
-    nodes = document.get("min_nodes") or 1
-    if document.get("cluster_only") or document.get("mode") == "cluster" or nodes != 1:
-        raise cannot_carry("it needs several nodes", "one node (solo_only, or max_nodes: 1)")
-    if (document.get("executor") or "docker") != "docker":
-        raise cannot_carry(f"executor is {document['executor']}", "docker")
+    runtime, executor = document.get("runtime") or "vllm", document.get("executor") or "docker"
+    several = document.get("cluster_only") or document.get("mode") == "cluster" or (document.get("min_nodes") or 1) != 1
+    for wrong, what, expected in (
+        (document.get("mods"), f"mods patch the image: {document.get('mods')}", "an image that needs no patch"),
+        (document.get("build_args"), f"build_args build an image: {document.get('build_args')}", "a published image"),
+        (runtime not in RUNTIMES, f"runtime is {runtime}", f"one of {', '.join(RUNTIMES)} on one node"),
+        (
+            cluster or (document.get("min_nodes") or 1) != 1,
+            "it needs several nodes",
+            "one node (solo_only, or max_nodes: 1)",
+        ),
+        (executor != "docker", f"executor is {executor}", "docker"),
+    ):
+        if wrong:
+            raise cannot_carry(what, expected)
     for key, value in (document.get("executor_config") or {}).items():
         if key not in EXECUTOR_IGNORED and value not in EXECUTOR_DEFAULTS.get(key, ()):
             raise cannot_carry(

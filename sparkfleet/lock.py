@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -130,27 +131,22 @@ def _fits(lock: Lock, catalog: Catalog, path: Path) -> None:
 def changes(old: Lock | None, new: Lock) -> list[str]:
     """Say what moved from one lock to the other, a line each."""
     lines = []
-    old_images = old.images if old else {}
-    old_repos = old.repos if old else {}
-    for tag in sorted(old_images.keys() | new.images.keys()):
-        before, after = old_images.get(tag), new.images.get(tag)
-        if before != after:
-            lines.append(f"image {tag}: {_digest(before)} → {_digest(after)}")
-    for repo in sorted(old_repos.keys() | new.repos.keys()):
-        was, now = old_repos.get(repo), new.repos.get(repo)
-        if was == now:
-            continue
-        lines.append(f"repo {repo}: {was.commit[:12] if was else 'absent'} → {now.commit[:12] if now else 'absent'}")
-        files_before = {file.path: file for file in was.files} if was else {}
-        files_after = {file.path: file for file in now.files} if now else {}
-        moved = [
-            name
-            for name in sorted(files_before.keys() | files_after.keys())
-            if files_before.get(name) != files_after.get(name)
-        ]
-        lines += [f"  {name}" for name in moved] if was and now else []
+    for tag, before, after in _moved(old.images if old else {}, new.images):
+        digests = (image.digest[:19] if image else "absent" for image in (before, after))
+        lines.append(f"image {tag}: {' → '.join(digests)}")
+    for repo, was, now in _moved(old.repos if old else {}, new.repos):
+        commits = (one.commit[:12] if one else "absent" for one in (was, now))
+        lines.append(f"repo {repo}: {' → '.join(commits)}")
+        if was and now:
+            files = ({file.path: file for file in one.files} for one in (was, now))
+            lines += [f"  {name}" for name, _, _ in _moved(*files)]
     return lines
 
 
-def _digest(image: LockedImage | None) -> str:
-    return image.digest[:19] if image else "absent"
+V = TypeVar("V")
+
+
+def _moved(old: Mapping[str, V], new: Mapping[str, V]) -> Iterator[tuple[str, V | None, V | None]]:
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name):
+            yield name, old.get(name), new.get(name)

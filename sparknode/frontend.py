@@ -31,7 +31,6 @@ from sparknode.paths import ACTIVATE_UNIT, Paths
 from sparknode.release import Release
 from sparknode.shell import Completed
 from sparknode.system import Host
-from sparknode.verdict import PASS
 
 POLL_S = 0.5
 TICK_S = 10.0
@@ -198,14 +197,6 @@ class Follower:
             "then activate again: it takes over from here"
         )
         return FAILED
-
-
-def is_routine(record: journal.Record) -> bool:
-    """A soak repeats every gate; of those that hold, the drafter's acceptance is the one to watch."""
-    gate = record.get("gate")
-    if record["state"] != journal.SOAKING or not isinstance(gate, dict):
-        return False
-    return gate.get("verdict") == PASS and gate.get("name") != "acceptance-short"
 
 
 def progress(records: list[journal.Record], now: float) -> str:
