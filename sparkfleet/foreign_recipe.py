@@ -120,11 +120,7 @@ def _refuse_what_has_no_place(document: dict[str, Any]) -> None:
         (document.get("mods"), f"mods patch the image: {document.get('mods')}", "an image that needs no patch"),
         (document.get("build_args"), f"build_args build an image: {document.get('build_args')}", "a published image"),
         (runtime not in RUNTIMES, f"runtime is {runtime}", f"one of {', '.join(RUNTIMES)} on one node"),
-        (
-            cluster or (document.get("min_nodes") or 1) != 1,
-            "it needs several nodes",
-            "one node (solo_only, or max_nodes: 1)",
-        ),
+        (several, "it needs several nodes", "one node (solo_only, or max_nodes: 1)"),
         (executor != "docker", f"executor is {executor}", "docker"),
     ):
         if wrong:
