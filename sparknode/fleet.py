@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from sparknode import docker, journal, lease, lock, units
 from sparknode.docker import Lookup
-from sparknode.files import read_text
+from sparknode.files import read_object
 from sparknode.journal import Attempt, Record
 from sparknode.paths import Paths
 from sparknode.release import Release, load_linked
@@ -79,11 +78,7 @@ def serving(host: Host, current: Release | None, found: Lookup, state: UnitState
 
 def last_look(host: Host) -> Record | None:
     """What the watch saw last."""
-    try:
-        found = json.loads(read_text(host.paths.watch) or "")
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None
+    return read_object(host.paths.watch)
 
 
 def under_way(paths: Paths, attempt: Attempt | None) -> dict[str, Any] | None:

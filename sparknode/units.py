@@ -11,16 +11,7 @@ from sparknode.system import System
 
 SHOW_S = 10.0
 ORDER_S = 60.0
-_ASKED = (
-    "LoadState",
-    "ActiveState",
-    "SubState",
-    "Result",
-    "NRestarts",
-    "UnitFileState",
-    "NeedDaemonReload",
-    "Job",
-)
+_ASKED = "LoadState ActiveState SubState Result NRestarts UnitFileState NeedDaemonReload Job".split()
 SHOW_ARGV = ("systemctl", "show", SERVE_UNIT, *(f"--property={name}" for name in _ASKED))
 
 
