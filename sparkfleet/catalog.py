@@ -337,13 +337,11 @@ def _validated(sections: dict[str, Any], origin: Mapping[tuple[str, str], Path],
     except ValidationError as error:
         raise _readable(error, origin, base) from None
     for tag, image in catalog.images.items():
-        path = origin[("images", tag)]
-        if image.line not in catalog.lines:
-            known = ", ".join(sorted(catalog.lines))
-            raise CatalogError(f"{path}: images.{tag}.line is '{image.line}'", f"one of {known}")
-        if image.rollback_to is not None and image.rollback_to not in catalog.images:
-            known = ", ".join(sorted(catalog.images))
-            raise CatalogError(f"{path}: images.{tag}.rollback_to is '{image.rollback_to}'", f"one of {known}")
+        named = (("line", image.line, catalog.lines), ("rollback_to", image.rollback_to, catalog.images))
+        for key, value, rows in named:
+            if value is not None and value not in rows:
+                path = origin[("images", tag)]
+                raise CatalogError(f"{path}: images.{tag}.{key} is '{value}'", f"one of {', '.join(sorted(rows))}")
     return catalog
 
 
@@ -354,13 +352,8 @@ def _readable(error: ValidationError, origin: Mapping[tuple[str, str], Path], ba
     path = origin.get((row[0], row[1])) if len(row) == 2 else None
     allowed = ""
     if first["type"] == "extra_forbidden":
-        rows: dict[str, type[BaseModel]] = {
-            "lines": Line,
-            "images": Image,
-            "models": Model,
-            "profiles": Profile,
-            "hardware": Hardware,
-        }
+        kinds: tuple[type[Row], ...] = (Line, Image, Model, Profile, Hardware)
+        rows = dict(zip(("lines", "images", "models", "profiles", "hardware"), kinds, strict=True))
         fields = list(rows[where[0]].model_fields) if where[0] in rows and len(where) == 3 else []
         allowed = f"one of {', '.join(fields)}" if fields else "no such key"
         message = f"unknown key '{where[-1]}'{nearest(where[-1], fields)}"

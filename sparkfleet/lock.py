@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError
 from sparkfleet.catalog import Catalog, Commit, Digest, Sha256
 from sparkfleet.errors import LockError
 from sparkfleet.rows import Row
+from sparknode.shape import canonical
 
 SCHEMA = 1
 
@@ -68,11 +69,6 @@ class Lock(Row):
     def dumps(self) -> str:
         """Return the file's text: sorted and stable, for review in version control."""
         return json.dumps(self.model_dump(by_alias=True), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-
-
-def canonical(value: Any) -> bytes:
-    """Return canonical JSON: sorted keys, no blanks, UTF-8."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def read(path: Path, catalog: Catalog) -> Lock | None:

@@ -63,10 +63,6 @@ def serve_unit(
         "stop_post_s": STOP_POST_S,
         "unit_stop_s": timing.unit_stop_s,
     }
-    environment = Environment(
-        loader=FileSystemLoader(ROOT / "templates"),
-        undefined=StrictUndefined,
-        keep_trailing_newline=True,
-        autoescape=False,
-    )
+    templates = FileSystemLoader(ROOT / "templates")
+    environment = Environment(loader=templates, undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
     return environment.get_template("sparkfleet-serve.service.j2").render(context)

@@ -134,7 +134,7 @@ def host_of(raw: Raw) -> dict[str, Any]:
         "python": platform.python_version(),
         "boot_id": line_of(raw, "/proc/sys/kernel/random/boot_id"),
         "time": raw.at,
-        "uptime_s": parse.uptime(raw.files.get("/proc/uptime", "")),
+        "uptime_s": parse.number(raw.files.get("/proc/uptime", "")),
         "dmi": {name: line_of(raw, f"/sys/class/dmi/id/{name}") for name in dmi},
         "reboot_required": "/var/run/reboot-required" in raw.files,
         "clock_synchronized": None if clock is None else clock == "yes",

@@ -21,8 +21,9 @@ from sparkfleet.fleet import HostEntry, plan_run
 from sparkfleet.lock import Lock
 from sparkfleet.nearest import nearest_working
 from sparkfleet.recipe import Choice
-from sparkfleet.release import compile_release, release_id
+from sparkfleet.release import compile_release
 from sparkfleet.rules import Deployment
+from sparknode.release import content_id
 from tests.plan.harness import lock_document
 from tests.unit.controller.combos import CATALOG, CURRENT, MODEL, PREFIX, STOCK, TRIAL, choice, compiled
 
@@ -65,7 +66,7 @@ def test_any_change_gives_another_id() -> None:
 
 def test_the_id_is_the_hash_of_the_rest() -> None:
     release = locked(choice())
-    assert release_id(release) == release["id"] == release_id({**release, "id": "anything"})
+    assert content_id(release) == release["id"] == content_id({**release, "id": "anything"})
 
 
 def test_a_locked_release_runs_a_tag_of_the_digest() -> None:
