@@ -40,7 +40,6 @@ class Flag:
 
     @cached_property
     def option(self) -> str:
-        """The long name."""
         long = [option for option in self.options if option.startswith("--")]
         return next((option for option in long if not option.startswith("--no-")), long[0])
 
@@ -180,7 +179,6 @@ class Contract:
 
     @cached_property
     def options(self) -> dict[str, Flag]:
-        """Every spelling of every flag."""
         return {option: flag for flag in self.flags.values() for option in flag.options}
 
     def __str__(self) -> str:

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 
 class Engine(Row):
-    """One kind of engine."""
-
     kind: str
     # What stands between the image's entrypoint and the arguments, and before the model's folder.
     program: tuple[str, ...]
@@ -53,7 +51,6 @@ class Engine(Row):
         return arguments
 
     def command(self, recipe: Recipe) -> list[str]:
-        """Return everything after the entrypoint."""
         return [*self.program, *self.arguments(recipe)]
 
 

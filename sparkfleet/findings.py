@@ -59,8 +59,6 @@ class Elsewhere(Row):
 
 
 class Book(Row):
-    """catalog/preflight.yaml."""
-
     schema_: int = Field(alias="schema")
     thresholds: dict[str, Threshold]
     foreign_packages: list[str]

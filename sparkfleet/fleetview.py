@@ -86,7 +86,6 @@ def examine(run: FleetRun, today: datetime.date) -> dict[str, list[Finding]]:
 
 
 def document(run: FleetRun) -> dict[str, Any]:
-    """Return for machines what the table and the findings say."""
     hosts = [
         {
             **of_host(name, node, run.findings[name], run.hosts[name].settings.catalog()),

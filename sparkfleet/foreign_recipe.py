@@ -47,7 +47,6 @@ SPARKRUN_NAMES = {
 
 
 def cannot_carry(what: str, expected: str, remedy: str = "") -> SettingsError:
-    """Return the refusal of a recipe."""
     return SettingsError(f"the recipe cannot be carried over: {what}", expected, remedy)
 
 

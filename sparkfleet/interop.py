@@ -29,7 +29,6 @@ class ImportedProfile:
     notes: list[str]
 
     def text(self) -> str:
-        """Return the row as a catalogue file."""
         document = {"schema": 1, "profiles": {self.profile_id: self.row}}
         comments = "".join(f"# {note}\n" for note in self.notes)
         return comments + yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=110)

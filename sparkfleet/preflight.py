@@ -92,7 +92,6 @@ def fit(findings: Iterable[Finding]) -> bool:
 
 
 def of_host(host: str, node: Mapping[str, Any], findings: Sequence[Finding], catalog: Catalog) -> dict[str, Any]:
-    """Return what a machine reads of one host."""
     try:
         kind = kind_of(node, catalog)
     except (KeyError, TypeError, AttributeError):

@@ -80,7 +80,6 @@ class Recipe:
 
     @cached_property
     def arguments(self) -> tuple[str, ...]:
-        """The engine's arguments as they are written."""
         return tuple(self.engine.arguments(self))
 
     @property
@@ -96,7 +95,6 @@ class Recipe:
         return value if isinstance(value, int) else self.model.max_model_len
 
     def number(self, key: str) -> int | float | None:
-        """Return an argument's value when it is a number."""
         value = self.args.get(key)
         return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 

@@ -45,7 +45,6 @@ class Compiled:
 
     @property
     def overridden(self) -> list[str]:
-        """What the host sets differently, in words for the plan."""
         return [override.words() for override in self.recipe.overridden]
 
 

@@ -130,7 +130,6 @@ class Settings(Pace):
     repairs: list[Repair] = []
 
     def catalog(self) -> Catalog:
-        """Load the catalogue with this host's overlays."""
         return load(tuple((ROOT / overlay).resolve() for overlay in self.catalog_overlays))
 
     @property

@@ -53,7 +53,6 @@ class Pace(Row):
     hooks_dir: str = "hooks"
 
     def differs_from(self, other: Pace) -> str | None:
-        """Return the first setting that differs, if one does."""
         return next((name for name in Pace.model_fields if getattr(self, name) != getattr(other, name)), None)
 
 

@@ -139,7 +139,6 @@ def _judged(chat: Chat, end: object) -> Chat:
 
 
 def read_chat(answer: Answer, seconds: float) -> Chat:
-    """The answer of one chat completion."""
     problem = problem_of(answer)
     if problem:
         return Chat(problem, seconds=seconds)
@@ -200,7 +199,6 @@ def read_stream(answer: Answer, seconds: float) -> Chat:
 
 
 def _arrived(answer: Answer, position: int) -> float | None:
-    """When this much of the body was here."""
     return next((seconds for size, seconds in answer.arrivals if size >= position), None)
 
 
@@ -243,7 +241,6 @@ class Engine:
         return [card for card in cards if isinstance(card, dict)], None
 
     def metrics(self) -> list[Sample]:
-        """The engine's samples; none when it does not answer."""
         answer = self._get("/metrics")
         return parse.metrics(answer.body.decode(errors="replace")) if answer.status == 200 else []
 

@@ -77,7 +77,6 @@ def serving(host: Host, current: Release | None, found: Lookup, state: UnitState
 
 
 def last_look(host: Host) -> Record | None:
-    """What the watch saw last."""
     return read_object(host.paths.watch)
 
 

@@ -174,7 +174,6 @@ class Follower:
         return self._records
 
     def _never_began(self) -> bool:
-        """No record yet, and nobody left who would write one."""
         waited = self._host.system.monotonic() - self._began
         if waited > FIRST_LINE_S:
             return True

@@ -11,8 +11,6 @@ RELEASE_ID = re.compile(r"[0-9a-f]{16}")
 
 
 class Paths:
-    """The node's layout under one root."""
-
     def __init__(self, root: Path = Path("/")) -> None:
         self.root = root
         self.data = root / "var/lib/sparkfleet"

@@ -48,7 +48,6 @@ def probe(host: Host, raw: Raw | None = None) -> dict[str, Any]:
 
 
 def status(host: Host) -> dict[str, Any]:
-    """The document's `fleet` object alone."""
     return fleet.fleet(host, ask(host.system, fleet.QUESTIONS))
 
 
@@ -114,7 +113,6 @@ def has(raw: Raw, program: str) -> bool:
 
 
 def line_of(raw: Raw, path: str) -> str | None:
-    """A file of one line."""
     return raw.files.get(path, "").strip() or None
 
 

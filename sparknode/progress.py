@@ -70,5 +70,4 @@ class Meter:
 
 
 def look(host: Host) -> dict[str, Any] | None:
-    """What is under way, or None."""
     return read_object(host.paths.progress)

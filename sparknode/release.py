@@ -111,8 +111,6 @@ class Gates:
 
 @dataclass(frozen=True)
 class Hook:
-    """A command or an HTTP call."""
-
     command: tuple[str, ...] = ()
     method: str = ""
     url: str = ""
@@ -171,7 +169,6 @@ class Release:
 
 
 def content_id(raw: dict[str, Any]) -> str:
-    """The id that a release's content has."""
     content = {key: value for key, value in raw.items() if key != "id"}
     return hashlib.sha256(canonical(content)).hexdigest()[:16]
 

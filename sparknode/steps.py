@@ -159,7 +159,6 @@ class Steps:
         self._story.enter(journal.RECLAIMING, figures)
 
     def switch(self, release: Release) -> None:
-        """Put the release's unit and the `current` link in place."""
         self._story.enter(journal.SWITCHING, f"{SERVE_UNIT} and `current` become release {release.id}")
         install(self._host, release)
 

@@ -17,8 +17,6 @@ SHOW_ARGV = ("systemctl", "show", SERVE_UNIT, *(f"--property={name}" for name in
 
 @dataclass(frozen=True)
 class UnitState:
-    """One look at the unit."""
-
     load: str
     active: str
     sub: str

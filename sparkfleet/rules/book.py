@@ -62,7 +62,6 @@ class Finding:
     maintenance: bool = False
 
     def text(self) -> str:
-        """Return the finding as lines for a person."""
         lines = [f"{self.id}: {self.found}"]
         lines += [f"  expected: {self.expected}"] if self.expected else []
         lines.append(f"  why: {self.why} [{self.source}]")
@@ -83,7 +82,6 @@ def rule_texts(path: Path = RULES_FILE) -> dict[str, RuleText]:
 
 
 def findings(recipe: Recipe, deployment: Deployment, checks: Iterable[Check]) -> Iterator[Finding]:
-    """Apply the checks."""
     for check in checks:
         for rule_id, found, expected in check(recipe, deployment):
             text = rule_texts()[rule_id]
