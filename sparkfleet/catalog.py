@@ -29,11 +29,8 @@ Scalar = bool | int | float | str | list[str] | None
 
 
 class Sourced(Row):
+    # Where each cell comes from; "*" covers those without an entry.
     sources: dict[str, str] = Field(min_length=1)
-
-    def source(self, cell: str) -> str:
-        """Return where the cell's value comes from."""
-        return self.sources.get(cell) or self.sources.get("*", "catalogue")
 
 
 class DrafterSupport(Row):

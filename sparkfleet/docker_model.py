@@ -15,11 +15,8 @@ OWN = {"served_model_name", "host", "port", "max_model_len", "shutdown_timeout"}
 def docker_model_commands(recipe: Recipe) -> str:
     """Return a shell script with comments (docs.docker.com/ai/model-runner; card, "Docker Model Runner")."""
     if recipe.engine.kind != "vllm":
-        raise SettingsError(
-            f"Docker Model Runner has no {recipe.engine.kind} backend",
-            "an image with vLLM",
-            "choose another --image-tag",
-        )
+        found = f"Docker Model Runner has no {recipe.engine.kind} backend"
+        raise SettingsError(found, "an image with vLLM", "choose another --image-tag")
     reference = f"hf.co/{recipe.model.repo}"
     args, known = recipe.args, recipe.contract.flags
     flags = [word for key in sorted(args.keys() - OWN) for word in known[key].words(args[key])]

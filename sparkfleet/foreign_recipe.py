@@ -110,9 +110,8 @@ def _version(document: dict[str, Any]) -> str:
 def _refuse_what_has_no_place(document: dict[str, Any]) -> None:
     for key in document:
         if key not in KNOWN_KEYS:
-            raise cannot_carry(
-                f"'{key}' has no place in a profile", f"none but {', '.join(sorted(KNOWN_KEYS))}", f"remove '{key}'"
-            )
+            expected = f"none but {', '.join(sorted(KNOWN_KEYS))}"
+            raise cannot_carry(f"'{key}' has no place in a profile", expected, f"remove '{key}'")
     runtime, executor = document.get("runtime") or "vllm", document.get("executor") or "docker"
     several = document.get("cluster_only") or document.get("mode") == "cluster" or (document.get("min_nodes") or 1) != 1
     for wrong, what, expected in (
@@ -126,21 +125,16 @@ def _refuse_what_has_no_place(document: dict[str, Any]) -> None:
             raise cannot_carry(what, expected)
     for key, value in (document.get("executor_config") or {}).items():
         if key not in EXECUTOR_IGNORED and value not in EXECUTOR_DEFAULTS.get(key, ()):
-            raise cannot_carry(
-                f"executor_config.{key} is {value!r}, and a release does not start containers so",
-                f"one of {', '.join([*EXECUTOR_DEFAULTS, *EXECUTOR_IGNORED])}",
-            )
+            found = f"executor_config.{key} is {value!r}, and a release does not start containers so"
+            raise cannot_carry(found, f"one of {', '.join([*EXECUTOR_DEFAULTS, *EXECUTOR_IGNORED])}")
 
 
 def _environment(env: dict[str, Any]) -> dict[str, str]:
     values = {}
     for name, value in env.items():
         if SECRET.search(str(name)):
-            raise cannot_carry(
-                f"env.{name} looks like a secret",
-                "no secrets in recipes",
-                "put the API key into a file on the node and set api_key_file",
-            )
+            remedy = "put the API key into a file on the node and set api_key_file"
+            raise cannot_carry(f"env.{name} looks like a secret", "no secrets in recipes", remedy)
         if "$" in str(value):
             raise cannot_carry(f"env.{name} refers to another variable: {value}", "a literal value")
         values[str(name)] = str(value).lower() if isinstance(value, bool) else str(value)
@@ -167,11 +161,8 @@ def _filled(command: str, values: dict[str, Any], version: str) -> str:
     def value_of(match: re.Match[str]) -> str:
         name = match[1]
         if name not in values:
-            raise cannot_carry(
-                f"the placeholder {{{name}}} has no value in 'defaults'",
-                f"one of {', '.join(values)}",
-                f"add {name} to 'defaults'",
-            )
+            found = f"the placeholder {{{name}}} has no value in 'defaults'"
+            raise cannot_carry(found, f"one of {', '.join(values)}", f"add {name} to 'defaults'")
         value = values[name]
         return " ".join(str(item) for item in value) if isinstance(value, list) else str(value)
 
@@ -193,9 +184,8 @@ def _arguments_of_command(command: str) -> list[str]:
     operators = [word for word in words if word and set(word) <= set("();<>|&")]
     expansions = [word for word in words if "$" in word or "`" in word]
     if operators or expansions:
-        raise cannot_carry(
-            f"the command needs a shell: {' '.join([*operators, *expansions])}", "one `vllm serve` command"
-        )
+        found = f"the command needs a shell: {' '.join([*operators, *expansions])}"
+        raise cannot_carry(found, "one `vllm serve` command")
     if words[:2] != ["vllm", "serve"]:
         raise cannot_carry(f"the command starts with '{' '.join(words[:2])}'", "vllm serve")
     return words[2:]

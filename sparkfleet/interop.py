@@ -106,10 +106,8 @@ def _special_speculation(config: dict[str, Any], drafter: Drafter, line: Line | 
     }
     for key, allowed in given.items():
         if key in config and config[key] not in allowed:
-            raise cannot_carry(
-                f"the speculative config has {key} {config[key]!r}",
-                f"{allowed[0]}, the model's drafter in the catalogue",
-            )
+            found = f"the speculative config has {key} {config[key]!r}"
+            raise cannot_carry(found, f"{allowed[0]}, the model's drafter in the catalogue")
     special = {key: value for key, value in config.items() if key not in given}
     if special.get("num_speculative_tokens") == drafter.default_tokens:
         special.pop("num_speculative_tokens")
@@ -125,9 +123,8 @@ def _take_model_keys(reading: Reading, model: Model | None, model_id: str | None
         found = {key: reading.values.pop(key) for key in MODEL_KEYS if key in reading.values}
         return {**found, "served_names": names} if names else found
     if names is not None and names != model.served_names:
-        raise cannot_carry(
-            f"it serves {', '.join(names)}", f"{', '.join(model.served_names)}, as {model_id} in the catalogue"
-        )
+        expected = f"{', '.join(model.served_names)}, as {model_id} in the catalogue"
+        raise cannot_carry(f"it serves {', '.join(names)}", expected)
     for key in MODEL_KEYS:
         found = reading.values.pop(key, None)
         ours = getattr(model, key) or None

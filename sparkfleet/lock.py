@@ -19,6 +19,7 @@ from sparkfleet.rows import Row
 from sparknode.shape import canonical
 
 SCHEMA = 1
+REVIEW = "run `python -m sparkfleet lock` and review the difference"
 
 
 class Platform(Row):
@@ -85,43 +86,32 @@ def read(path: Path, catalog: Catalog) -> Lock | None:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "document"
-        raise LockError(
-            f"{path}: {where}: {first['msg']}",
-            "a lock written by this version",
-            "run `python -m sparkfleet lock` and review the difference",
-        ) from None
+        raise LockError(f"{path}: {where}: {first['msg']}", "a lock written by this version", REVIEW) from None
     if lock.schema_version != SCHEMA:
         raise LockError(f"{path}: schema is {lock.schema_version}", str(SCHEMA), "run `python -m sparkfleet lock`")
-    _fits(lock, catalog, path)
+    for found, expected, remedy in _contradictions(lock, catalog):
+        raise LockError(f"{path}: {found}", expected, remedy)
     return lock
 
 
-def _fits(lock: Lock, catalog: Catalog, path: Path) -> None:
+def _contradictions(lock: Lock, catalog: Catalog) -> Iterator[tuple[str, str, str]]:
+    """What was found, what the catalogue says instead, and the next step."""
     for tag, locked in lock.images.items():
         image = catalog.images.get(tag)
-        if image is None:
-            continue
-        if image.repository != locked.repository:
-            raise LockError(
-                f"{path}: images.{tag}.repository is {locked.repository}",
-                f"{image.repository}, as in the catalogue",
-                "run `python -m sparkfleet lock` and review the difference",
-            )
-        if image.digest and image.digest != locked.digest:
-            raise LockError(
-                f"{path}: images.{tag}.digest is {locked.digest}",
-                f"{image.digest}, the published digest in the catalogue",
-                "the tag was moved upstream: find out why before you change either of them",
-            )
+        if image and image.repository != locked.repository:
+            expected = f"{image.repository}, as in the catalogue"
+            yield f"images.{tag}.repository is {locked.repository}", expected, REVIEW
+        if image and image.digest and image.digest != locked.digest:
+            expected = f"{image.digest}, the published digest in the catalogue"
+            remedy = "the tag was moved upstream: find out why before you change either of them"
+            yield f"images.{tag}.digest is {locked.digest}", expected, remedy
     for model_id, model in catalog.models.items():
         for row in model.repositories():
-            locked_repo = lock.repos.get(row.repo)
-            if locked_repo and row.revision and locked_repo.commit != row.revision:
-                raise LockError(
-                    f"{path}: repos.{row.repo}.commit is {locked_repo.commit}",
-                    f"{row.revision}, the revision that models.{model_id} pins",
-                    "run `python -m sparkfleet lock`, or change the revision in the catalogue",
-                )
+            pinned = lock.repos.get(row.repo)
+            if pinned and row.revision and pinned.commit != row.revision:
+                expected = f"{row.revision}, the revision that models.{model_id} pins"
+                remedy = "run `python -m sparkfleet lock`, or change the revision in the catalogue"
+                yield f"repos.{row.repo}.commit is {pinned.commit}", expected, remedy
 
 
 def changes(old: Lock | None, new: Lock) -> list[str]:

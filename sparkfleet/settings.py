@@ -182,11 +182,8 @@ def parse_settings(host: str, data: Mapping[str, Any]) -> Settings:
     secrets.refuse_in_data(host, ours)
     for key in REQUIRED:
         if not ours.get(key):
-            raise SettingsError(
-                f"{host}: no {key} is set",
-                f"a {key} from catalog/",
-                f"set {key} in the inventory or in group_data/",
-            )
+            remedy = f"set {key} in the inventory or in group_data/"
+            raise SettingsError(f"{host}: no {key} is set", f"a {key} from catalog/", remedy)
     try:
         return Settings.model_validate(ours)
     except ValidationError as error:
@@ -195,11 +192,7 @@ def parse_settings(host: str, data: Mapping[str, Any]) -> Settings:
         where = ".".join(str(part) for part in first["loc"])
         known = sorted(Settings.model_fields)
         if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
-            raise SettingsError(
-                f"{host}: unknown setting '{key}'{nearest(key, known)}", f"one of {', '.join(known)}"
-            ) from None
-        raise SettingsError(
-            f"{host}: {where} is {first['input']!r}",
-            first["msg"],
-            "mend it in the inventory or in group_data/",
-        ) from None
+            found = f"{host}: unknown setting '{key}'{nearest(key, known)}"
+            raise SettingsError(found, f"one of {', '.join(known)}") from None
+        found, remedy = f"{host}: {where} is {first['input']!r}", "mend it in the inventory or in group_data/"
+        raise SettingsError(found, first["msg"], remedy) from None
