@@ -273,13 +273,10 @@ def _merge_file(
     document = _read(path)
     if document.pop("schema", None) != SCHEMA:
         raise CatalogError(f"{path}: key 'schema' is missing or not {SCHEMA}", f"schema: {SCHEMA}")
-    for key in document:
-        if key not in names:
-            raise CatalogError(
-                f"{path}: unknown key '{key}'{nearest(str(key), list(names))}", f"one of {', '.join(names)}"
-            )
-    for name in names:
-        rows = document.get(name)
+    for name, rows in document.items():
+        if name not in names:
+            found = f"{path}: unknown key '{name}'{nearest(str(name), list(names))}"
+            raise CatalogError(found, f"one of {', '.join(names)}")
         if rows is None:
             continue
         if name.endswith("_verdicts"):
