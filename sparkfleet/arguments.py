@@ -24,7 +24,6 @@ class Reading:
 
 
 def read_arguments(contract: Contract, words: Sequence[str]) -> Reading:
-    """Read what follows the engine's program."""
     reading = Reading()
     rest = list(words)
     while rest:

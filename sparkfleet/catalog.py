@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, Field, StringConstraints, ValidationError
 
 from sparkfleet.errors import CatalogError, nearest
-from sparkfleet.rows import STRICT, AcceptanceGate, Gates, Throughput, Timing, Watch
+from sparkfleet.rows import AcceptanceGate, Gates, Row, Throughput, Timing, Watch
 from sparkfleet.yamltext import parse_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,18 +28,9 @@ Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 Scalar = bool | int | float | str | list[str] | None
 
 
-class Row(BaseModel):
-    """One row of a catalogue file; unknown keys are refused."""
-
-    model_config = STRICT
-
-
 class Sourced(Row):
+    # Where each cell comes from; "*" covers those without an entry.
     sources: dict[str, str] = Field(min_length=1)
-
-    def source(self, cell: str) -> str:
-        """Return where the cell's value comes from."""
-        return self.sources.get(cell) or self.sources.get("*", "catalogue")
 
 
 class DrafterSupport(Row):
@@ -154,6 +145,10 @@ class Model(Sourced):
     control_token_ids: dict[str, str] = {}
     # Where a row has this key, it goes before the profile's: dense models are several times slower.
     throughput: Throughput | None = None
+
+    @property
+    def served_name(self) -> str:
+        return self.served_names[0]
 
     def repositories(self) -> list[Model | Drafter]:
         """Return the target and, where there is one, its drafter: one unit for locking and keeping."""
@@ -278,13 +273,10 @@ def _merge_file(
     document = _read(path)
     if document.pop("schema", None) != SCHEMA:
         raise CatalogError(f"{path}: key 'schema' is missing or not {SCHEMA}", f"schema: {SCHEMA}")
-    for key in document:
-        if key not in names:
-            raise CatalogError(
-                f"{path}: unknown key '{key}'{nearest(str(key), list(names))}", f"one of {', '.join(names)}"
-            )
-    for name in names:
-        rows = document.get(name)
+    for name, rows in document.items():
+        if name not in names:
+            found = f"{path}: unknown key '{name}'{nearest(str(name), list(names))}"
+            raise CatalogError(found, f"one of {', '.join(names)}")
         if rows is None:
             continue
         if name.endswith("_verdicts"):
@@ -339,13 +331,11 @@ def _validated(sections: dict[str, Any], origin: Mapping[tuple[str, str], Path],
     except ValidationError as error:
         raise _readable(error, origin, base) from None
     for tag, image in catalog.images.items():
-        path = origin[("images", tag)]
-        if image.line not in catalog.lines:
-            known = ", ".join(sorted(catalog.lines))
-            raise CatalogError(f"{path}: images.{tag}.line is '{image.line}'", f"one of {known}")
-        if image.rollback_to is not None and image.rollback_to not in catalog.images:
-            known = ", ".join(sorted(catalog.images))
-            raise CatalogError(f"{path}: images.{tag}.rollback_to is '{image.rollback_to}'", f"one of {known}")
+        named = (("line", image.line, catalog.lines), ("rollback_to", image.rollback_to, catalog.images))
+        for key, value, rows in named:
+            if value is not None and value not in rows:
+                path = origin[("images", tag)]
+                raise CatalogError(f"{path}: images.{tag}.{key} is '{value}'", f"one of {', '.join(sorted(rows))}")
     return catalog
 
 
@@ -356,13 +346,8 @@ def _readable(error: ValidationError, origin: Mapping[tuple[str, str], Path], ba
     path = origin.get((row[0], row[1])) if len(row) == 2 else None
     allowed = ""
     if first["type"] == "extra_forbidden":
-        rows: dict[str, type[BaseModel]] = {
-            "lines": Line,
-            "images": Image,
-            "models": Model,
-            "profiles": Profile,
-            "hardware": Hardware,
-        }
+        kinds: tuple[type[Row], ...] = (Line, Image, Model, Profile, Hardware)
+        rows = dict(zip(("lines", "images", "models", "profiles", "hardware"), kinds, strict=True))
         fields = list(rows[where[0]].model_fields) if where[0] in rows and len(where) == 3 else []
         allowed = f"one of {', '.join(fields)}" if fields else "no such key"
         message = f"unknown key '{where[-1]}'{nearest(where[-1], fields)}"

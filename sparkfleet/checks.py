@@ -22,7 +22,6 @@ SLEEP_TARGETS = ("sleep.target", "suspend.target", "hibernate.target", "hybrid-s
 
 
 def limit(name: str) -> Any:
-    """A threshold of the catalogue."""
     return book().thresholds[name].value
 
 
@@ -56,7 +55,6 @@ class View:
 
     @cached_property
     def driver(self) -> str | None:
-        """The driver that is loaded."""
         version: str | None = self["gpu"]["module_version"] or self.gpu.get("driver_version")
         return version
 
@@ -73,7 +71,6 @@ class View:
 
     @cached_property
     def cdi(self) -> bool:
-        """Whether the release asks for the GPU by CDI."""
         return bool(self.release["container"]["gpu"][0] == "--device")
 
     @cached_property
@@ -139,7 +136,6 @@ class View:
 
     @property
     def unmasked(self) -> str:
-        """The sleep targets that can still be reached."""
         states = {name: self.unit(name).values() for name in SLEEP_TARGETS if self["units"]}
         return ", ".join(name for name, state in states.items() if "masked" not in state)
 
@@ -187,7 +183,6 @@ def _matches(version: str, row: DriverVerdict) -> bool:
 
 
 def named(node: Values, patterns: Iterable[str]) -> list[dict[str, Any]]:
-    """The installed packages whose names match."""
     return [row for row in node["packages"] if any(fnmatchcase(row["name"], pattern) for pattern in patterns)]
 
 

@@ -78,7 +78,6 @@ HEADINGS = ("canary", "figure", "now", "before", "others", "allowed", "verdict")
 
 
 def cells(rows: Sequence[Row]) -> list[tuple[str, ...]]:
-    """Return the rows as text, in the order of HEADINGS."""
     return [
         (
             row.host,

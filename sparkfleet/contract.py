@@ -40,7 +40,6 @@ class Flag:
 
     @cached_property
     def option(self) -> str:
-        """The long name."""
         long = [option for option in self.options if option.startswith("--")]
         return next((option for option in long if not option.startswith("--no-")), long[0])
 
@@ -65,6 +64,13 @@ class Flag:
             if problem:
                 return problem
         return None
+
+    def words(self, value: Any) -> list[str]:
+        """Return the flag with its value as words of a command line; none where «false» has no flag of its own."""
+        if isinstance(value, bool):
+            option = self.option if value else self.negation
+            return [option] if option else []
+        return [self.option, *(str(item) for item in (value if isinstance(value, list) else [value]))]
 
     def _problem_with_item(self, item: object) -> str | None:
         if isinstance(item, bool | dict | list) or item is None:
@@ -146,6 +152,10 @@ def _is_document(value: object) -> bool:
         return False
 
 
+# What a recording lists beside the flags.
+_VALUES = tuple("env spec_methods spec_fields attention_backends tool_parsers reasoning_parsers quantization".split())
+
+
 @dataclass(frozen=True)
 class Contract:
     """What one version accepts; `basis` are the recorded versions that this was read from."""
@@ -169,7 +179,6 @@ class Contract:
 
     @cached_property
     def options(self) -> dict[str, Flag]:
-        """Every spelling of every flag."""
         return {option: flag for flag in self.flags.values() for option in flag.options}
 
     def __str__(self) -> str:
@@ -203,18 +212,10 @@ def contract_for(version: str, engine: str = "vllm", folder: Path = CONTRACTS) -
 
 
 def _merged(older: Contract, newer: Contract) -> Contract:
-    return Contract(
-        engine=older.engine,
-        version=older.version,
-        basis=(),
+    return replace(
+        older,
         flags={**newer.flags, **older.flags},
-        env=older.env | newer.env,
-        spec_methods=older.spec_methods | newer.spec_methods,
-        spec_fields=older.spec_fields | newer.spec_fields,
-        attention_backends=older.attention_backends | newer.attention_backends,
-        tool_parsers=older.tool_parsers | newer.tool_parsers,
-        reasoning_parsers=older.reasoning_parsers | newer.reasoning_parsers,
-        quantization=older.quantization | newer.quantization,
+        **{name: getattr(older, name) | getattr(newer, name) for name in _VALUES},
         doubtful=frozenset(older.flags.keys() ^ newer.flags.keys()) | (older.env ^ newer.env),
     )
 
@@ -235,19 +236,7 @@ def _read(engine: str, version: str, folder: Path) -> Contract:
         for row in raw["flags"]
         if any(option.startswith("--") for option in row["opts"])
     }
-    return Contract(
-        engine=engine,
-        version=version,
-        basis=(version,),
-        flags=flags,
-        env=frozenset(raw.get("env", ())),
-        spec_methods=frozenset(raw.get("spec_methods", ())),
-        spec_fields=frozenset(raw.get("spec_fields", ())),
-        attention_backends=frozenset(raw.get("attention_backends", ())),
-        tool_parsers=frozenset(raw.get("tool_parsers", ())),
-        reasoning_parsers=frozenset(raw.get("reasoning_parsers", ())),
-        quantization=frozenset(raw.get("quantization", ())),
-    )
+    return Contract(engine, version, (version,), flags, **{name: frozenset(raw.get(name, ())) for name in _VALUES})
 
 
 @cache

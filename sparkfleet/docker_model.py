@@ -15,13 +15,11 @@ OWN = {"served_model_name", "host", "port", "max_model_len", "shutdown_timeout"}
 def docker_model_commands(recipe: Recipe) -> str:
     """Return a shell script with comments (docs.docker.com/ai/model-runner; card, "Docker Model Runner")."""
     if recipe.engine.kind != "vllm":
-        raise SettingsError(
-            f"Docker Model Runner has no {recipe.engine.kind} backend",
-            "an image with vLLM",
-            "choose another --image-tag",
-        )
+        found = f"Docker Model Runner has no {recipe.engine.kind} backend"
+        raise SettingsError(found, "an image with vLLM", "choose another --image-tag")
     reference = f"hf.co/{recipe.model.repo}"
-    flags = _runtime_flags(recipe)
+    args, known = recipe.args, recipe.contract.flags
+    flags = [word for key in sorted(args.keys() - OWN) for word in known[key].words(args[key])]
     lines = [
         f"# {recipe.choice.model} in Docker Model Runner, for a workstation: the nodes of a fleet never use it.",
         "docker model install-runner --backend vllm --gpu cuda",
@@ -34,19 +32,6 @@ def docker_model_commands(recipe: Recipe) -> str:
         *(f"# - {line}" for line in _inexpressible(recipe)),
     ]
     return "\n".join(lines) + "\n"
-
-
-def _runtime_flags(recipe: Recipe) -> list[str]:
-    words: list[str] = []
-    for key in sorted(recipe.args.keys() - OWN):
-        flag = recipe.contract.flags[key]
-        value = recipe.args[key]
-        if isinstance(value, bool):
-            option = flag.option if value else flag.negation
-            words += [option] if option else []
-        else:
-            words += [flag.option, *(str(item) for item in (value if isinstance(value, list) else [value]))]
-    return words
 
 
 def _inexpressible(recipe: Recipe) -> list[str]:

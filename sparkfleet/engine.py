@@ -1,44 +1,30 @@
-"""What the tool has to know of a serving engine: how it is started, found ready, recognised, measured and stopped."""
+"""The serving engines of `catalog/engines.yaml`, and the argument lists that they are started with."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+import json
 from typing import TYPE_CHECKING, Any
 
-from sparkfleet.catalog import Model, Profile, Scalar
+from sparkfleet.catalog import ROOT, Model, Profile, Scalar
+from sparkfleet.contract import Flag
+from sparkfleet.rows import Row
+from sparkfleet.yamltext import parse_yaml
 
 if TYPE_CHECKING:
     from sparkfleet.recipe import Recipe
 
 
-@dataclass(frozen=True)
-class Api:
-    """The engine's HTTP side. `metrics` maps the fleet's words to the engine's names."""
-
-    readiness_path: str
-    readiness_generates: bool
-    identity_path: str
-    version_path: str
-    metrics_path: str
-    metrics: Mapping[str, str]
-    acceptance_is_counter: bool
-    health_while_draining: int
-
-    def document(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class Engine:
-    """One kind of engine. `program` stands between the image's entrypoint and the arguments."""
-
+class Engine(Row):
     kind: str
+    # What stands between the image's entrypoint and the arguments, and before the model's folder.
     program: tuple[str, ...]
-    model_arguments: Callable[[Model, Profile], dict[str, Scalar]]
-    arguments: Callable[[Recipe], list[str]]
+    model_words: tuple[str, ...]
+    card_order: tuple[str, ...]
+    # Arguments that are cells of the model's row, and the one that takes the profile's shutdown timeout.
+    of_model: dict[str, str]
+    stop_argument: str | None
     docker_options: tuple[str, ...]
-    caches: Mapping[str, str]
+    caches: dict[str, str]
     memory_argument: str
     context_argument: str
     reserved: frozenset[str]
@@ -46,27 +32,43 @@ class Engine:
     # The variable that limits the engine's own wait while it loads, and its default in seconds.
     ready_timeout: tuple[str, int] | None
     deployable: bool
-    api: Api
+    # The HTTP side, as releases carry it; `metrics` maps the fleet's words to the engine's names.
+    api: dict[str, Any]
+
+    def model_arguments(self, model: Model, profile: Profile) -> dict[str, Scalar]:
+        """Return the arguments that model and profile decide; None where the engine's default serves."""
+        arguments: dict[str, Scalar] = {name: getattr(model, cell) or None for name, cell in self.of_model.items()}
+        return {**arguments, **({self.stop_argument: profile.timing.shutdown_timeout_s} if self.stop_argument else {})}
+
+    def arguments(self, recipe: Recipe) -> list[str]:
+        """The card's order first, then the others by name, the drafter last."""
+        rest = sorted(key for key in recipe.args if key not in self.card_order)
+        arguments = [*self.model_words, recipe.model.container_path]
+        for key in [*(key for key in self.card_order if key in recipe.args), *rest]:
+            arguments += _flag_words(recipe, key, recipe.args[key])
+        if recipe.speculative is not None:
+            arguments += ["--speculative-config", json.dumps(recipe.speculative, separators=(",", ":"))]
+        return arguments
 
     def command(self, recipe: Recipe) -> list[str]:
-        """Return everything after the entrypoint."""
         return [*self.program, *self.arguments(recipe)]
 
 
-def flag_words(recipe: Recipe, key: str, value: Scalar) -> list[str]:
-    """Return one argument as words of the command line; a key that the engine does not know is still shown."""
-    flag = recipe.contract.flags.get(key)
-    option = flag.option if flag else f"--{key.replace('_', '-')}"
-    if isinstance(value, bool):
-        if value:
-            return [option]
-        return [flag.negation] if flag and flag.negation else []
-    if isinstance(value, list):
-        return [option, *(str(item) for item in value)]
-    return [option, _number_text(value) if isinstance(value, float) else str(value)]
+def _flag_words(recipe: Recipe, key: str, value: Scalar) -> list[str]:
+    # A key that the engine does not know is still shown.
+    unknown = Flag(key, (f"--{key.replace('_', '-')}",), kind="", type=None, many=False, choices=())
+    return recipe.contract.flags.get(key, unknown).words(_number_text(value) if isinstance(value, float) else value)
 
 
 def _number_text(value: float) -> str:
     """Write 0.8 as 0.80, like the model card, without losing a digit of 0.355."""
     text = f"{value:.2f}"
     return text if float(text) == value else str(value)
+
+
+def _read() -> dict[str, Engine]:
+    document = parse_yaml((ROOT / "catalog" / "engines.yaml").read_text(encoding="utf-8"))
+    return {kind: Engine.model_validate({"kind": kind, **row}) for kind, row in document["engines"].items()}
+
+
+ENGINES = _read()

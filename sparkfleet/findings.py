@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError
 
-from sparkfleet.catalog import ROOT, Row
+from sparkfleet.catalog import ROOT
 from sparkfleet.errors import CatalogError
-from sparkfleet.rules.book import Severity
+from sparkfleet.rows import Row
+from sparkfleet.rules.book import Finding, Severity
 from sparkfleet.yamltext import parse_yaml
 
 FILE = ROOT / "catalog" / "preflight.yaml"
-ORDER: dict[Severity, int] = {"fail": 0, "warn": 1, "info": 2}
 
 
 class CheckText(Row):
@@ -60,8 +59,6 @@ class Elsewhere(Row):
 
 
 class Book(Row):
-    """catalog/preflight.yaml."""
-
     schema_: int = Field(alias="schema")
     thresholds: dict[str, Threshold]
     foreign_packages: list[str]
@@ -82,26 +79,6 @@ def book(path: Path = FILE) -> Book:
     except ValidationError as error:
         first = error.errors()[0]
         raise CatalogError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-
-
-@dataclass(frozen=True)
-class Finding:
-    id: str
-    severity: Severity
-    found: str
-    expected: str
-    why: str
-    source: str
-    remedy: tuple[str, ...]
-    maintenance: bool = False
-
-    def text(self) -> str:
-        """Return the finding as lines for a person."""
-        lines = [f"{self.id}: {self.found}"]
-        lines += [f"  expected: {self.expected}"] if self.expected else []
-        lines.append(f"  why: {self.why} [{self.source}]")
-        when = "in a maintenance window, by hand" if self.maintenance else "next"
-        return "\n".join([*lines, *(f"  {when}: {step}" for step in self.remedy)])
 
 
 Values = Mapping[str, Any]

@@ -16,12 +16,13 @@ from typing import Any, Literal
 
 from sparkfleet import lock, standing
 from sparkfleet.errors import FleetError, LockError, SettingsError
-from sparkfleet.findings import Finding
 from sparkfleet.lock import Lock
 from sparkfleet.release import Compiled, compile_release
 from sparkfleet.rollout import Progress
+from sparkfleet.rules import Finding
 from sparkfleet.settings import Settings, parse_settings
 from sparkfleet.waves import Member, Pace, first_obstacle, plan_waves
+from sparknode.release import described
 
 
 @dataclass(frozen=True)
@@ -101,18 +102,6 @@ class FleetRun:
     def fleet_of(self, name: str) -> dict[str, Any]:
         """Return what a node last said about its releases; empty when it could not say."""
         return self.nodes.get(name, {}).get("fleet") or {}
-
-
-def described(release: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a node says about a release: `described` in sparknode/fleet.py has the same keys."""
-    return {
-        **{key: release[key] for key in ("id", "image_tag", "model", "profile")},
-        **{key: release["image"][key] for key in ("digest", "reference")},
-        **{key: release["serve"][key] for key in ("drafter_backend", "prefix_caching")},
-        "commits": {row["repo"]: row["commit"] for row in release["artefacts"]},
-        **{key: release["container"][key] for key in ("args", "env")},
-        **{key: release.get(key) for key in ("overrides", "gates", "timing", "watch", "memory")},
-    }
 
 
 def plan_run(entries: list[HostEntry], intent: Intent = "deploy") -> FleetRun:

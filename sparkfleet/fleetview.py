@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sparkfleet.checks import KIB_PER_GIB
-from sparkfleet.findings import Finding, book, finding
+from sparkfleet.findings import book, finding
 from sparkfleet.fleet import FleetRun
 from sparkfleet.preflight import check, decided, of_host
+from sparkfleet.rules import Finding
 
 
 def _firmware(node: Mapping[str, Any]) -> str | None:
@@ -85,7 +86,6 @@ def examine(run: FleetRun, today: datetime.date) -> dict[str, list[Finding]]:
 
 
 def document(run: FleetRun) -> dict[str, Any]:
-    """Return for machines what the table and the findings say."""
     hosts = [
         {
             **of_host(name, node, run.findings[name], run.hosts[name].settings.catalog()),

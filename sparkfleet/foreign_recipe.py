@@ -47,7 +47,6 @@ SPARKRUN_NAMES = {
 
 
 def cannot_carry(what: str, expected: str, remedy: str = "") -> SettingsError:
-    """Return the refusal of a recipe."""
     return SettingsError(f"the recipe cannot be carried over: {what}", expected, remedy)
 
 
@@ -59,20 +58,24 @@ class ForeignRecipe:
     name: str
     description: str
     model: str
-    revision: str | None
     container: str | None
     env: dict[str, str]
     arguments: list[str]
 
 
-def read_recipe(text: str, contract: Contract) -> ForeignRecipe:
-    """Read a recipe; raises SettingsError with the reason why it cannot be carried over."""
+def read_document(text: str) -> dict[str, Any]:
+    """Read a recipe's YAML; raises SettingsError when it is none, or names no model."""
     try:
         document = parse_yaml(text)
     except yaml.YAMLError as error:
         raise cannot_carry(f"it is not YAML: {error}", "a sparkrun v2 or eugr v1 recipe") from None
     if not isinstance(document, dict) or not isinstance(document.get("model"), str):
         raise cannot_carry("it has no key 'model'", "a sparkrun v2 or eugr v1 recipe", "check the file")
+    return document
+
+
+def read_recipe(document: dict[str, Any], contract: Contract) -> ForeignRecipe:
+    """Read a recipe's command; raises SettingsError with the reason why it cannot be carried over."""
     version = _version(document)
     _refuse_what_has_no_place(document)
     metadata = document.get("metadata") or {}
@@ -90,7 +93,6 @@ def read_recipe(text: str, contract: Contract) -> ForeignRecipe:
         name=str(document.get("name") or document["model"].rsplit("/", 1)[-1]),
         description=" ".join(str(description or document["model"]).split()),
         model=document["model"],
-        revision=document.get("model_revision"),
         container=document.get("container"),
         env=_environment(document.get("env") or {}),
         arguments=arguments,
@@ -108,38 +110,31 @@ def _version(document: dict[str, Any]) -> str:
 def _refuse_what_has_no_place(document: dict[str, Any]) -> None:
     for key in document:
         if key not in KNOWN_KEYS:
-            raise cannot_carry(
-                f"'{key}' has no place in a profile", f"none but {', '.join(sorted(KNOWN_KEYS))}", f"remove '{key}'"
-            )
-    if document.get("mods"):
-        raise cannot_carry(f"mods patch the image: {document['mods']}", "an image that needs no patch")
-    if document.get("build_args"):
-        raise cannot_carry(f"build_args build an image: {document['build_args']}", "a published image")
-    runtime = document.get("runtime") or "vllm"
-    if runtime not in RUNTIMES:
-        raise cannot_carry(f"runtime is {runtime}", f"one of {', '.join(RUNTIMES)} on one node")
-    nodes = document.get("min_nodes") or 1
-    if document.get("cluster_only") or document.get("mode") == "cluster" or nodes != 1:
-        raise cannot_carry("it needs several nodes", "one node (solo_only, or max_nodes: 1)")
-    if (document.get("executor") or "docker") != "docker":
-        raise cannot_carry(f"executor is {document['executor']}", "docker")
+            expected = f"none but {', '.join(sorted(KNOWN_KEYS))}"
+            raise cannot_carry(f"'{key}' has no place in a profile", expected, f"remove '{key}'")
+    runtime, executor = document.get("runtime") or "vllm", document.get("executor") or "docker"
+    several = document.get("cluster_only") or document.get("mode") == "cluster" or (document.get("min_nodes") or 1) != 1
+    for wrong, what, expected in (
+        (document.get("mods"), f"mods patch the image: {document.get('mods')}", "an image that needs no patch"),
+        (document.get("build_args"), f"build_args build an image: {document.get('build_args')}", "a published image"),
+        (runtime not in RUNTIMES, f"runtime is {runtime}", f"one of {', '.join(RUNTIMES)} on one node"),
+        (several, "it needs several nodes", "one node (solo_only, or max_nodes: 1)"),
+        (executor != "docker", f"executor is {executor}", "docker"),
+    ):
+        if wrong:
+            raise cannot_carry(what, expected)
     for key, value in (document.get("executor_config") or {}).items():
         if key not in EXECUTOR_IGNORED and value not in EXECUTOR_DEFAULTS.get(key, ()):
-            raise cannot_carry(
-                f"executor_config.{key} is {value!r}, and a release does not start containers so",
-                f"one of {', '.join([*EXECUTOR_DEFAULTS, *EXECUTOR_IGNORED])}",
-            )
+            found = f"executor_config.{key} is {value!r}, and a release does not start containers so"
+            raise cannot_carry(found, f"one of {', '.join([*EXECUTOR_DEFAULTS, *EXECUTOR_IGNORED])}")
 
 
 def _environment(env: dict[str, Any]) -> dict[str, str]:
     values = {}
     for name, value in env.items():
         if SECRET.search(str(name)):
-            raise cannot_carry(
-                f"env.{name} looks like a secret",
-                "no secrets in recipes",
-                "put the API key into a file on the node and set api_key_file",
-            )
+            remedy = "put the API key into a file on the node and set api_key_file"
+            raise cannot_carry(f"env.{name} looks like a secret", "no secrets in recipes", remedy)
         if "$" in str(value):
             raise cannot_carry(f"env.{name} refers to another variable: {value}", "a literal value")
         values[str(name)] = str(value).lower() if isinstance(value, bool) else str(value)
@@ -153,11 +148,7 @@ def _arguments_of_defaults(defaults: dict[str, Any], contract: Contract) -> list
         flag = contract.flags.get(SPARKRUN_NAMES.get(name, name))
         if flag is None:
             raise cannot_carry(f"defaults.{name} is no argument of {contract}", "an argument of vllm serve")
-        if isinstance(value, bool):
-            option = flag.option if value else flag.negation
-            words += [option] if option else []
-        elif value is not None:
-            words += [flag.option, *(str(item) for item in (value if isinstance(value, list) else [value]))]
+        words += [] if value is None else flag.words(value)
     return words
 
 
@@ -170,11 +161,8 @@ def _filled(command: str, values: dict[str, Any], version: str) -> str:
     def value_of(match: re.Match[str]) -> str:
         name = match[1]
         if name not in values:
-            raise cannot_carry(
-                f"the placeholder {{{name}}} has no value in 'defaults'",
-                f"one of {', '.join(values)}",
-                f"add {name} to 'defaults'",
-            )
+            found = f"the placeholder {{{name}}} has no value in 'defaults'"
+            raise cannot_carry(found, f"one of {', '.join(values)}", f"add {name} to 'defaults'")
         value = values[name]
         return " ".join(str(item) for item in value) if isinstance(value, list) else str(value)
 
@@ -196,9 +184,8 @@ def _arguments_of_command(command: str) -> list[str]:
     operators = [word for word in words if word and set(word) <= set("();<>|&")]
     expansions = [word for word in words if "$" in word or "`" in word]
     if operators or expansions:
-        raise cannot_carry(
-            f"the command needs a shell: {' '.join([*operators, *expansions])}", "one `vllm serve` command"
-        )
+        found = f"the command needs a shell: {' '.join([*operators, *expansions])}"
+        raise cannot_carry(found, "one `vllm serve` command")
     if words[:2] != ["vllm", "serve"]:
         raise cannot_carry(f"the command starts with '{' '.join(words[:2])}'", "vllm serve")
     return words[2:]

@@ -6,7 +6,6 @@ from sparkfleet.findings import CheckText, Elsewhere, book
 
 
 def handbook() -> str:
-    """Return docs/preflight.md."""
     rows = {
         "checks": "".join(_section(row, text) for row, text in book().checks.items()),
         "elsewhere": "".join(f"| {row} | {_place(place)} |\n" for row, place in book().elsewhere.items()),

@@ -12,9 +12,8 @@ import yaml
 from sparkfleet.arguments import Reading, read_arguments
 from sparkfleet.catalog import Catalog, Drafter, Line, Model
 from sparkfleet.contract import CONTRACTS, Contract, contract_for, version_key
-from sparkfleet.foreign_recipe import SPARKRUN_NAMES, ForeignRecipe, cannot_carry, read_recipe
+from sparkfleet.foreign_recipe import SPARKRUN_NAMES, ForeignRecipe, cannot_carry, read_document, read_recipe
 from sparkfleet.release import Compiled
-from sparkfleet.yamltext import parse_yaml
 
 BASE = "agentic"
 # Named by the model's row, not by a profile.
@@ -30,7 +29,6 @@ class ImportedProfile:
     notes: list[str]
 
     def text(self) -> str:
-        """Return the row as a catalogue file."""
         document = {"schema": 1, "profiles": {self.profile_id: self.row}}
         comments = "".join(f"# {note}\n" for note in self.notes)
         return comments + yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=110)
@@ -38,17 +36,19 @@ class ImportedProfile:
 
 def import_recipe(text: str, origin: str, catalog: Catalog) -> ImportedProfile:
     """Turn a sparkrun v2 or eugr v1 recipe into a profile; raises SettingsError for what a profile cannot hold."""
-    container = yaml_text(text, "container")
-    tag, line = _image(catalog, container)
-    contract = contract_for(line.engine_version) if line else contract_for(_newest_recorded())
-    recipe = read_recipe(text, contract)
+    document = read_document(text)
+    tag, line = _image(catalog, document.get("container"))
+    newest = max((path.stem for path in CONTRACTS.glob("*.json")), key=version_key)
+    contract = contract_for(line.engine_version if line else newest)
+    recipe = read_recipe(document, contract)
     reading = read_arguments(contract, recipe.arguments)
     if reading.problems:
         problems = "; ".join(f"{rule}: {found}" for rule, found, _ in reading.problems)
         raise cannot_carry(problems, f"arguments of {contract}")
     if reading.positional not in ([recipe.model], []):
         raise cannot_carry(f"the command serves {' '.join(reading.positional)}", recipe.model)
-    model_id, model = _model(catalog, recipe)
+    models = (pair for pair in catalog.models.items() if pair[1].repo == recipe.model)
+    model_id, model = next(models, (None, None))
     row: dict[str, Any] = {"description": recipe.description, "inherits": BASE}
     row |= _speculation(reading, model, line)
     for_model = _take_model_keys(reading, model, model_id)
@@ -62,25 +62,12 @@ def import_recipe(text: str, origin: str, catalog: Catalog) -> ImportedProfile:
     if env:
         row["env"] = env
     row["sources"] = {"*": f"imported from {origin} (recipe version {recipe.version})"}
-    return ImportedProfile(_profile_id(recipe.name), row, _notes(recipe, contract, model_id, tag, for_model))
+    profile_id = re.sub(r"[^a-z0-9.]+", "-", recipe.name.lower()).strip("-") or "imported"
+    return ImportedProfile(profile_id, row, _notes(recipe, contract, model_id, tag, for_model))
 
 
-def yaml_text(text: str, key: str) -> str | None:
-    """Return one text of a YAML mapping before the whole of it is judged."""
-    try:
-        document = parse_yaml(text)
-    except yaml.YAMLError:
-        return None
-    value = document.get(key) if isinstance(document, dict) else None
-    return value if isinstance(value, str) else None
-
-
-def _newest_recorded() -> str:
-    return max((path.stem for path in CONTRACTS.glob("*.json")), key=version_key)
-
-
-def _image(catalog: Catalog, container: str | None) -> tuple[str | None, Line | None]:
-    if container is None:
+def _image(catalog: Catalog, container: object) -> tuple[str | None, Line | None]:
+    if not isinstance(container, str):
         return None, None
     name, _, digest = container.partition("@")
     repository, colon, tag = name.rpartition(":")
@@ -90,13 +77,6 @@ def _image(catalog: Catalog, container: str | None) -> tuple[str | None, Line | 
             (digest and image.digest == digest) or (tag in (image_tag, image.registry_tag) and tag != "latest")
         ):
             return image_tag, catalog.line_of(image)
-    return None, None
-
-
-def _model(catalog: Catalog, recipe: ForeignRecipe) -> tuple[str | None, Model | None]:
-    for model_id, model in catalog.models.items():
-        if model.repo == recipe.model:
-            return model_id, model
     return None, None
 
 
@@ -126,10 +106,8 @@ def _special_speculation(config: dict[str, Any], drafter: Drafter, line: Line | 
     }
     for key, allowed in given.items():
         if key in config and config[key] not in allowed:
-            raise cannot_carry(
-                f"the speculative config has {key} {config[key]!r}",
-                f"{allowed[0]}, the model's drafter in the catalogue",
-            )
+            found = f"the speculative config has {key} {config[key]!r}"
+            raise cannot_carry(found, f"{allowed[0]}, the model's drafter in the catalogue")
     special = {key: value for key, value in config.items() if key not in given}
     if special.get("num_speculative_tokens") == drafter.default_tokens:
         special.pop("num_speculative_tokens")
@@ -145,9 +123,8 @@ def _take_model_keys(reading: Reading, model: Model | None, model_id: str | None
         found = {key: reading.values.pop(key) for key in MODEL_KEYS if key in reading.values}
         return {**found, "served_names": names} if names else found
     if names is not None and names != model.served_names:
-        raise cannot_carry(
-            f"it serves {', '.join(names)}", f"{', '.join(model.served_names)}, as {model_id} in the catalogue"
-        )
+        expected = f"{', '.join(model.served_names)}, as {model_id} in the catalogue"
+        raise cannot_carry(f"it serves {', '.join(names)}", expected)
     for key in MODEL_KEYS:
         found = reading.values.pop(key, None)
         ours = getattr(model, key) or None
@@ -168,10 +145,6 @@ def _environment(catalog: Catalog, recipe: ForeignRecipe, line: Line | None) -> 
     given = {**(line.env if line else {}), **catalog.profiles[BASE].env}
     env: dict[str, str | None] = {key: value for key, value in recipe.env.items() if given.get(key) != value}
     return env | {key: None for key in given if key not in recipe.env}
-
-
-def _profile_id(name: str) -> str:
-    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-") or "imported"
 
 
 def _notes(
@@ -211,7 +184,7 @@ def export_recipe(compiled: Compiled) -> str:
     # An image whose entrypoint is a shell or a server would read sparkrun's own command as its arguments.
     document["executor_config"] = {"entrypoint": ""}
     document["command"] = " \\\n  ".join(_command_lines(compiled)) + "\n"
-    return _dumped(document)
+    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
 
 
 def _sparkrun_name(key: str) -> str:
@@ -261,7 +234,3 @@ def _block_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 
 
 _Dumper.add_representer(str, _block_text)
-
-
-def _dumped(document: dict[str, Any]) -> str:
-    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)

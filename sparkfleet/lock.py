@@ -7,22 +7,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from sparkfleet.catalog import Catalog, Commit, Digest, Sha256
 from sparkfleet.errors import LockError
+from sparkfleet.rows import Row
+from sparknode.shape import canonical
 
 SCHEMA = 1
+REVIEW = "run `python -m sparkfleet lock` and review the difference"
 
 
-class LockRow(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Platform(LockRow):
+class Platform(Row):
     """One architecture of an image; sizes in bytes. The image ID is one of the two digests, by docker's store."""
 
     manifest_digest: Digest
@@ -32,21 +32,21 @@ class Platform(LockRow):
     entrypoint: list[str] | None = None
 
 
-class LockedImage(LockRow):
+class LockedImage(Row):
     repository: str
     registry_tag: str
     digest: Digest
     platforms: dict[str, Platform] = Field(min_length=1)
 
 
-class LockedFile(LockRow):
+class LockedFile(Row):
     path: str
     size: int = Field(ge=0)
     sha256: Sha256 | None = None
     git_blob_sha1: Commit | None = None
 
 
-class LockedRepo(LockRow):
+class LockedRepo(Row):
     commit: Commit
     files: list[LockedFile] = Field(min_length=1)
 
@@ -62,7 +62,7 @@ class LockedRepo(LockRow):
         return sum(file.size for file in self.files)
 
 
-class Lock(LockRow):
+class Lock(Row):
     schema_version: int = Field(alias="schema")
     images: dict[str, LockedImage] = {}
     repos: dict[str, LockedRepo] = {}
@@ -70,11 +70,6 @@ class Lock(LockRow):
     def dumps(self) -> str:
         """Return the file's text: sorted and stable, for review in version control."""
         return json.dumps(self.model_dump(by_alias=True), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-
-
-def canonical(value: Any) -> bytes:
-    """Return canonical JSON: sorted keys, no blanks, UTF-8."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def read(path: Path, catalog: Catalog) -> Lock | None:
@@ -91,69 +86,53 @@ def read(path: Path, catalog: Catalog) -> Lock | None:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "document"
-        raise LockError(
-            f"{path}: {where}: {first['msg']}",
-            "a lock written by this version",
-            "run `python -m sparkfleet lock` and review the difference",
-        ) from None
+        raise LockError(f"{path}: {where}: {first['msg']}", "a lock written by this version", REVIEW) from None
     if lock.schema_version != SCHEMA:
         raise LockError(f"{path}: schema is {lock.schema_version}", str(SCHEMA), "run `python -m sparkfleet lock`")
-    _fits(lock, catalog, path)
+    for found, expected, remedy in _contradictions(lock, catalog):
+        raise LockError(f"{path}: {found}", expected, remedy)
     return lock
 
 
-def _fits(lock: Lock, catalog: Catalog, path: Path) -> None:
+def _contradictions(lock: Lock, catalog: Catalog) -> Iterator[tuple[str, str, str]]:
+    """What was found, what the catalogue says instead, and the next step."""
     for tag, locked in lock.images.items():
         image = catalog.images.get(tag)
-        if image is None:
-            continue
-        if image.repository != locked.repository:
-            raise LockError(
-                f"{path}: images.{tag}.repository is {locked.repository}",
-                f"{image.repository}, as in the catalogue",
-                "run `python -m sparkfleet lock` and review the difference",
-            )
-        if image.digest and image.digest != locked.digest:
-            raise LockError(
-                f"{path}: images.{tag}.digest is {locked.digest}",
-                f"{image.digest}, the published digest in the catalogue",
-                "the tag was moved upstream: find out why before you change either of them",
-            )
+        if image and image.repository != locked.repository:
+            expected = f"{image.repository}, as in the catalogue"
+            yield f"images.{tag}.repository is {locked.repository}", expected, REVIEW
+        if image and image.digest and image.digest != locked.digest:
+            expected = f"{image.digest}, the published digest in the catalogue"
+            remedy = "the tag was moved upstream: find out why before you change either of them"
+            yield f"images.{tag}.digest is {locked.digest}", expected, remedy
     for model_id, model in catalog.models.items():
         for row in model.repositories():
-            locked_repo = lock.repos.get(row.repo)
-            if locked_repo and row.revision and locked_repo.commit != row.revision:
-                raise LockError(
-                    f"{path}: repos.{row.repo}.commit is {locked_repo.commit}",
-                    f"{row.revision}, the revision that models.{model_id} pins",
-                    "run `python -m sparkfleet lock`, or change the revision in the catalogue",
-                )
+            pinned = lock.repos.get(row.repo)
+            if pinned and row.revision and pinned.commit != row.revision:
+                expected = f"{row.revision}, the revision that models.{model_id} pins"
+                remedy = "run `python -m sparkfleet lock`, or change the revision in the catalogue"
+                yield f"repos.{row.repo}.commit is {pinned.commit}", expected, remedy
 
 
 def changes(old: Lock | None, new: Lock) -> list[str]:
     """Say what moved from one lock to the other, a line each."""
     lines = []
-    old_images = old.images if old else {}
-    old_repos = old.repos if old else {}
-    for tag in sorted(old_images.keys() | new.images.keys()):
-        before, after = old_images.get(tag), new.images.get(tag)
-        if before != after:
-            lines.append(f"image {tag}: {_digest(before)} → {_digest(after)}")
-    for repo in sorted(old_repos.keys() | new.repos.keys()):
-        was, now = old_repos.get(repo), new.repos.get(repo)
-        if was == now:
-            continue
-        lines.append(f"repo {repo}: {was.commit[:12] if was else 'absent'} → {now.commit[:12] if now else 'absent'}")
-        files_before = {file.path: file for file in was.files} if was else {}
-        files_after = {file.path: file for file in now.files} if now else {}
-        moved = [
-            name
-            for name in sorted(files_before.keys() | files_after.keys())
-            if files_before.get(name) != files_after.get(name)
-        ]
-        lines += [f"  {name}" for name in moved] if was and now else []
+    for tag, before, after in _moved(old.images if old else {}, new.images):
+        digests = (image.digest[:19] if image else "absent" for image in (before, after))
+        lines.append(f"image {tag}: {' → '.join(digests)}")
+    for repo, was, now in _moved(old.repos if old else {}, new.repos):
+        commits = (one.commit[:12] if one else "absent" for one in (was, now))
+        lines.append(f"repo {repo}: {' → '.join(commits)}")
+        if was and now:
+            files = ({file.path: file for file in one.files} for one in (was, now))
+            lines += [f"  {name}" for name, _, _ in _moved(*files)]
     return lines
 
 
-def _digest(image: LockedImage | None) -> str:
-    return image.digest[:19] if image else "absent"
+V = TypeVar("V")
+
+
+def _moved(old: Mapping[str, V], new: Mapping[str, V]) -> Iterator[tuple[str, V | None, V | None]]:
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name):
+            yield name, old.get(name), new.get(name)

@@ -11,20 +11,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from sparkfleet.catalog import Catalog
 from sparkfleet.checks import CHECKS, Check, View, kind_of
-from sparkfleet.findings import ORDER, Finding, book, finding, unknown
-from sparkfleet.rules.book import Severity
+from sparkfleet.findings import book, finding, unknown
+from sparkfleet.rows import Row
+from sparkfleet.rules.book import ORDER, Finding, Severity
 
 SCHEMA = 1
 
 
-class Waiver(BaseModel):
+class Waiver(Row):
     """A warning that somebody decided to live with, and until when."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     reason: str = Field(min_length=1)
     until: datetime.date
@@ -93,7 +92,6 @@ def fit(findings: Iterable[Finding]) -> bool:
 
 
 def of_host(host: str, node: Mapping[str, Any], findings: Sequence[Finding], catalog: Catalog) -> dict[str, Any]:
-    """Return what a machine reads of one host."""
     try:
         kind = kind_of(node, catalog)
     except (KeyError, TypeError, AttributeError):

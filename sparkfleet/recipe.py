@@ -12,8 +12,7 @@ from typing import Any, TypeVar
 
 from sparkfleet.catalog import Catalog, Hardware, Image, Line, Model, Profile, Scalar
 from sparkfleet.contract import Contract, contract_for
-from sparkfleet.engine import Engine
-from sparkfleet.engines import ENGINES
+from sparkfleet.engine import ENGINES, Engine
 from sparkfleet.errors import nearest
 from sparkfleet.rows import Gates
 from sparkfleet.rules.book import refusal
@@ -81,7 +80,6 @@ class Recipe:
 
     @cached_property
     def arguments(self) -> tuple[str, ...]:
-        """The engine's arguments as they are written."""
         return tuple(self.engine.arguments(self))
 
     @property
@@ -97,7 +95,6 @@ class Recipe:
         return value if isinstance(value, int) else self.model.max_model_len
 
     def number(self, key: str) -> int | float | None:
-        """Return an argument's value when it is a number."""
         value = self.args.get(key)
         return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
@@ -180,38 +177,29 @@ def find_image(catalog: Catalog, tag: str, image_line: str | None) -> tuple[Imag
     if tag in catalog.images and image_line is None:
         image = catalog.images[tag]
         return image, catalog.line_of(image), True
+    tags, lines = ", ".join(sorted(catalog.images)), ", ".join(sorted(catalog.lines))
     if image_line is None:
-        raise refusal(
-            "image-unknown",
-            f"image_tag '{tag}' is not in the catalogue{nearest(tag, list(catalog.images))}",
-            f"one of {', '.join(sorted(catalog.images))}; or image_line with one of {', '.join(sorted(catalog.lines))}",
-        )
+        found = f"image_tag '{tag}' is not in the catalogue{nearest(tag, list(catalog.images))}"
+        raise refusal("image-unknown", found, f"one of {tags}; or image_line with one of {lines}")
     like = catalog.images.get(image_line)
     line_id = like.line if like else image_line
     if line_id not in catalog.lines:
-        raise refusal(
-            "image-unknown",
-            f"image_line '{image_line}' is neither a line nor a tag{nearest(image_line, list(catalog.lines))}",
-            f"a line ({', '.join(sorted(catalog.lines))}) or a known tag",
-        )
+        found = f"image_line '{image_line}' is neither a line nor a tag{nearest(image_line, list(catalog.lines))}"
+        raise refusal("image-unknown", found, f"a line ({lines}) or a known tag")
     known = catalog.images.get(tag)
+    # The tag's own version belongs to its own line.
+    version = like.engine_version if like else None
     if known is not None:
-        # The tag's own version belongs to its own line.
-        changes = {"line": line_id, "engine_version": like.engine_version if like else None}
-        image = known.model_copy(update=changes)
+        image = known.model_copy(update={"line": line_id, "engine_version": version})
         return image, catalog.line_of(image), True
     image = Image(
-        repository=like.repository if like else _repository_of(catalog, line_id),
+        repository=(like or next(row for row in catalog.images.values() if row.line == line_id)).repository,
         line=line_id,
-        engine_version=like.engine_version if like else None,
+        engine_version=version,
         state="candidate",
         sources={"*": f"declared by image_line: {image_line}"},
     )
     return image, catalog.line_of(image), False
-
-
-def _repository_of(catalog: Catalog, line_id: str) -> str:
-    return next(image.repository for image in catalog.images.values() if image.line == line_id)
 
 
 R = TypeVar("R")
@@ -219,11 +207,8 @@ R = TypeVar("R")
 
 def _known(kind: str, row_id: str, rows: Mapping[str, R]) -> R:
     if row_id not in rows:
-        raise refusal(
-            "catalogue-id",
-            f"{kind} '{row_id}' is not in the catalogue{nearest(row_id, list(rows))}",
-            f"one of {', '.join(sorted(rows))}",
-        )
+        found = f"{kind} '{row_id}' is not in the catalogue{nearest(row_id, list(rows))}"
+        raise refusal("catalogue-id", found, f"one of {', '.join(sorted(rows))}")
     return rows[row_id]
 
 
@@ -250,18 +235,13 @@ def _override(
         if key in reserved or flag is None:
             known = [name for name in [*contract.flags, *SPECULATIVE_KEYS] if name not in reserved]
             what = "is set by the recipe itself" if key in reserved else "is no argument of the engine"
-            raise refusal(
-                "override-unknown",
-                f"override '{key}' {what} ({contract}){nearest(key, known)}",
-                f"an argument of {contract.engine} in snake_case, {' or '.join(list(SPECULATIVE_KEYS)[:2])}",
-            )
+            expected = f"an argument of {contract.engine} in snake_case, {' or '.join(list(SPECULATIVE_KEYS)[:2])}"
+            raise refusal("override-unknown", f"override '{key}' {what} ({contract}){nearest(key, known)}", expected)
         before = args.pop(key, None)
         if value is not None:
-            problem = flag.problem_with(value)
-            if problem:
-                raise refusal(
-                    "override-value", f"override '{key}' {problem}", f"a value that {flag.option} accepts ({contract})"
-                )
+            if problem := flag.problem_with(value):
+                expected = f"a value that {flag.option} accepts ({contract})"
+                raise refusal("override-value", f"override '{key}' {problem}", expected)
             args[key] = flag.canonical(value)
         overridden.append(Override(key, args.get(key), before))
     return tuple(overridden)

@@ -62,7 +62,7 @@ def document(run: FleetRun) -> dict[str, Any]:
         "written": _time(datetime.now(UTC)),
         "outcome": outcome(run),
         "reason": progress.stopped,
-        "pace": asdict(run.pace),
+        "pace": run.pace.model_dump(),
         "waves": [
             {
                 "number": number,

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from sparkfleet.catalog import Catalog
 from sparkfleet.errors import LockError, RefusedError
-from sparkfleet.lock import Lock, LockedImage, canonical
+from sparkfleet.lock import Lock, LockedImage
 from sparkfleet.nearest import nearest_working
 from sparkfleet.recipe import Choice, Recipe, compile_recipe
 from sparkfleet.rules import Deployment, Finding, judge
 from sparkfleet.unit import serve_unit
+from sparknode.release import content_id
 
 SCHEMA = 1
 STATE = PurePosixPath("/var/lib/sparkfleet")
@@ -45,7 +45,6 @@ class Compiled:
 
     @property
     def overridden(self) -> list[str]:
-        """What the host sets differently, in words for the plan."""
         return [override.words() for override in self.recipe.overridden]
 
 
@@ -89,11 +88,7 @@ def compile_release(
         "image_tag": choice.image_tag,
         "image_line": choice.image_line,
         "overrides": {override.key: override.value for override in recipe.overridden},
-        "engine": {
-            "kind": recipe.line.engine,
-            "version": recipe.line.engine_version,
-            "api": recipe.engine.api.document(),
-        },
+        "engine": {"kind": recipe.line.engine, "version": recipe.line.engine_version, "api": recipe.engine.api},
         "image": image,
         "artefacts": artefacts,
         "container": container,
@@ -121,7 +116,7 @@ def compile_release(
             *(argv, CONTAINER, timing, memory is not None, choice.model, recipe.line.engine), operation.drop_caches
         ),
     }
-    release["id"] = release_id(release)
+    release["id"] = content_id(release)
     return Compiled(release, recipe, tuple(findings), tuple(unlocked))
 
 
@@ -136,12 +131,6 @@ def _watch(recipe: Recipe, operation: Operation) -> dict[str, Any] | None:
         **rules.model_dump(),
     }
     return document if drafter else {**document, "min_acceptance_rate": None}
-
-
-def release_id(release: dict[str, Any]) -> str:
-    """Return the id: 16 hex digits of the SHA-256 over the canonical JSON without the id itself."""
-    body = {key: value for key, value in release.items() if key != "id"}
-    return hashlib.sha256(canonical(body)).hexdigest()[:16]
 
 
 def _image(recipe: Recipe, lock: Lock | None, unlocked: list[str]) -> dict[str, Any]:
@@ -168,36 +157,21 @@ def _image(recipe: Recipe, lock: Lock | None, unlocked: list[str]) -> dict[str, 
 
 
 def _artefacts(recipe: Recipe, lock: Lock | None, unlocked: list[str]) -> list[dict[str, Any]]:
-    rows: list[tuple[str, str, str | None, str]] = [
-        ("target", recipe.model.repo, recipe.model.revision, recipe.model.container_path)
-    ]
-    drafter = recipe.model.drafter
-    if recipe.speculative is not None and drafter is not None:
-        rows.append(("drafter", drafter.repo, drafter.revision, drafter.container_path))
+    rows = recipe.model.repositories() if recipe.speculative is not None else [recipe.model]
     artefacts = []
-    for role, repo, revision, container_path in rows:
-        locked = lock.repos.get(repo) if lock else None
+    for role, row in zip(("target", "drafter"), rows, strict=False):
+        locked = lock.repos.get(row.repo) if lock else None
         if locked is None:
-            unlocked.append(f"repository {repo}")
-        commit = locked.commit if locked else revision or "unlocked"
-        artefacts.append(
-            {
-                "role": role,
-                "repo": repo,
-                "commit": commit,
-                "host_path": str(STATE / "models" / repo / commit),
-                "container_path": container_path,
-                "manifest_sha256": locked.manifest_sha256 if locked else None,
-            }
-        )
+            unlocked.append(f"repository {row.repo}")
+        commit = locked.commit if locked else row.revision or "unlocked"
+        document = {"role": role, "repo": row.repo, "commit": commit}
+        document |= {"host_path": str(STATE / "models" / row.repo / commit), "container_path": row.container_path}
+        artefacts.append({**document, "manifest_sha256": locked.manifest_sha256 if locked else None})
     return artefacts
 
 
 def _container(
-    recipe: Recipe,
-    image: dict[str, Any],
-    artefacts: list[dict[str, Any]],
-    gpu_injection: Literal["gpus", "cdi"],
+    recipe: Recipe, image: dict[str, Any], artefacts: list[dict[str, Any]], gpu_injection: Literal["gpus", "cdi"]
 ) -> dict[str, Any]:
     key = (image["digest"] or f"tag-{recipe.choice.image_tag}").replace(":", "-")
     mounts = [{"source": row["host_path"], "target": row["container_path"], "read_only": True} for row in artefacts]

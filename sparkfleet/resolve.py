@@ -15,14 +15,8 @@ from sparkfleet.errors import LockError
 from sparkfleet.lock import LockedFile, LockedImage, LockedRepo, Platform
 
 TIMEOUT_S = 30
-INDEX_TYPES = (
-    "application/vnd.oci.image.index.v1+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
-)
-MANIFEST_TYPES = (
-    "application/vnd.oci.image.manifest.v1+json",
-    "application/vnd.docker.distribution.manifest.v2+json",
-)
+INDEX_TYPES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
+MANIFEST_TYPES = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
 DOCKER_HUB = "registry-1.docker.io"
 
 
@@ -39,8 +33,9 @@ def resolve_repo(repo: str, revision: str | None, endpoint: str | None) -> Locke
         commit = api.model_info(repo, revision=revision, timeout=TIMEOUT_S).sha
         rows = list(api.list_repo_tree(repo, revision=commit, recursive=True, expand=False))
     except Exception as error:  # the client raises a wide and changing set of errors; each means «not resolved»
+        said = str(error).strip().split("\n")[0][:200]
         raise LockError(
-            f"the Hub did not resolve {repo} at {revision or 'main'}: {type(error).__name__}: {_first_line(error)}",
+            f"the Hub did not resolve {repo} at {revision or 'main'}: {type(error).__name__}: {said}",
             "a repository that this machine may read",
             "check the name, the network and, for gated repositories, HF_TOKEN in the environment",
         ) from None
@@ -55,10 +50,6 @@ def resolve_repo(repo: str, revision: str | None, endpoint: str | None) -> Locke
         if isinstance(row, RepoFile)
     ]
     return LockedRepo(commit=str(commit), files=sorted(files, key=lambda file: file.path))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:200]
 
 
 def resolve_image(tag: str, image: Image, mirrors: Mapping[str, str]) -> LockedImage:
@@ -76,12 +67,8 @@ def resolve_image(tag: str, image: Image, mirrors: Mapping[str, str]) -> LockedI
     else:
         config = registry.config(document)
         platforms[config["architecture"]] = registry.platform(digest, document, image.unpacked_bytes)
-    return LockedImage(
-        repository=image.repository,
-        registry_tag=image.registry_tag or tag,
-        digest=digest,
-        platforms=platforms,
-    )
+    named = image.registry_tag or tag
+    return LockedImage(repository=image.repository, registry_tag=named, digest=digest, platforms=platforms)
 
 
 class Registry:
@@ -125,17 +112,15 @@ class Registry:
     def _get(self, path: str, accept: str) -> tuple[bytes, Mapping[str, str]]:
         url = f"{self.base_url}/v2/{self.path}/{path}"
         try:
-            return self._request(url, accept)
-        except urllib.error.HTTPError as error:
-            challenge = error.headers.get("WWW-Authenticate", "")
-            if error.code != 401 or not challenge.lower().startswith("bearer ") or self.token:
-                raise self._refused(url, f"HTTP {error.code}") from None
-        except (urllib.error.URLError, TimeoutError, OSError) as error:
-            raise self._refused(url, str(error)) from None
-        try:
-            self.token = self._anonymous_token(challenge)
-            return self._request(url, accept)
-        except (urllib.error.URLError, TimeoutError, OSError, ValueError, KeyError) as error:
+            try:
+                return self._request(url, accept)
+            except urllib.error.HTTPError as error:
+                challenge = error.headers.get("WWW-Authenticate", "")
+                if error.code != 401 or not challenge.lower().startswith("bearer ") or self.token:
+                    raise self._refused(url, f"HTTP {error.code}") from None
+                self.token = self._anonymous_token(challenge)
+                return self._request(url, accept)
+        except (OSError, ValueError, KeyError) as error:
             raise self._refused(url, str(error)) from None
 
     def _request(self, url: str, accept: str) -> tuple[bytes, Mapping[str, str]]:
@@ -160,11 +145,10 @@ class Registry:
         )
 
 
-def images_to_lock(catalog: Catalog, tags: list[str], with_rollback: bool = True) -> list[str]:
+def images_to_lock(catalog: Catalog, tags: list[str]) -> list[str]:
     """Return the tags with the ones they roll back to, so that a lock always names the way back."""
     wanted: list[str] = []
     for tag in tags:
         image = catalog.images.get(tag)
-        back = image.rollback_to if image and with_rollback else None
-        wanted += [name for name in (tag, back) if name and name not in wanted]
+        wanted += [name for name in (tag, image.rollback_to if image else None) if name and name not in wanted]
     return wanted

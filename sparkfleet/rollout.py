@@ -39,8 +39,6 @@ class Verdict:
 
 @dataclass
 class Progress:
-    """What a roll-out has done so far."""
-
     before: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     taken_back: dict[str, Outcome] = field(default_factory=dict)
@@ -109,6 +107,5 @@ def outcome_of(fleet: Mapping[str, Any], rollout: str, release: str) -> Outcome 
 
 
 def under_way(fleet: Mapping[str, Any], release: str) -> Mapping[str, Any] | None:
-    """Return the node's activation of this release that has not ended."""
     activation: Mapping[str, Any] = fleet.get("activation") or {}
     return activation if activation.get("release") == release else None

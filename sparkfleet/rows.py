@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-STRICT = ConfigDict(extra="forbid", frozen=True)
+
+class Row(BaseModel):
+    """What somebody wrote down: unknown keys are refused, and nothing is changed afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class _Row(BaseModel):
-    model_config = STRICT
-
-
-class AcceptanceGate(_Row):
+class AcceptanceGate(Row):
     """Floors over fixed prompts: rates are fractions of drafted tokens, lengths are tokens per step."""
 
     max_tokens: int = Field(gt=0)
@@ -20,14 +20,14 @@ class AcceptanceGate(_Row):
     min_mean_acceptance_length: float | None = Field(default=None, ge=1)
 
 
-class Throughput(_Row):
+class Throughput(Row):
     """Floors of one stream: tokens per second, and the longest wait for the first token in seconds."""
 
     min_tokens_per_second: float | None = Field(default=None, gt=0)
     max_ttft_s: float | None = Field(default=None, gt=0)
 
 
-class Margins(_Row):
+class Margins(Row):
     """How much worse than the old release a canary may be, as shares of the old figures; null = not judged."""
 
     max_acceptance_drop: float | None = Field(default=None, gt=0, lt=1)
@@ -35,7 +35,7 @@ class Margins(_Row):
     max_ttft_rise: float | None = Field(default=None, gt=0)
 
 
-class AfterLoad(_Row):
+class AfterLoad(Row):
     """What is left of the host beside the loaded engine, in GiB, and what the GPU draws while it works, in watts.
 
     A GPU that is busy and stays below both, power and clock (in MHz), is wedged.
@@ -46,7 +46,7 @@ class AfterLoad(_Row):
     min_clock_mhz: float | None = Field(default=None, gt=0)
 
 
-class Gates(_Row):
+class Gates(Row):
     """What the engine must show before it counts as proven; what the model has no part for is left out."""
 
     short: AcceptanceGate
@@ -62,7 +62,7 @@ class Gates(_Row):
     compare: Margins = Margins()
 
 
-class Watch(_Row):
+class Watch(Row):
     """What a host's own minutely look asks of the engine, and how often it may restart it.
 
     An engine that makes no token for `stalled_s` is stalled when its GPU draws less than `wedged_power_w`, and after
@@ -80,7 +80,7 @@ class Watch(_Row):
     max_restarts: int = Field(ge=0)
 
 
-class Timing(_Row):
+class Timing(Row):
     """Deadlines in seconds; a start is late after `history_factor` times the slowest that the host knows."""
 
     drain_s: int = Field(ge=0)

@@ -7,14 +7,12 @@ start with an underscore) pass by.
 from __future__ import annotations
 
 import datetime
-import re
 from collections.abc import Mapping
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from sparkfleet import secrets
 from sparkfleet.catalog import ROOT, Catalog, load
@@ -23,8 +21,9 @@ from sparkfleet.findings import book
 from sparkfleet.preflight import Decisions, Waiver
 from sparkfleet.recipe import Choice
 from sparkfleet.release import Operation
+from sparkfleet.rows import Row
 from sparkfleet.rules import Deployment
-from sparkfleet.waves import Pace, Share
+from sparkfleet.waves import Pace
 
 FOREIGN_PREFIXES = ("ssh_", "fake_", "_", "docker_", "winrm_")
 
@@ -46,49 +45,21 @@ ReleaseId = Annotated[str, BeforeValidator(partial(_text, digits=16)), Field(pat
 Repair = Literal["apt_holds", "cdi_refresh", "cdi_spec", "docker_group", "drop_caches", "earlyoom", "sleep_targets"]
 Named = TypeVar("Named", list[str], dict[str, Waiver])
 
-_PERCENT = re.compile(r"(100|[1-9]?[0-9])%")
 
-
-def _share(value: object, least: int = 1) -> object:
-    """A number of hosts or a share of them, refused in words that name both."""
-    number = isinstance(value, int) and not isinstance(value, bool) and value >= least
-    if number or (isinstance(value, str) and _PERCENT.fullmatch(value)):
-        return value
-    raise ValueError(f'expected a number of hosts from {least} up, or a share of them such as "25%"')
-
-
-def _ramp(value: object) -> object:
-    steps = value if isinstance(value, list) else [value]
-    if not steps:
-        raise ValueError('expected at least one step, such as [1, "25%", "100%"]')
-    return tuple(_share(step) for step in steps)
-
-
-Hosts = Annotated[Share, BeforeValidator(_share)]
-HostsOrNone = Annotated[Share, BeforeValidator(partial(_share, least=0))]
-Ramp = Annotated[tuple[Share, ...], BeforeValidator(_ramp)]
-
-
-class Terms(BaseModel):
+class Terms(Row):
     """Who accepted a model's terms, and when."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     by: str = Field(min_length=1)
     on: datetime.date
 
 
-class HttpCall(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class HttpCall(Row):
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] = "POST"
     url: str = Field(pattern=r"^https?://")
 
 
-class Hook(BaseModel):
+class Hook(Row):
     """What a host does to leave or enter the rotation: a command, or an HTTP call."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     command: list[str] | None = Field(default=None, min_length=1)
     http: HttpCall | None = None
@@ -100,10 +71,10 @@ class Hook(BaseModel):
         return self
 
 
-class Rotation(BaseModel):
+class Rotation(Row):
     """How a host is taken out of rotation before it drains, and given back after it is proven."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True)
 
     out: Hook
     in_: Hook = Field(alias="in")
@@ -118,9 +89,7 @@ def _checks(given: Named) -> Named:
     return given
 
 
-class Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class Settings(Pace):
     model: Text
     image_tag: Text
     profile: Text
@@ -146,17 +115,6 @@ class Settings(BaseModel):
     spread_limit_mb_s: float = Field(default=0, ge=0)
     spread_deadline_s: float = Field(default=7200, ge=60)
     canary_group: str | None = "canary"
-    batch_size: Ramp = (1,)
-    max_unavailable: Hosts = "25%"
-    max_failures: int = Field(default=0, ge=0)
-    pause_between_waves_s: float = Field(default=0, ge=0)
-    on_failure: Literal["halt", "revert_all"] = "halt"
-    min_serving: HostsOrNone = 0
-    unhealthy_first: bool = True
-    judge_canary: bool = True
-    lease_ttl_s: int = Field(default=60, ge=15, le=3600)
-    runs_dir: str = ".sparkfleet/runs"
-    hooks_dir: str = "hooks"
     soak_s: int | None = Field(default=None, ge=0)
     watch: bool = True
     keep_releases: int = Field(default=3, ge=0)
@@ -172,7 +130,6 @@ class Settings(BaseModel):
     repairs: list[Repair] = []
 
     def catalog(self) -> Catalog:
-        """Load the catalogue with this host's overlays."""
         return load(tuple((ROOT / overlay).resolve() for overlay in self.catalog_overlays))
 
     @property
@@ -181,18 +138,12 @@ class Settings(BaseModel):
 
     @property
     def pace(self) -> Pace:
-        return Pace(**{field.name: getattr(self, field.name) for field in fields(Pace)})
+        return Pace(**{name: getattr(self, name) for name in Pace.model_fields})
 
     @property
     def choice(self) -> Choice:
-        return Choice(
-            model=self.model,
-            image_tag=self.image_tag,
-            profile=self.profile,
-            hardware=self.hardware,
-            image_line=self.image_line,
-            overrides=dict(self.overrides),
-        )
+        chosen = (self.model, self.image_tag, self.profile, self.hardware)
+        return Choice(*chosen, image_line=self.image_line, overrides=dict(self.overrides))
 
     @property
     def operation(self) -> Operation:
@@ -231,11 +182,8 @@ def parse_settings(host: str, data: Mapping[str, Any]) -> Settings:
     secrets.refuse_in_data(host, ours)
     for key in REQUIRED:
         if not ours.get(key):
-            raise SettingsError(
-                f"{host}: no {key} is set",
-                f"a {key} from catalog/",
-                f"set {key} in the inventory or in group_data/",
-            )
+            remedy = f"set {key} in the inventory or in group_data/"
+            raise SettingsError(f"{host}: no {key} is set", f"a {key} from catalog/", remedy)
     try:
         return Settings.model_validate(ours)
     except ValidationError as error:
@@ -244,11 +192,7 @@ def parse_settings(host: str, data: Mapping[str, Any]) -> Settings:
         where = ".".join(str(part) for part in first["loc"])
         known = sorted(Settings.model_fields)
         if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
-            raise SettingsError(
-                f"{host}: unknown setting '{key}'{nearest(key, known)}", f"one of {', '.join(known)}"
-            ) from None
-        raise SettingsError(
-            f"{host}: {where} is {first['input']!r}",
-            first["msg"],
-            "mend it in the inventory or in group_data/",
-        ) from None
+            found = f"{host}: unknown setting '{key}'{nearest(key, known)}"
+            raise SettingsError(found, f"one of {', '.join(known)}") from None
+        found, remedy = f"{host}: {where} is {first['input']!r}", "mend it in the inventory or in group_data/"
+        raise SettingsError(found, first["msg"], remedy) from None

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 
 def table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Return the lines of a table with aligned columns."""
     widths = [max(len(row[column]) for row in (headings, *rows)) for column in range(len(headings))]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -21,11 +21,8 @@ STOP_POST_S = 15
 def systemd_quote(argument: str) -> str:
     """Quote one argument for ExecStart=, so that systemd passes it on unchanged (systemd.service(5))."""
     if "\n" in argument or "\r" in argument or "\0" in argument:
-        raise SettingsError(
-            f"the command line has an argument with a line break or NUL: {argument!r}",
-            "one line",
-            "mend the value in the catalogue or the inventory",
-        )
+        found = f"the command line has an argument with a line break or NUL: {argument!r}"
+        raise SettingsError(found, "one line", "mend the value in the catalogue or the inventory")
     escaped = argument.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
     return f'"{escaped}"'
 
@@ -63,10 +60,6 @@ def serve_unit(
         "stop_post_s": STOP_POST_S,
         "unit_stop_s": timing.unit_stop_s,
     }
-    environment = Environment(
-        loader=FileSystemLoader(ROOT / "templates"),
-        undefined=StrictUndefined,
-        keep_trailing_newline=True,
-        autoescape=False,
-    )
+    templates = FileSystemLoader(ROOT / "templates")
+    environment = Environment(loader=templates, undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
     return environment.get_template("sparkfleet-serve.service.j2").render(context)

@@ -60,27 +60,12 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "programs": ("sh", "-c", f"for name in {' '.join(PROGRAMS)}; do command -v $name; done; true"),
 }
 FILES = (
-    "etc/dgx-release",
-    "etc/fastos-release",
-    "etc/os-release",
-    "etc/default/earlyoom",
-    "etc/cdi/*",
-    "var/run/cdi/*",
-    "var/run/reboot-required",
-    "proc/meminfo",
-    "proc/uptime",
-    "proc/net/route",
-    "proc/pressure/memory",
-    "proc/sys/kernel/random/boot_id",
-    "sys/module/nvidia/version",
-    "sys/class/dmi/id/sys_vendor",
-    "sys/class/dmi/id/product_name",
-    "sys/class/dmi/id/bios_version",
-    "sys/class/dmi/id/ec_firmware_release",
-    "sys/class/net/*/speed",
-    "sys/class/thermal/thermal_zone*/temp",
-    "sys/bus/pci/devices/*/uevent",
-)
+    "etc/dgx-release etc/fastos-release etc/os-release etc/default/earlyoom etc/cdi/* var/run/cdi/* "
+    "var/run/reboot-required proc/meminfo proc/uptime proc/net/route proc/pressure/memory "
+    "proc/sys/kernel/random/boot_id sys/module/nvidia/version sys/class/dmi/id/sys_vendor "
+    "sys/class/dmi/id/product_name sys/class/dmi/id/bios_version sys/class/dmi/id/ec_firmware_release "
+    "sys/class/net/*/speed sys/class/thermal/thermal_zone*/temp sys/bus/pci/devices/*/uevent"
+).split()
 
 
 @dataclass(frozen=True)
@@ -101,7 +86,6 @@ def ask(system: System, questions: Mapping[str, tuple[str, ...]]) -> dict[str, C
 
 
 def collect(host: Host) -> Raw:
-    """Everything, once."""
     files: dict[str, str] = {}
     unread: dict[str, str] = {}
     for pattern in FILES:
@@ -167,8 +151,6 @@ def write(raw: Raw, folder: Path) -> None:
 
 
 class Recorded(RealSystem):
-    """The programs of a bundle: each answers what it answered then."""
-
     def __init__(self, commands: Mapping[str, Completed]) -> None:
         self.answers = {done.argv: done for done in commands.values()}
 

@@ -55,12 +55,8 @@ class Counters:
 
     def since(self, before: Counters) -> Counters:
         positions = {at: value - before.positions.get(at, 0.0) for at, value in sorted(self.positions.items())}
-        return Counters(
-            self.drafts - before.drafts,
-            self.draft_tokens - before.draft_tokens,
-            self.accepted - before.accepted,
-            positions,
-        )
+        drafts, tokens = self.drafts - before.drafts, self.draft_tokens - before.draft_tokens
+        return Counters(drafts, tokens, self.accepted - before.accepted, positions)
 
     @property
     def went_back(self) -> bool:
@@ -119,6 +115,14 @@ def problem_of(answer: Answer) -> str | None:
 _MALFORMED = (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError)
 
 
+def _field(answer: Answer, key: str) -> object:
+    """One field of a JSON answer, or None where there is none."""
+    try:
+        return json.loads(answer.body)[key] if answer.status == 200 else None
+    except _MALFORMED:
+        return None
+
+
 def _thoughts(message: dict[str, Any]) -> str:
     # Older versions call the field `reasoning_content`.
     return message.get("reasoning") or message.get("reasoning_content") or ""
@@ -135,7 +139,6 @@ def _judged(chat: Chat, end: object) -> Chat:
 
 
 def read_chat(answer: Answer, seconds: float) -> Chat:
-    """The answer of one chat completion."""
     problem = problem_of(answer)
     if problem:
         return Chat(problem, seconds=seconds)
@@ -196,7 +199,6 @@ def read_stream(answer: Answer, seconds: float) -> Chat:
 
 
 def _arrived(answer: Answer, position: int) -> float | None:
-    """When this much of the body was here."""
     return next((seconds for size, seconds in answer.arrivals if size >= position), None)
 
 
@@ -224,11 +226,7 @@ class Engine:
 
     def version(self) -> str | None:
         """What `/version` says, or None."""
-        answer = self._get("/version")
-        try:
-            version = json.loads(answer.body)["version"] if answer.status == 200 else None
-        except (ValueError, TypeError, KeyError, RecursionError):
-            return None
+        version = _field(self._get("/version"), "version")
         return version if isinstance(version, str) else None
 
     def models(self) -> tuple[list[dict[str, Any]], str | None]:
@@ -237,26 +235,18 @@ class Engine:
         problem = problem_of(answer)
         if problem:
             return [], problem
-        try:
-            cards = json.loads(answer.body)["data"]
-        except (ValueError, TypeError, KeyError, RecursionError):
-            cards = None
+        cards = _field(answer, "data")
         if not isinstance(cards, list):
             return [], f"HTTP 200, but no list of models: {answer.body[:120]!r}"
         return [card for card in cards if isinstance(card, dict)], None
 
     def metrics(self) -> list[Sample]:
-        """The engine's samples; none when it does not answer."""
         answer = self._get("/metrics")
         return parse.metrics(answer.body.decode(errors="replace")) if answer.status == 200 else []
 
     def count_tokens(self, text: str) -> int | None:
         """How many tokens the engine's tokenizer makes of a text, or None."""
-        answer = self._post("/tokenize", {"model": self._model, "prompt": text})
-        try:
-            count = json.loads(answer.body)["count"] if answer.status == 200 else None
-        except (ValueError, TypeError, KeyError, RecursionError):
-            return None
+        count = _field(self._post("/tokenize", {"model": self._model, "prompt": text}), "count")
         return count if isinstance(count, int) and count > 0 else None
 
     def chat(self, content: str | list[dict[str, Any]], max_tokens: int, **more: object) -> Chat:

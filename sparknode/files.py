@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 
 def sync_directory(path: Path) -> None:
@@ -55,3 +57,12 @@ def read_text(path: Path) -> str | None:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
+
+
+def read_object(path: Path) -> dict[str, Any] | None:
+    """The JSON object that a file holds, or None when it holds none."""
+    try:
+        found = json.loads(read_text(path) or "")
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from sparknode import docker, journal, lease, lock, units
 from sparknode.docker import Lookup
-from sparknode.files import read_text
+from sparknode.files import read_object
 from sparknode.journal import Attempt, Record
 from sparknode.paths import Paths
-from sparknode.release import Release, load_linked
+from sparknode.release import Release, described, load_linked
 from sparknode.serving import folder_problems, read_stamp, unit_drift
 from sparknode.shell import Completed
 from sparknode.system import Host
@@ -28,7 +27,7 @@ QUESTIONS: Mapping[str, tuple[str, ...]] = {
 def fleet(host: Host, answers: Mapping[str, Completed]) -> dict[str, Any]:
     """The document's `fleet` object, out of the answers to QUESTIONS and the files."""
     paths = host.paths
-    current = load_linked(paths, "current")
+    current, back = load_linked(paths, "current"), load_linked(paths, "previous")
     records, _ = history(paths)
     return {
         "releases": paths.staged(),
@@ -44,8 +43,8 @@ def fleet(host: Host, answers: Mapping[str, Completed]) -> dict[str, Any]:
         "verify_timer": paths.verify_timer.is_symlink(),
         "loads": journal.loads(records, current.image.digest)[-10:] if current else [],
         "history": [plain(attempt) for attempt in journal.attempts(records) if attempt.ended][-20:],
-        "release": described(current),
-        "back": described(load_linked(paths, "previous")),
+        "release": described(current.raw) if current else None,
+        "back": described(back.raw) if back else None,
         "models": models(paths),
         "images": images(answers["images"]),
     }
@@ -78,12 +77,7 @@ def serving(host: Host, current: Release | None, found: Lookup, state: UnitState
 
 
 def last_look(host: Host) -> Record | None:
-    """What the watch saw last."""
-    try:
-        found = json.loads(read_text(host.paths.watch) or "")
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None
+    return read_object(host.paths.watch)
 
 
 def under_way(paths: Paths, attempt: Attempt | None) -> dict[str, Any] | None:
@@ -118,26 +112,6 @@ def proof(records: list[journal.Record], verified: str | None) -> dict[str, Any]
     """The figures with which the verified release was proven last, also on the way back to it."""
     way = journal.proof_of(records, verified) if verified else None
     return {"release": verified, "load_s": way.load_s, "figures": way.figures} if way else None
-
-
-def described(release: Release | None) -> dict[str, Any] | None:
-    """What a person asks of a release, and what the plan of another one is held against."""
-    if release is None:
-        return None
-    return {
-        "id": release.id,
-        "image_tag": release.image_tag,
-        "digest": release.image.digest,
-        "model": release.model,
-        "profile": release.profile,
-        "drafter_backend": release.serve.drafter_backend,
-        "prefix_caching": release.serve.prefix_caching,
-        "reference": release.image.reference,
-        "commits": {artefact.repo: artefact.commit for artefact in release.artefacts},
-        "args": list(release.container.args),
-        "env": release.container.env,
-        **{key: release.raw.get(key) for key in ("overrides", "gates", "timing", "watch", "memory")},
-    }
 
 
 def models(paths: Paths) -> list[dict[str, str]]:

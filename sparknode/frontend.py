@@ -9,21 +9,9 @@ from __future__ import annotations
 import uuid
 from contextlib import suppress
 
+from sparknode import activate as worker
 from sparknode import journal, lease, lock, rotation, units
 from sparknode import release as releases
-from sparknode.activate import (
-    BUSY,
-    DONE,
-    EXIT_OF,
-    FAILED,
-    Order,
-    finish_commit,
-    is_already_serving,
-    require_complete,
-    require_good,
-    settle,
-    way_back,
-)
 from sparknode.chronicle import Tell, sentence
 from sparknode.errors import Failed
 from sparknode.journal import Attempt
@@ -31,7 +19,6 @@ from sparknode.paths import ACTIVATE_UNIT, Paths
 from sparknode.release import Release
 from sparknode.shell import Completed
 from sparknode.system import Host
-from sparknode.verdict import PASS
 
 POLL_S = 0.5
 TICK_S = 10.0
@@ -41,21 +28,21 @@ SETTLE_S = 3.0
 SPAWN_S = 60.0
 
 
-def activate(host: Host, order: Order, tell: Tell) -> int:
+def activate(host: Host, order: worker.Order, tell: Tell) -> int:
     """Start an activation or attach to it, follow it to its end; the exit code."""
     release = releases.load(host.paths, order.release)
     under_way = live_attempt(host.paths)
     if order.token is not None:
         lease.renew(host, order.rollout, order.token)
     if under_way is None:
-        finish_commit(host.paths)
-        if not order.restarts and is_already_serving(host, release):
+        worker.finish_commit(host.paths)
+        if not order.restarts and worker.is_already_serving(host, release):
             settle_dead(host, tell)
             tell(f"release {release.id} is current, verified and running; nothing to do")
-            return DONE
+            return worker.DONE
         lease.require_free(host, order.rollout)
-        require_good(host, release, order.retry)
-        require_complete(host, release, way_back(host, release))
+        worker.require_good(host, release, order.retry)
+        worker.require_complete(host, release, worker.way_back(host, release))
         activation = str(uuid.uuid4())
         done = spawn_worker(host, order, activation)
         if done.ok:
@@ -66,7 +53,7 @@ def activate(host: Host, order: Order, tell: Tell) -> int:
             raise Failed(f"the worker could not be started: {done.why}; look at `systemctl status {ACTIVATE_UNIT}`")
     if under_way.release != release.id:
         tell(busy(under_way))
-        return BUSY
+        return worker.BUSY
     tell(f"attached: {busy(under_way)}")
     return Follower(host, release, under_way.activation, tell).follow()
 
@@ -74,7 +61,7 @@ def activate(host: Host, order: Order, tell: Tell) -> int:
 def settle_dead(host: Host, tell: Tell) -> None:
     """Close what a dead worker left open; one that has only just begun is left to itself."""
     with suppress(lock.Busy), lock.hold(host.paths):
-        settle(host, tell)
+        worker.settle(host, tell)
         returned = rotation.give_back(host)
         if returned:
             tell(returned)
@@ -123,7 +110,7 @@ def unit_argv(paths: Paths, command: list[str], *options: str) -> list[str]:
     ]
 
 
-def spawn_worker(host: Host, order: Order, activation: str) -> Completed:
+def spawn_worker(host: Host, order: worker.Order, activation: str) -> Completed:
     named = ["--rollout", order.rollout, "--operator", order.operator, "--activation", activation]
     named += ["--token", str(order.token)] if order.token is not None else []
     named += ["--retry-release", order.retry] if order.retry else []
@@ -156,11 +143,11 @@ class Follower:
                 if records[-1]["state"] not in journal.TERMINAL and not self._unit_lives():
                     return self._abandoned(f"in `{records[-1]['state']}`")
             if records and records[-1]["state"] in journal.TERMINAL:
-                return EXIT_OF[records[-1]["state"]]
+                return worker.EXIT_OF[records[-1]["state"]]
             if not records and self._never_began():
                 # Another session's worker may have brought the release up just before this one's looked.
-                if is_already_serving(self._host, self._release):
-                    return DONE
+                if worker.is_already_serving(self._host, self._release):
+                    return worker.DONE
                 return self._abandoned("before its first journal line")
             if records and self._host.system.monotonic() - self._spoke >= TICK_S:
                 self._say(progress(records, self._host.system.now()))
@@ -175,7 +162,6 @@ class Follower:
         return self._records
 
     def _never_began(self) -> bool:
-        """No record yet, and nobody left who would write one."""
         waited = self._host.system.monotonic() - self._began
         if waited > FIRST_LINE_S:
             return True
@@ -197,15 +183,7 @@ class Follower:
             f"failed: the worker ended {where} without an outcome{said}; look at `journalctl -u {ACTIVATE_UNIT}`, "
             "then activate again: it takes over from here"
         )
-        return FAILED
-
-
-def is_routine(record: journal.Record) -> bool:
-    """A soak repeats every gate; of those that hold, the drafter's acceptance is the one to watch."""
-    gate = record.get("gate")
-    if record["state"] != journal.SOAKING or not isinstance(gate, dict):
-        return False
-    return gate.get("verdict") == PASS and gate.get("name") != "acceptance-short"
+        return worker.FAILED
 
 
 def progress(records: list[journal.Record], now: float) -> str:

@@ -48,7 +48,6 @@ def all_gates(subject: Subject) -> Iterator[GateResult]:
 
 
 def health(subject: Subject, name: str) -> GateResult:
-    """`/health` says 200: the engine core lives."""
     answer = subject.engine.health()
     problem = problem_of(answer)
     figure = float(answer.status) if answer.status is not None else None
@@ -85,7 +84,6 @@ def identity(subject: Subject) -> GateResult:
 
 
 def served_differences(release: Release, cards: list[dict[str, Any]]) -> list[str]:
-    """What `/v1/models` says otherwise than the release."""
     serve = release.serve
     named = {str(card.get("id")): card for card in cards}
     texts = []

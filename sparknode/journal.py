@@ -119,13 +119,11 @@ class Way:
 
     @property
     def load_s(self) -> float | None:
-        """How long the release took to load."""
         times = [record["load_s"] for record in self.records if "load_s" in record]
         return times[-1] if times else None
 
     @property
     def figures(self) -> dict[str, Any]:
-        """The last figure of each gate."""
         return {
             str(gate["name"]): {key: value for key, value in gate.items() if key != "name"}
             for record in self.records
@@ -174,7 +172,6 @@ class Attempt:
 
     @property
     def seconds(self) -> float | None:
-        """How long it has taken from its first record to its last."""
         first, last = seconds_of(self.records[0].get("t")), seconds_of(self.last.get("t"))
         return None if first is None or last is None else round(max(0.0, last - first), 1)
 
@@ -198,7 +195,6 @@ class Attempt:
 
 
 def attempts(records: Iterable[Record]) -> list[Attempt]:
-    """The activations in the order in which they began."""
     found: dict[str, Attempt] = {}
     for record in records:
         found.setdefault(record["activation"], Attempt()).records.append(record)
@@ -206,7 +202,6 @@ def attempts(records: Iterable[Record]) -> list[Attempt]:
 
 
 def last_attempt(records: Iterable[Record]) -> Attempt | None:
-    """The activation that began last."""
     found = attempts(records)
     return found[-1] if found else None
 
@@ -236,7 +231,6 @@ def loads(records: Iterable[Record], digest: str) -> list[float]:
 
 
 def last_ended(records: Iterable[Record]) -> Attempt | None:
-    """The last activation that ended."""
     ended = [attempt for attempt in attempts(records) if attempt.ended]
     return ended[-1] if ended else None
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from sparknode import journal, lock
+from sparknode import journal, lock, parse
 from sparknode.errors import LeaseHeld, StepFailed
 from sparknode.files import atomic_write, read_text
 from sparknode.journal import Record
@@ -47,12 +47,9 @@ def _read(host: Host) -> Record:
     text = read_text(host.paths.lease)
     if text is None:
         return {"token": 0}
-    try:
-        found = json.loads(text)
-        if isinstance(found, dict) and isinstance(found.get("token"), int):
-            return found
-    except ValueError:
-        pass
+    found = parse.json_object(text)
+    if isinstance(found.get("token"), int):
+        return found
     # Nothing tells which tokens were given, and none was as large as this.
     return {"token": int(host.system.now())}
 

@@ -30,10 +30,10 @@ _HEARTBEAT = ("vllm:iteration_tokens_total_count", "vllm:generation_tokens_total
 
 @dataclass(frozen=True)
 class Sight:
-    """What one look saw; None where it could not be told."""
+    """What one look saw, by the names under which it is noted; None where it could not be told."""
 
     unit: str | None
-    restarts: int
+    restarts_seen: int
     container: str | None
     available_gib: float | None
     stall: float | None
@@ -42,8 +42,8 @@ class Sight:
     running: float | None
     beat: float | None
     counts: Counters | None
-    generated: float | None = None
-    kv_use: float | None = None
+    generated: float | None
+    kv_use: float | None
 
 
 def see(host: Host, release: Release) -> Sight:
@@ -63,7 +63,7 @@ def see(host: Host, release: Release) -> Sight:
     beats = [value for name in _HEARTBEAT if (value := total(samples, name)) is not None]
     return Sight(
         unit=state.active if state else None,
-        restarts=state.restarts if state else 0,
+        restarts_seen=state.restarts if state else 0,
         container=docker.read_lookup(done["container"]).text("Id"),
         available_gib=memory.available_gib(host.paths),
         stall=parse.stall(read_text(host.paths.root / "proc/pressure/memory") or ""),
@@ -129,25 +129,16 @@ class Judgement:
             if returned:
                 self._note(tell, returned)
         after: Record = {
-            "container": sight.container,
+            **{name: value for name, value in vars(sight).items() if name != "counts"},
             "verdict": "ok" if not self.findings else "bad",
             "findings": self.findings,
-            "unit": sight.unit,
             "beat": sight.beat if sight.beat is not None else self._before.get("beat"),
             "beat_t": beat_t,
             "frozen_s": frozen_s,
-            "running": sight.running,
             "window": window,
             "acceptance": rate,
-            "generated": sight.generated,
             "tokens_per_second": self._speed(),
-            "kv_use": sight.kv_use,
             "baseline": self._baseline,
-            "power_w": sight.power_w,
-            "available_gib": sight.available_gib,
-            "stall": sight.stall,
-            "gpu": sight.gpu,
-            "restarts_seen": sight.restarts,
             "restarts": self._restarts,
         }
         acted = self._act(after, tell)
@@ -212,10 +203,8 @@ class Judgement:
         if sight.gpu is False:
             self.findings["gpu"] = "the container does not see the GPU; restart it, and look at the driver"
         seen = self._former.get("restarts_seen")
-        if isinstance(seen, int) and sight.restarts > seen:
-            self.findings["restarts"] = (
-                f"systemd restarted the engine {sight.restarts - seen} times since the last look"
-            )
+        if isinstance(seen, int) and (more := sight.restarts_seen - seen) > 0:
+            self.findings["restarts"] = f"systemd restarted the engine {more} times since the last look"
 
     def _act(self, after: Record, tell: Tell) -> bool:
         """Restart the engine where that is the known cure and the breaker allows it."""
@@ -223,9 +212,8 @@ class Judgement:
         if self.cure is None or self._sight.unit != "active":
             return False
         if len(self._restarts) >= self._rules.max_restarts:
-            tries = (
-                f"restarted {len(self._restarts)} times without a cure" if self._restarts else "no restart is allowed"
-            )
+            times = len(self._restarts)
+            tries = f"restarted {times} times without a cure" if times else "no restart is allowed"
             self.findings["circuit"] = f"not restarting: {tries}; look at it, then activate the release again"
             return False
         try:

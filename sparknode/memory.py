@@ -23,8 +23,6 @@ _KIB_PER_GIB = 1 << 20
 
 @dataclass(frozen=True)
 class Memory:
-    """What is there and what a start needs."""
-
     total_kib: int
     available_kib: int
     utilization: float

@@ -314,11 +314,6 @@ def properties(text: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
 
 
-def uptime(text: str) -> float | None:
-    match = re.match(r"(\d{1,15}(?:\.\d{1,9})?)(?:\s|$)", text, re.ASCII)
-    return float(match[1]) if match else None
-
-
 _SAMPLE = re.compile(r"([A-Za-z_:][\w:]*)(?:\{(.*)\})?\s+(\S+)(?:\s+-?\d+)?\s*", re.ASCII)
 _LABEL = re.compile(r'\s*([A-Za-z_]\w*)="((?:[^"\\]|\\.)*)"\s*,?', re.ASCII)
 Sample = tuple[str, dict[str, str], float]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 SERVE_UNIT = "sparkfleet-serve.service"
@@ -11,90 +10,34 @@ ACTIVATE_UNIT = "sparkfleet-activate"
 RELEASE_ID = re.compile(r"[0-9a-f]{16}")
 
 
-@dataclass(frozen=True)
 class Paths:
-    """The node's layout under one root."""
-
-    root: Path = Path("/")
+    def __init__(self, root: Path = Path("/")) -> None:
+        self.root = root
+        self.data = root / "var/lib/sparkfleet"
+        self.releases = self.data / "releases"
+        self.models = self.data / "models"
+        self.incoming = self.data / "incoming"
+        self.journal = self.data / "journal.jsonl"
+        self.lock = self.data / "activate.lock"
+        self.lease = self.data / "lease.json"
+        self.watch = self.data / "watch.json"
+        self.metrics = self.data / "metrics/sparkfleet.prom"
+        self.out_of_rotation = self.data / "out-of-rotation.json"
+        # Gone with a boot, as what it tells of: how far a long work is, and whether this host gives or takes a model.
+        volatile = root / "run/sparkfleet"
+        self.progress = volatile / "progress.json"
+        self.spread = volatile / "spread"
+        self.fetch_lock = volatile / "fetch.lock"
+        self.spread_lock = volatile / "spread.lock"
+        self.program = root / "usr/local/bin/sparknode"
+        self.unit = root / "etc/systemd/system" / SERVE_UNIT
+        # There while systemd starts the timer at each boot.
+        self.verify_timer = self.unit.parent / "timers.target.wants/sparkfleet-verify.timer"
+        self.meminfo = root / "proc/meminfo"
 
     def on_host(self, absolute: str) -> Path:
         """A path as a release names it, under this root."""
         return self.root / absolute.lstrip("/")
-
-    @property
-    def data(self) -> Path:
-        return self.root / "var/lib/sparkfleet"
-
-    @property
-    def releases(self) -> Path:
-        return self.data / "releases"
-
-    @property
-    def models(self) -> Path:
-        return self.data / "models"
-
-    @property
-    def incoming(self) -> Path:
-        return self.data / "incoming"
-
-    @property
-    def journal(self) -> Path:
-        return self.data / "journal.jsonl"
-
-    @property
-    def lock(self) -> Path:
-        return self.data / "activate.lock"
-
-    @property
-    def progress(self) -> Path:
-        """Gone with a boot, as what it tells of."""
-        return self.root / "run/sparkfleet/progress.json"
-
-    @property
-    def spread(self) -> Path:
-        """There while this host gives or takes a model."""
-        return self.root / "run/sparkfleet/spread"
-
-    @property
-    def fetch_lock(self) -> Path:
-        return self.root / "run/sparkfleet/fetch.lock"
-
-    @property
-    def spread_lock(self) -> Path:
-        return self.root / "run/sparkfleet/spread.lock"
-
-    @property
-    def lease(self) -> Path:
-        return self.data / "lease.json"
-
-    @property
-    def watch(self) -> Path:
-        return self.data / "watch.json"
-
-    @property
-    def metrics(self) -> Path:
-        return self.data / "metrics/sparkfleet.prom"
-
-    @property
-    def out_of_rotation(self) -> Path:
-        return self.data / "out-of-rotation.json"
-
-    @property
-    def program(self) -> Path:
-        return self.root / "usr/local/bin/sparknode"
-
-    @property
-    def unit(self) -> Path:
-        return self.root / "etc/systemd/system" / SERVE_UNIT
-
-    @property
-    def verify_timer(self) -> Path:
-        """There while systemd starts the timer at each boot."""
-        return self.unit.parent / "timers.target.wants/sparkfleet-verify.timer"
-
-    @property
-    def meminfo(self) -> Path:
-        return self.root / "proc/meminfo"
 
     def release_dir(self, release_id: str) -> Path:
         return self.releases / release_id

@@ -48,7 +48,6 @@ def probe(host: Host, raw: Raw | None = None) -> dict[str, Any]:
 
 
 def status(host: Host) -> dict[str, Any]:
-    """The document's `fleet` object alone."""
     return fleet.fleet(host, ask(host.system, fleet.QUESTIONS))
 
 
@@ -114,7 +113,6 @@ def has(raw: Raw, program: str) -> bool:
 
 
 def line_of(raw: Raw, path: str) -> str | None:
-    """A file of one line."""
     return raw.files.get(path, "").strip() or None
 
 
@@ -134,7 +132,7 @@ def host_of(raw: Raw) -> dict[str, Any]:
         "python": platform.python_version(),
         "boot_id": line_of(raw, "/proc/sys/kernel/random/boot_id"),
         "time": raw.at,
-        "uptime_s": parse.uptime(raw.files.get("/proc/uptime", "")),
+        "uptime_s": parse.number(raw.files.get("/proc/uptime", "")),
         "dmi": {name: line_of(raw, f"/sys/class/dmi/id/{name}") for name in dmi},
         "reboot_required": "/var/run/reboot-required" in raw.files,
         "clock_synchronized": None if clock is None else clock == "yes",

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from sparknode.chronicle import Tell
-from sparknode.files import read_text
+from sparknode.files import read_object
 from sparknode.system import Host
 
 LINE_S = 5.0
@@ -70,9 +70,4 @@ class Meter:
 
 
 def look(host: Host) -> dict[str, Any] | None:
-    """What is under way, or None."""
-    try:
-        found = json.loads(read_text(host.paths.progress) or "")
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None
+    return read_object(host.paths.progress)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,8 +112,6 @@ class Gates:
 
 @dataclass(frozen=True)
 class Hook:
-    """A command or an HTTP call."""
-
     command: tuple[str, ...] = ()
     method: str = ""
     url: str = ""
@@ -171,9 +170,20 @@ class Release:
 
 
 def content_id(raw: dict[str, Any]) -> str:
-    """The id that a release's content has."""
     content = {key: value for key, value in raw.items() if key != "id"}
     return hashlib.sha256(canonical(content)).hexdigest()[:16]
+
+
+def described(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """What a person asks of a release, and what the plan of another one is held against."""
+    return {
+        **{key: raw[key] for key in ("id", "image_tag", "model", "profile")},
+        **{key: raw["image"][key] for key in ("digest", "reference")},
+        **{key: raw["serve"].get(key) for key in ("drafter_backend", "prefix_caching")},
+        "commits": {row["repo"]: row["commit"] for row in raw["artefacts"]},
+        **{key: raw["container"][key] for key in ("args", "env")},
+        **{key: raw.get(key) for key in ("overrides", "gates", "timing", "watch", "memory")},
+    }
 
 
 def checked_repo(node: Node) -> tuple[str, str]:
@@ -198,26 +208,21 @@ def from_node(node: Node) -> Release:
     engine = node.node("engine")
     if engine.text("kind") not in ENGINES:
         raise Refused(f"{engine.where}.kind: found {engine.text('kind')!r}, expected one of {', '.join(ENGINES)}")
-    memory, rotation, watch = (node.optional_node(key) for key in ("memory", "rotation", "watch"))
-    return Release(
+    rotation, watch = node.optional_node("rotation"), node.optional_node("watch")
+    release = node.build(
+        Release,
         raw=node.raw,
         id=wanted,
-        image_tag=node.text("image_tag"),
-        model=node.text("model"),
-        profile=node.text("profile"),
         engine_version=engine.optional_text("version"),
-        image=node.node("image").build(Image),
         artefacts=tuple(_artefact(item) for item in node.nodes("artefacts")),
-        container=_container(node.node("container")),
-        serve=_serve(node.node("serve")),
-        utilization=memory.optional_number("utilization") if memory else None,
-        timing=node.node("timing").build(Timing),
+        utilization=node.part("memory").optional_number("utilization"),
         gates=_gates(node.node("gates")),
         rotation=rotation_of(rotation) if rotation else None,
         watch=watch.build(WatchRules) if watch and watch.flag("enabled") else None,
-        api_key_file=node.optional_text("api_key_file"),
-        unit=node.text("unit"),
     )
+    if not release.serve.served_names:
+        raise Refused(f"{node.where}.serve.served_names: found an empty list, expected at least one name")
+    return release
 
 
 def _artefact(node: Node) -> Artefact:
@@ -225,31 +230,14 @@ def _artefact(node: Node) -> Artefact:
     return node.build(Artefact, repo=repo, commit=commit)
 
 
-def _container(node: Node) -> Container:
-    return node.build(Container, mounts=tuple(mount.build(Mount) for mount in node.nodes("mounts")))
-
-
-def _serve(node: Node) -> Serve:
-    serve = node.build(Serve)
-    if not serve.served_names:
-        raise Refused(f"{node.where}.served_names: found an empty list, expected at least one name")
-    return serve
-
-
 def _gates(node: Node) -> Gates:
-    long, very_long = node.optional_node("long"), node.optional_node("very_long")
-    throughput, loaded = node.optional_node("throughput"), node.optional_node("after_load")
+    throughput, loaded = node.part("throughput"), node.part("after_load")
     return node.build(
         Gates,
         short=node.node("short").build(Floors, prompt_tokens=0),
-        long=long.build(Floors) if long else None,
-        very_long=very_long.build(Floors) if very_long else None,
-        min_tokens_per_second=throughput.optional_number("min_tokens_per_second") if throughput else None,
-        max_ttft_s=throughput.optional_number("max_ttft_s") if throughput else None,
         control_tokens=node.texts("control_tokens") if node.raw.get("control_tokens") else (),
-        min_available_gib=loaded.optional_number("min_available_gib") if loaded else None,
-        min_power_w=loaded.optional_number("min_power_w") if loaded else None,
-        min_clock_mhz=loaded.optional_number("min_clock_mhz") if loaded else None,
+        **{name: throughput.optional_number(name) for name in ("min_tokens_per_second", "max_ttft_s")},
+        **{name: loaded.optional_number(name) for name in ("min_available_gib", "min_power_w", "min_clock_mhz")},
     )
 
 

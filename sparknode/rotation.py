@@ -19,7 +19,6 @@ from sparknode.wire import Request
 
 
 def _call(host: Host, hook: Hook, timeout: float) -> str | None:
-    """Run one hook; why it failed, or None."""
     if hook.command:
         done = host.system.run(list(hook.command), timeout)
         return None if done.ok else done.why

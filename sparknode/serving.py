@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from sparknode import docker
-from sparknode.files import read_text
+from sparknode.files import read_object, read_text
 from sparknode.paths import Paths
 from sparknode.release import Artefact, Release
 from sparknode.system import Host
@@ -30,11 +29,8 @@ def unit_drift(paths: Paths, release: Release, state: UnitState | None) -> list[
 
 def read_stamp(paths: Paths, repo: str, commit: str) -> dict[str, Any] | None:
     """The proof that a model's files were hashed here, or None."""
-    try:
-        stamp = json.loads(read_text(paths.model_stamp(repo, commit)) or "")
-    except ValueError:
-        return None
-    return stamp if isinstance(stamp, dict) and isinstance(stamp.get("files"), list) else None
+    stamp = read_object(paths.model_stamp(repo, commit))
+    return stamp if stamp and isinstance(stamp.get("files"), list) else None
 
 
 def artefact_problems(paths: Paths, artefact: Artefact) -> list[str]:

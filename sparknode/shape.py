@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import Field, fields
-from typing import Any, ClassVar, Protocol, TypeVar
+from dataclasses import Field, fields, is_dataclass
+from typing import Any, ClassVar, Protocol, TypeVar, get_args, get_type_hints
 
 from sparknode.errors import Refused
 
@@ -81,9 +81,6 @@ class Node:
             raise self._wrong(key, "true or false")
         return value
 
-    def optional_flag(self, key: str) -> bool:
-        return self.raw.get(key) is not None and self.flag(key)
-
     def texts(self, key: str) -> tuple[str, ...]:
         value = self.raw.get(key)
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
@@ -111,25 +108,39 @@ class Node:
         for position, item in enumerate(value):
             yield Node(item, f"{self.where}.{key}[{position}]")
 
+    def part(self, key: str) -> Node:
+        """The object under a key, or an empty one where there is none."""
+        return self.optional_node(key) or Node({}, f"{self.where}.{key}")
+
     def build(self, kind: type[T], **given: object) -> T:
-        """A dataclass whose fields are keys of this object, read as they are annotated; `given` ones are not read."""
-        read = {field.name: self._read(field) for field in fields(kind) if field.name not in given}
+        """A dataclass whose fields are keys of this object, read as they are annotated; `given` ones are not read.
+
+        What may be None or is False by default may be left out; a field that is a dataclass is an object of its own.
+        """
+        types = get_type_hints(kind)
+        read = {field.name: self._read(field, types[field.name]) for field in fields(kind) if field.name not in given}
         return kind(**read, **given)
 
-    def _read(self, field: Field[Any]) -> object:
-        if field.default is False:
-            return self.optional_flag(field.name)
-        readers: dict[str, Callable[[str], object]] = {
-            "str": self.text,
-            "str | None": self.optional_text,
-            "bool": self.flag,
-            "int": lambda key: self.whole(key, 1),
-            "float": self.number,
-            "float | None": self.optional_number,
-            "tuple[str, ...]": self.texts,
-            "dict[str, str]": self.mapping,
+    def _read(self, field: Field[Any], kind: Any) -> object:
+        key, parts = field.name, get_args(kind)
+        if self.raw.get(key) is None and (field.default is False or type(None) in parts):
+            return False if field.default is False else None
+        if type(None) in parts:
+            kind = parts[0]
+        if isinstance(kind, type) and is_dataclass(kind):
+            return self.node(key).build(kind)
+        item = parts[0] if parts else None
+        if isinstance(item, type) and is_dataclass(item):
+            return tuple(node.build(item) for node in self.nodes(key))
+        readers: dict[object, Callable[[str], object]] = {
+            str: self.text,
+            bool: self.flag,
+            int: lambda key: self.whole(key, 1),
+            float: self.number,
+            tuple[str, ...]: self.texts,
+            dict[str, str]: self.mapping,
         }
-        return readers[str(field.type)](field.name)
+        return readers[kind](key)
 
     def schema(self, known: int) -> None:
         if self.raw.get("schema") != known:

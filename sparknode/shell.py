@@ -54,7 +54,6 @@ class Completed:
 
 
 def environment() -> dict[str, str]:
-    """The environment of foreign programs."""
     # The parsers read English, and an unprivileged login may have no sbin folders in its PATH.
     path = os.environ.get("PATH", "")
     return {

@@ -159,7 +159,6 @@ class Steps:
         self._story.enter(journal.RECLAIMING, figures)
 
     def switch(self, release: Release) -> None:
-        """Put the release's unit and the `current` link in place."""
         self._story.enter(journal.SWITCHING, f"{SERVE_UNIT} and `current` become release {release.id}")
         install(self._host, release)
 
@@ -218,14 +217,14 @@ class Steps:
                 if phase != known:
                     self._story.enter(journal.STARTING, f"{phase} after {watch.age:.0f} s", longest)
             answer = engine.health()
-            if answer.status == 200 and watch.seen:
+            if answer.status == 200 and watch.container is not None:
                 return
             if watch.age >= longest:
                 raise self._never_ready(answer.error or f"HTTP {answer.status}", release, watch, longest)
             self._story.pause(POLL_S if watch.age < FIRST_POLLS_S else LATER_POLL_S)
 
     def _never_ready(self, said: str, release: Release, watch: Watch, longest: float) -> StepFailed:
-        unseen = "" if watch.seen else f", and no container {release.container.name} was seen running"
+        unseen = "" if watch.container is not None else f", and no container {release.container.name} was seen running"
         detail = f"/health gave {said} after {watch.age:.0f} s{unseen}, expected HTTP 200 within {longest:.0f} s"
         result = GateResult("ready", round(watch.age, 1), longest, "s", FAIL, detail)
         self._story.gate(journal.STARTING, result)

@@ -16,25 +16,7 @@ from sparknode.shell import Completed
 
 
 class System(Protocol):
-    """What the commands need of a machine; tests hand in one that only pretends."""
-
-    def run(self, argv: Sequence[str], timeout: float) -> Completed: ...
-
-    def stream(self, argv: Sequence[str], timeout: float, on_line: Callable[[str], None]) -> Completed: ...
-
-    def http(self, request: wire.Request) -> wire.Answer: ...
-
-    def kill(self, pid: int) -> None: ...
-
-    def now(self) -> float: ...
-
-    def monotonic(self) -> float: ...
-
-    def sleep(self, seconds: float) -> None: ...
-
-
-class RealSystem:
-    """This machine."""
+    """What the commands need of a machine, and how this one does it; tests hand in one that only pretends."""
 
     def run(self, argv: Sequence[str], timeout: float) -> Completed:
         return shell.run(argv, timeout)
@@ -57,6 +39,10 @@ class RealSystem:
 
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
+
+
+class RealSystem(System):
+    """This machine."""
 
 
 @dataclass(frozen=True)

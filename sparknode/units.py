@@ -11,23 +11,12 @@ from sparknode.system import System
 
 SHOW_S = 10.0
 ORDER_S = 60.0
-_ASKED = (
-    "LoadState",
-    "ActiveState",
-    "SubState",
-    "Result",
-    "NRestarts",
-    "UnitFileState",
-    "NeedDaemonReload",
-    "Job",
-)
+_ASKED = "LoadState ActiveState SubState Result NRestarts UnitFileState NeedDaemonReload Job".split()
 SHOW_ARGV = ("systemctl", "show", SERVE_UNIT, *(f"--property={name}" for name in _ASKED))
 
 
 @dataclass(frozen=True)
 class UnitState:
-    """One look at the unit."""
-
     load: str
     active: str
     sub: str

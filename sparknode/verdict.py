@@ -34,7 +34,6 @@ class GateResult:
 
     @property
     def record(self) -> dict[str, Any]:
-        """As the journal holds it."""
         return {key: value for key, value in asdict(self).items() if key not in {"detail", "of_host"}}
 
     def __str__(self) -> str:

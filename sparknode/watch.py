@@ -59,20 +59,11 @@ class Watch:
         self._release = release
         self.started = host.system.monotonic()
         self._wall = host.system.now()
-        self._container: str | None = None
+        # The id of our container, once it was seen running.
+        self.container: str | None = None
         self._was_up = False
         before = units.serve_state(host.system)
         self._restarts = before.restarts if before else 0
-
-    @property
-    def seen(self) -> bool:
-        """Was our container seen running?"""
-        return self._container is not None
-
-    @property
-    def container(self) -> str | None:
-        """The id of the container that was seen."""
-        return self._container
 
     @property
     def age(self) -> float:
@@ -113,11 +104,11 @@ class Watch:
         if found.error:
             return None
         if found.found is None:
-            return "the container is gone" if self._container else None
+            return "the container is gone" if self.container else None
         if not docker.running(found):
-            return "the container stopped" if self._container else None
-        if self._container is None:
-            self._container = found.text("Id")
-        if found.text("Id") != self._container:
+            return "the container stopped" if self.container else None
+        if self.container is None:
+            self.container = found.text("Id")
+        if found.text("Id") != self.container:
             return "the container was replaced by another one"
         return None

@@ -25,7 +25,6 @@ class Request:
 
     @classmethod
     def to(cls, url: str, method: str, timeout: float) -> Request:
-        """A request without a body to a whole URL."""
         parts = urlsplit(url)
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         tls = parts.scheme == "https"

@@ -3,181 +3,118 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sparkfleet.arguments import read_arguments
 from sparkfleet.errors import nearest
-from sparkfleet.rules.book import Deployment, FamilyProblem, Problem, rule, rules
+from sparkfleet.rules.book import Deployment, Problem
 
 if TYPE_CHECKING:
     from sparkfleet.recipe import Recipe
 
 
-@rules("flag-unknown", "flag-abbreviated", "flag-duplicate", "flag-value")
-def _flags(recipe: Recipe, _: Deployment) -> Iterator[FamilyProblem]:
-    yield from read_arguments(recipe.contract, recipe.arguments).problems
+def engine(recipe: Recipe, _: Deployment) -> Iterator[Problem]:
+    """A profile of another engine: judged by this engine's rules, all of it would be wrong."""
+    wanted, runs = recipe.profile.engine, recipe.line.engine
+    if wanted != runs:
+        profile, tag = recipe.choice.profile, recipe.choice.image_tag
+        found = f"profile {profile} has arguments of {wanted}, and image {tag} runs {runs}"
+        yield "profile-engine", found, f"a profile for {runs}"
 
 
-@rule("contract-inexact")
-def _contract_inexact(recipe: Recipe, _: Deployment) -> Iterator[Problem]:
-    contract = recipe.contract
-    if contract.exact:
-        return
-    doubtful = sorted((recipe.args.keys() | recipe.env.keys()) & contract.doubtful)
-    only = f"; only one of them has {', '.join(doubtful)}" if doubtful else ""
-    recorded = " and ".join(contract.basis)
-    yield f"the command line of {contract.engine} {contract.version} was read from {recorded}{only}", ""
-
-
-@rule("required-argument")
-def _required(recipe: Recipe, _: Deployment) -> Iterator[Problem]:
+def flags(recipe: Recipe, _: Deployment) -> Iterator[Problem]:
+    """Flags that the recorded command line has, and values without which the engine is not found."""
+    contract, args = recipe.contract, recipe.args
+    yield from read_arguments(contract, recipe.arguments).problems
+    if not contract.exact:
+        doubtful = sorted((args.keys() | recipe.env.keys()) & contract.doubtful)
+        only = f"; only one of them has {', '.join(doubtful)}" if doubtful else ""
+        found = f"the command line of {contract.engine} {contract.version} was read from {' and '.join(contract.basis)}"
+        yield "contract-inexact", f"{found}{only}", ""
     port = recipe.number("port")
     if port is None or not 1 <= port <= 65535:
-        yield f"port is {recipe.args.get('port')}", "1 to 65535"
+        yield "required-argument", f"port is {args.get('port')}", "1 to 65535"
     if recipe.engine.kind == "vllm" and recipe.number("max_model_len") is None:
-        yield f"max_model_len is {recipe.args.get('max_model_len')}", "a number"
-
-
-@rule("profile-engine")
-def _profile_engine(recipe: Recipe, _: Deployment) -> Iterator[Problem]:
-    if recipe.profile.engine != recipe.line.engine:
-        yield (
-            f"profile {recipe.choice.profile} has arguments of {recipe.profile.engine}, and image "
-            f"{recipe.choice.image_tag} runs {recipe.line.engine}",
-            f"a profile for {recipe.line.engine}",
-        )
-
-
-@rule("engine-undeployable")
-def _engine_undeployable(recipe: Recipe, _: Deployment) -> Iterator[Problem]:
+        yield "required-argument", f"max_model_len is {args.get('max_model_len')}", "a number"
     if not recipe.engine.deployable:
-        yield f"image {recipe.choice.image_tag} runs {recipe.engine.kind}", "vllm"
+        yield "engine-undeployable", f"image {recipe.choice.image_tag} runs {recipe.engine.kind}", "vllm"
 
 
-@rule("body-attention")
-def _body_attention(recipe: Recipe, _: Deployment) -> Iterator[Problem]:
-    needed = recipe.model.attention_backend
-    found = recipe.args.get("attention_backend")
-    if needed is not None and recipe.line.engine == "vllm" and str(found).lower() != needed:
-        yield f"attention_backend is {found} for model {recipe.choice.model}", needed
-
-
-@rule("attention-backend-unknown")
-def _attention_unknown(recipe: Recipe, _: Deployment) -> Iterator[Problem]:
-    if recipe.line.engine != "vllm":
-        return
-    known = sorted(recipe.contract.attention_backends)
-    values: list[Any] = [recipe.args.get("attention_backend")]
-    if recipe.speculative is not None:
-        values.append(recipe.speculative.get("attention_backend"))
-    for value in values:
+def of_model(recipe: Recipe, _: Deployment) -> Iterator[Problem]:
+    """Arguments that the model's row or the engine's version decides."""
+    args, model, contract, for_model = recipe.args, recipe.model, recipe.contract, f"for model {recipe.choice.model}"
+    is_vllm = recipe.line.engine == "vllm"
+    attention, needed = args.get("attention_backend"), model.attention_backend
+    if is_vllm and needed is not None and str(attention).lower() != needed:
+        yield "body-attention", f"attention_backend is {attention} {for_model}", needed
+    known = sorted(contract.attention_backends)
+    for value in (attention, (recipe.speculative or {}).get("attention_backend")) if is_vllm else ():
         if value is not None and str(value).upper() not in known:
-            yield (
-                f"attention backend '{value}' is unknown{nearest(str(value).upper(), known)}",
-                f"one of {', '.join(known)}",
-            )
-
-
-@rule("marlin")
-def _marlin(recipe: Recipe, _: Deployment) -> Iterator[Problem]:
+            found = f"attention backend '{value}' is unknown{nearest(str(value).upper(), known)}"
+            yield "attention-backend-unknown", found, f"one of {', '.join(known)}"
     if recipe.env.get("VLLM_TEST_FORCE_FP8_MARLIN", "0") not in ("0", ""):
-        yield "VLLM_TEST_FORCE_FP8_MARLIN forces the Marlin kernels", "0"
+        yield "marlin", "VLLM_TEST_FORCE_FP8_MARLIN forces the Marlin kernels", "0"
     if "marlin" in recipe.env.get("VLLM_NVFP4_GEMM_BACKEND", ""):
-        yield "VLLM_NVFP4_GEMM_BACKEND is marlin", "flashinfer-cutlass"
+        yield "marlin", "VLLM_NVFP4_GEMM_BACKEND is marlin", "flashinfer-cutlass"
     for key in ("linear_backend", "moe_backend"):
-        if "marlin" in str(recipe.args.get(key)):
-            yield f"{key} is {recipe.args[key]}", "flashinfer_cutlass, cutlass or auto"
+        if "marlin" in str(args.get(key)):
+            yield "marlin", f"{key} is {args[key]}", "flashinfer_cutlass, cutlass or auto"
+    if is_vllm:
+        tools = _parser(recipe, "tool_call_parser", model.tool_call_parser, contract.tool_parsers)
+        yield from (("tool-parser", *problem) for problem in tools)
+        thinking = _parser(recipe, "reasoning_parser", model.reasoning_parser, contract.reasoning_parsers)
+        yield from (("reasoning-parser", *problem) for problem in thinking)
+        weights = args.get("quantization")
+        if weights != model.quantization:
+            yield "quantization", f"quantization is {weights} {for_model}", str(model.quantization or "not set")
+        elif weights is not None and weights not in contract.quantization:
+            found = f"quantization {weights} is unknown to {contract}"
+            yield "quantization", found, ", ".join(sorted(contract.quantization))
+    context = recipe.number(recipe.engine.context_argument)
+    if context is not None and not 1 <= context <= model.max_model_len:
+        yield "context-length", f"{recipe.engine.context_argument} is {context}", f"1 to {model.max_model_len}"
 
 
-def _parser_problem(recipe: Recipe, key: str, needed: str | None, known: frozenset[str]) -> Iterator[Problem]:
-    value = recipe.args.get(key)
+def _parser(recipe: Recipe, key: str, needed: str | None, known: frozenset[str]) -> Iterator[tuple[str, str]]:
+    value, model = recipe.args.get(key), recipe.choice.model
     if value is None:
         if key == "tool_call_parser" and recipe.args.get("enable_auto_tool_choice"):
             yield "enable_auto_tool_choice has no tool_call_parser", needed or "a parser"
         elif needed is not None:
-            yield f"{key} is not set for model {recipe.choice.model}", needed
+            yield f"{key} is not set for model {model}", needed
     elif value not in known:
         yield f"{key} '{value}' is unknown{nearest(str(value), sorted(known))}", f"one of {', '.join(sorted(known))}"
     elif needed is not None and value != needed:
-        yield f"{key} is {value} for model {recipe.choice.model}", needed
+        yield f"{key} is {value} for model {model}", needed
 
 
-@rule("tool-parser")
-def _tool_parser(recipe: Recipe, _: Deployment) -> Iterator[Problem]:
-    if recipe.line.engine == "vllm":
-        yield from _parser_problem(
-            recipe, "tool_call_parser", recipe.model.tool_call_parser, recipe.contract.tool_parsers
-        )
+def variables(recipe: Recipe, _: Deployment) -> Iterator[Problem]:
+    env, line, tag = recipe.env, recipe.line, recipe.choice.image_tag
+    for name in env:
+        if name in line.env_removed:
+            flag = line.env_removed[name]
+            instead = f"the flag {flag} instead" if flag else "no such variable"
+            yield "env-removed", f"{name} is gone from vLLM {line.engine_version}", instead
+    if names := [name for name in env if name in line.env_deprecated]:
+        found = f"{', '.join(names)}: deprecated in vLLM {line.engine_version}"
+        yield "env-deprecated", found, ", ".join(line.env_deprecated[name] for name in names)
+    for name, reason in line.env_forbidden.items():
+        if name in env:
+            yield "env-forbidden", f"{name}={env[name]} on image {tag}: {reason}", "not set"
+    known = recipe.contract.env
+    for name in env if line.engine == "vllm" else ():
+        if name.startswith("VLLM_") and name not in known and name not in line.env_removed:
+            yield "env-unknown", f"{name} is unknown to {recipe.contract}{nearest(name, sorted(known))}", ""
+    if problem := _runner(recipe, env.get("VLLM_USE_V2_MODEL_RUNNER")):
+        yield "v2-model-runner", *problem
 
 
-@rule("reasoning-parser")
-def _reasoning_parser(recipe: Recipe, _: Deployment) -> Iterator[Problem]:
-    if recipe.line.engine == "vllm":
-        yield from _parser_problem(
-            recipe, "reasoning_parser", recipe.model.reasoning_parser, recipe.contract.reasoning_parsers
-        )
-
-
-@rule("quantization")
-def _quantization(recipe: Recipe, _: Deployment) -> Iterator[Problem]:
-    found, needed = recipe.args.get("quantization"), recipe.model.quantization
-    if recipe.line.engine == "vllm" and found != needed:
-        yield f"quantization is {found} for model {recipe.choice.model}", str(needed or "not set")
-    elif recipe.line.engine == "vllm" and found is not None and found not in recipe.contract.quantization:
-        yield f"quantization {found} is unknown to {recipe.contract}", ", ".join(sorted(recipe.contract.quantization))
-
-
-@rule("context-length")
-def _context_length(recipe: Recipe, _: Deployment) -> Iterator[Problem]:
-    value = recipe.number(recipe.engine.context_argument)
-    if value is not None and not 1 <= value <= recipe.model.max_model_len:
-        yield f"{recipe.engine.context_argument} is {value}", f"1 to {recipe.model.max_model_len}"
-
-
-@rule("env-removed")
-def _env_removed(recipe: Recipe, _: Deployment) -> Iterator[Problem]:
-    for name in recipe.env:
-        if name in recipe.line.env_removed:
-            flag = recipe.line.env_removed[name]
-            yield (
-                f"{name} is gone from vLLM {recipe.line.engine_version}",
-                f"the flag {flag} instead" if flag else "no such variable",
-            )
-
-
-@rule("env-deprecated")
-def _env_deprecated(recipe: Recipe, _: Deployment) -> Iterator[Problem]:
-    names = [name for name in recipe.env if name in recipe.line.env_deprecated]
-    if names:
-        flags = ", ".join(recipe.line.env_deprecated[name] for name in names)
-        yield f"{', '.join(names)}: deprecated in vLLM {recipe.line.engine_version}", flags
-
-
-@rule("env-forbidden")
-def _env_forbidden(recipe: Recipe, _: Deployment) -> Iterator[Problem]:
-    for name, reason in recipe.line.env_forbidden.items():
-        if name in recipe.env:
-            yield f"{name}={recipe.env[name]} on image {recipe.choice.image_tag}: {reason}", "not set"
-
-
-@rule("env-unknown")
-def _env_unknown(recipe: Recipe, _: Deployment) -> Iterator[Problem]:
-    if recipe.line.engine != "vllm":
-        return
-    for name in recipe.env:
-        if name.startswith("VLLM_") and name not in recipe.contract.env and name not in recipe.line.env_removed:
-            yield f"{name} is unknown to {recipe.contract}{nearest(name, sorted(recipe.contract.env))}", ""
-
-
-@rule("v2-model-runner")
-def _v2_runner(recipe: Recipe, _: Deployment) -> Iterator[Problem]:
-    value = recipe.env.get("VLLM_USE_V2_MODEL_RUNNER")
-    policy, tag = recipe.line.v2_model_runner, recipe.choice.image_tag
+def _runner(recipe: Recipe, value: str | None) -> tuple[str, str] | None:
+    policy, image = recipe.line.v2_model_runner, f"on image {recipe.choice.image_tag}"
     if policy == "baked-off" and value is not None:
-        yield f"VLLM_USE_V2_MODEL_RUNNER={value} on image {tag}, which sets it to 0 for its own drafter path", "not set"
-    elif recipe.speculative is None:
-        return
-    elif policy == "must-set" and value != "1":
-        yield f"VLLM_USE_V2_MODEL_RUNNER is {value or 'not set'} on image {tag}", "1"
-    elif policy in ("automatic", "default") and value == "0":
-        yield f"VLLM_USE_V2_MODEL_RUNNER=0 on image {tag}, which chooses the runner itself", "not set"
+        return f"VLLM_USE_V2_MODEL_RUNNER={value} {image}, which sets it to 0 for its own drafter path", "not set"
+    if recipe.speculative is not None and policy == "must-set" and value != "1":
+        return f"VLLM_USE_V2_MODEL_RUNNER is {value or 'not set'} {image}", "1"
+    if recipe.speculative is not None and policy in ("automatic", "default") and value == "0":
+        return f"VLLM_USE_V2_MODEL_RUNNER=0 {image}, which chooses the runner itself", "not set"
+    return None

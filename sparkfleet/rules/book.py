@@ -10,18 +10,22 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import ValidationError
 
-from sparkfleet.catalog import ROOT, Row
+from sparkfleet.catalog import ROOT
 from sparkfleet.errors import CatalogError, SettingsError
+from sparkfleet.rows import Row
 from sparkfleet.yamltext import parse_yaml
 
 if TYPE_CHECKING:
     from sparkfleet.recipe import Recipe
 
 Severity = Literal["fail", "warn", "info"]
-# (what was found, what was expected), with the rule's id in front where a check serves several rules.
-Problem = tuple[str, str]
-FamilyProblem = tuple[str, str, str]
+ORDER: dict[Severity, int] = {"fail": 0, "warn": 1, "info": 2}
+# The rule, what was found, what was expected.
+Problem = tuple[str, str, str]
+Check = Callable[["Recipe", "Deployment"], Iterator[Problem]]
 RULES_FILE = ROOT / "catalog" / "rules.yaml"
+# Rules that the recipe compiler itself keeps, because without them there is no recipe to check.
+COMPILED = ("catalogue-id", "image-latest", "image-unknown", "override-drafter", "override-unknown", "override-value")
 
 
 class RuleText(Row):
@@ -46,52 +50,23 @@ class Deployment:
 
 @dataclass(frozen=True)
 class Finding:
-    rule: str
+    """What is said of a recipe, by a rule, or of a host, by a check of the preflight."""
+
+    id: str
     severity: Severity
     found: str
     expected: str
     why: str
     source: str
-    remedy: str
+    remedy: tuple[str, ...]
+    maintenance: bool = False
 
     def text(self) -> str:
-        """Return the finding as lines for a person."""
-        lines = [f"{self.rule}: {self.found}"]
-        if self.expected:
-            lines.append(f"  expected: {self.expected}")
-        lines += [f"  why: {self.why} [{self.source}]", f"  next: {self.remedy}"]
-        return "\n".join(lines)
-
-
-Check = Callable[["Recipe", Deployment], Iterator[Problem]]
-FamilyCheck = Callable[["Recipe", Deployment], Iterator[FamilyProblem]]
-CHECKS: dict[tuple[str, ...], FamilyCheck] = {}
-# Rules that the recipe compiler itself keeps, because without them there is no recipe to check.
-COMPILED = ("catalogue-id", "image-latest", "image-unknown", "override-drafter", "override-unknown", "override-value")
-
-
-def rule(rule_id: str) -> Callable[[Check], Check]:
-    """Register the check of one rule."""
-
-    def register(check: Check) -> Check:
-        def family(recipe: Recipe, deployment: Deployment) -> Iterator[FamilyProblem]:
-            for found, expected in check(recipe, deployment):
-                yield rule_id, found, expected
-
-        CHECKS[(rule_id,)] = family
-        return check
-
-    return register
-
-
-def rules(*rule_ids: str) -> Callable[[FamilyCheck], FamilyCheck]:
-    """Register a check that serves several rules and names the one that it found broken."""
-
-    def register(check: FamilyCheck) -> FamilyCheck:
-        CHECKS[rule_ids] = check
-        return check
-
-    return register
+        lines = [f"{self.id}: {self.found}"]
+        lines += [f"  expected: {self.expected}"] if self.expected else []
+        lines.append(f"  why: {self.why} [{self.source}]")
+        when = "in a maintenance window, by hand" if self.maintenance else "next"
+        return "\n".join([*lines, *(f"  {when}: {step}" for step in self.remedy)])
 
 
 @cache
@@ -106,14 +81,12 @@ def rule_texts(path: Path = RULES_FILE) -> dict[str, RuleText]:
         raise CatalogError(f"{path}: {where}: {first['msg']}", ", ".join(RuleText.model_fields)) from None
 
 
-def findings(recipe: Recipe, deployment: Deployment, checks: Iterable[FamilyCheck]) -> Iterator[Finding]:
-    """Apply the checks."""
-    texts = rule_texts()
+def findings(recipe: Recipe, deployment: Deployment, checks: Iterable[Check]) -> Iterator[Finding]:
     for check in checks:
         for rule_id, found, expected in check(recipe, deployment):
-            text = texts[rule_id]
+            text = rule_texts()[rule_id]
             severity = "warn" if deployment.trial and text.warn_when_showing else text.severity
-            yield Finding(rule_id, severity, found, expected, text.why, text.source, text.remedy)
+            yield Finding(rule_id, severity, found, expected, text.why, text.source, (text.remedy,))
 
 
 def refusal(rule_id: str, found: str, expected: str) -> SettingsError:

@@ -5,115 +5,62 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from sparkfleet.rules.book import Deployment, Problem, rule
+from sparkfleet.rules.book import Deployment, Problem
 
 if TYPE_CHECKING:
     from sparkfleet.recipe import Recipe
 
 
-@rule("memory-utilization-missing")
-def _memory_missing(recipe: Recipe, _: Deployment) -> Iterator[Problem]:
-    argument = recipe.engine.memory_argument
-    if recipe.memory_utilization is None:
-        also = " although kv_cache_memory_bytes is set" if "kv_cache_memory_bytes" in recipe.args else ""
-        found = recipe.args.get(argument, "not set")
-        yield f"{argument} is {found}{also}", f"at most {recipe.hardware.limits.memory_utilization_advised:g}"
-
-
-@rule("memory-utilization-limit")
-def _memory_limit(recipe: Recipe, _: Deployment) -> Iterator[Problem]:
-    value = recipe.memory_utilization
-    limit = recipe.hardware.limits.memory_utilization
-    if value is not None and not 0 < value <= limit:
-        yield f"{recipe.engine.memory_argument} is {value:g}", f"over 0 and at most {limit:g}"
-
-
-@rule("memory-utilization-high")
-def _memory_high(recipe: Recipe, _: Deployment) -> Iterator[Problem]:
-    value = recipe.memory_utilization
-    limits = recipe.hardware.limits
-    if value is not None and limits.memory_utilization_advised < value <= limits.memory_utilization:
-        yield f"{recipe.engine.memory_argument} is {value:g}", f"at most {limits.memory_utilization_advised:g}"
-
-
-@rule("kv-cache-bytes")
-def _kv_cache_bytes(recipe: Recipe, _: Deployment) -> Iterator[Problem]:
-    if recipe.hardware.unified_memory and "kv_cache_memory_bytes" in recipe.args:
-        yield f"kv_cache_memory_bytes is {recipe.args['kv_cache_memory_bytes']}", "not set"
-
-
-@rule("batched-tokens")
-def _batched_tokens(recipe: Recipe, _: Deployment) -> Iterator[Problem]:
-    value = recipe.number("max_num_batched_tokens")
-    limit = recipe.hardware.limits.batched_tokens
-    if limit is not None and value is not None and value > limit:
-        yield f"max_num_batched_tokens is {value}", f"at most {limit}"
-
-
-@rule("batch-order")
-def _batch_order(recipe: Recipe, _: Deployment) -> Iterator[Problem]:
+def memory(recipe: Recipe, _: Deployment) -> Iterator[Problem]:
+    """Shares of the memory, and the batches and parallel parts that it bears."""
+    args, limits, argument = recipe.args, recipe.hardware.limits, recipe.engine.memory_argument
+    share, most, advised = recipe.memory_utilization, limits.memory_utilization, limits.memory_utilization_advised
+    if share is None:
+        also = " although kv_cache_memory_bytes is set" if "kv_cache_memory_bytes" in args else ""
+        found = f"{argument} is {args.get(argument, 'not set')}{also}"
+        yield "memory-utilization-missing", found, f"at most {advised:g}"
+    elif not 0 < share <= most:
+        yield "memory-utilization-limit", f"{argument} is {share:g}", f"over 0 and at most {most:g}"
+    elif share > advised:
+        yield "memory-utilization-high", f"{argument} is {share:g}", f"at most {advised:g}"
+    if recipe.hardware.unified_memory and "kv_cache_memory_bytes" in args:
+        yield "kv-cache-bytes", f"kv_cache_memory_bytes is {args['kv_cache_memory_bytes']}", "not set"
     tokens, sequences = recipe.number("max_num_batched_tokens"), recipe.number("max_num_seqs")
+    if limits.batched_tokens is not None and tokens is not None and tokens > limits.batched_tokens:
+        yield "batched-tokens", f"max_num_batched_tokens is {tokens}", f"at most {limits.batched_tokens}"
     if sequences is not None and sequences < 1:
-        yield f"max_num_seqs is {sequences}", "1 or more"
+        yield "batch-order", f"max_num_seqs is {sequences}", "1 or more"
     if tokens is not None and sequences is not None and tokens < sequences:
-        yield f"max_num_batched_tokens {tokens} is under max_num_seqs {sequences}", "at least as many"
-
-
-@rule("tensor-parallel")
-def _tensor_parallel(recipe: Recipe, _: Deployment) -> Iterator[Problem]:
-    gpus = recipe.hardware.limits.gpus
+        found = f"max_num_batched_tokens {tokens} is under max_num_seqs {sequences}"
+        yield "batch-order", found, "at least as many"
     for key in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "tp_size", "pp_size"):
         value = recipe.number(key)
-        if value is not None and not 1 <= value <= gpus:
-            yield f"{key} is {value} on {gpus} GPU", f"at most {gpus}"
+        if value is not None and not 1 <= value <= limits.gpus:
+            yield "tensor-parallel", f"{key} is {value} on {limits.gpus} GPU", f"at most {limits.gpus}"
 
 
-@rule("stop-order")
-def _stop_order(recipe: Recipe, _: Deployment) -> Iterator[Problem]:
-    timing = recipe.profile.timing
-    inner = recipe.number("shutdown_timeout") or 0
-    margin = timing.stop_margin_s
+def time_limits(recipe: Recipe, _: Deployment) -> Iterator[Problem]:
+    timing, inner = recipe.profile.timing, recipe.number("shutdown_timeout") or 0
+    margin, deadline, cold = timing.stop_margin_s, timing.load_deadline_s, recipe.hardware.limits.cold_start_s
     if inner < 0 or inner + margin > timing.docker_stop_s or timing.docker_stop_s + margin > timing.unit_stop_s:
-        yield (
-            f"stop timeouts: engine {inner} s, docker {timing.docker_stop_s} s, unit {timing.unit_stop_s} s",
-            f"each at least {margin} s more than the one before",
-        )
+        found = f"stop timeouts: engine {inner} s, docker {timing.docker_stop_s} s, unit {timing.unit_stop_s} s"
+        yield "stop-order", found, f"each at least {margin} s more than the one before"
+    if cold is not None and deadline < cold:
+        yield "start-deadline", f"load_deadline_s is {deadline}", f"{cold} or more"
+    if recipe.engine.ready_timeout is not None:
+        variable, default = recipe.engine.ready_timeout
+        text = recipe.env.get(variable, str(default))
+        if not text.isdigit() or int(text) < deadline:
+            found = f"{variable} is {text}, so the engine gives up before load_deadline_s ({deadline} s)"
+            yield "ready-timeout", found, f"{deadline} or more"
 
 
-@rule("start-deadline")
-def _start_deadline(recipe: Recipe, _: Deployment) -> Iterator[Problem]:
-    deadline, needed = recipe.profile.timing.load_deadline_s, recipe.hardware.limits.cold_start_s
-    if needed is not None and deadline < needed:
-        yield f"load_deadline_s is {deadline}", f"{needed} or more"
-
-
-@rule("ready-timeout")
-def _ready_timeout(recipe: Recipe, _: Deployment) -> Iterator[Problem]:
-    if recipe.engine.ready_timeout is None:
-        return
-    deadline = recipe.profile.timing.load_deadline_s
-    variable, default = recipe.engine.ready_timeout
-    text = recipe.env.get(variable, str(default))
-    if not text.isdigit() or int(text) < deadline:
-        yield (
-            f"{variable} is {text}, so the engine gives up before load_deadline_s ({deadline} s)",
-            f"{deadline} or more",
-        )
-
-
-@rule("exposure")
-def _exposure(recipe: Recipe, deployment: Deployment) -> Iterator[Problem]:
-    host = recipe.args.get("host")
-    local = host in ("127.0.0.1", "localhost", "::1")
-    if not local and not deployment.api_key_file and not deployment.allow_unauthenticated:
+def reach(recipe: Recipe, deployment: Deployment) -> Iterator[Problem]:
+    host, key = recipe.args.get("host"), deployment.api_key_file
+    if host not in ("127.0.0.1", "localhost", "::1") and not key and not deployment.allow_unauthenticated:
         kind = "an uncensored model" if recipe.model.uncensored else "a model"
-        yield (
-            f"{kind} would listen on {host or 'all addresses'} without an API key",
-            "a key, or a written decision",
-        )
-
-
-@rule("key-unread")
-def _key_unread(recipe: Recipe, deployment: Deployment) -> Iterator[Problem]:
-    if deployment.api_key_file and recipe.engine.key_variable is None:
-        yield f"api_key_file is set, and {recipe.engine.kind} reads no key from its environment", "a proxy with a key"
+        found = f"{kind} would listen on {host or 'all addresses'} without an API key"
+        yield "exposure", found, "a key, or a written decision"
+    if key and recipe.engine.key_variable is None:
+        found = f"api_key_file is set, and {recipe.engine.kind} reads no key from its environment"
+        yield "key-unread", found, "a proxy with a key"

@@ -18,11 +18,11 @@ from typing import Any
 from sparkfleet import lock
 from sparkfleet.catalog import ROOT, load
 from sparkfleet.facts import OTHER_PROGRAM
-from sparkfleet.fleet import described
 from sparkfleet.nodeprogram import program_sha256
 from sparkfleet.recipe import Choice
 from sparkfleet.release import compile_release
 from sparkfleet.rules import Deployment
+from sparknode.release import described
 from tests import bundles
 
 TARGET = "AEON-7/Gemma-4-26B-A4B-it-Uncensored-NVFP4"

@@ -121,9 +121,9 @@ def text(names: tuple[str, str, str], compiled: Compiled) -> str:
     recipe = compiled.recipe
     head = [f"profile {profile}, image {image}, model {model}, on gb10: {recipe.contract}"]
     head += [
-        f"{finding.severity}: {finding.rule}: {finding.found}"
+        f"{finding.severity}: {finding.id}: {finding.found}"
         for finding in compiled.findings
-        if finding.rule not in OF_THE_FLEET
+        if finding.id not in OF_THE_FLEET
     ]
     card = {DEFAULT: CARD_VLLM, SGLANG: CARD_SGLANG}.get(names)
     rendered = units(compiled.release["argv"])

@@ -144,7 +144,7 @@ def test_the_types_of_optional_arguments_are_those_of_the_real_converters(versio
 
 def deep_checked(folder: Path, expected: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     done = subprocess.run(
-        [str(ensure("0.22.1")), "-c", PROGRAM, json.dumps(expected)],
+        [str(ensure("0.22.1")), "-c", PROGRAM.read_text(encoding="utf-8"), json.dumps(expected)],
         capture_output=True,
         text=True,
         timeout=300,

@@ -15,14 +15,15 @@ from typing import Any
 import pytest
 
 from sparkfleet.catalog import ROOT, Catalog
-from sparkfleet.engines import ENGINES
+from sparkfleet.engine import ENGINES
 from sparkfleet.errors import LockError, RefusedError
 from sparkfleet.fleet import HostEntry, plan_run
 from sparkfleet.lock import Lock
 from sparkfleet.nearest import nearest_working
 from sparkfleet.recipe import Choice
-from sparkfleet.release import compile_release, release_id
+from sparkfleet.release import compile_release
 from sparkfleet.rules import Deployment
+from sparknode.release import content_id
 from tests.plan.harness import lock_document
 from tests.unit.controller.combos import CATALOG, CURRENT, MODEL, PREFIX, STOCK, TRIAL, choice, compiled
 
@@ -65,7 +66,7 @@ def test_any_change_gives_another_id() -> None:
 
 def test_the_id_is_the_hash_of_the_rest() -> None:
     release = locked(choice())
-    assert release_id(release) == release["id"] == release_id({**release, "id": "anything"})
+    assert content_id(release) == release["id"] == content_id({**release, "id": "anything"})
 
 
 def test_a_locked_release_runs_a_tag_of_the_digest() -> None:
@@ -146,13 +147,13 @@ def test_an_unknown_tag_is_marked_in_the_release() -> None:
     asked = replace(choice(image="2026-12-01-v0.40.0"), image_line="2026-07-27-v0.26.0")
     outcome = compile_release(CATALOG, None, asked, TRIAL)
     assert outcome.release["image_line"] == "2026-07-27-v0.26.0"
-    assert "image-undeclared" in {finding.rule for finding in outcome.findings}
+    assert "image-undeclared" in {finding.id for finding in outcome.findings}
 
 
 def test_the_engines_say_how_they_are_found_ready_and_measured() -> None:
     vllm, sglang = ENGINES["vllm"], ENGINES["sglang"]
-    assert (vllm.api.readiness_generates, sglang.api.readiness_generates) == (False, True)
-    assert (vllm.api.health_while_draining, sglang.api.health_while_draining) == (200, 503)
+    assert (vllm.api["readiness_generates"], sglang.api["readiness_generates"]) == (False, True)
+    assert (vllm.api["health_while_draining"], sglang.api["health_while_draining"]) == (200, 503)
     release = compiled().release
     assert release["engine"]["api"]["metrics"]["accepted"] == "vllm:spec_decode_num_accepted_tokens_total"
     shown = compiled("sglang-baseline", "lmsysorg-sglang").release

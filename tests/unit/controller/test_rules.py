@@ -217,7 +217,7 @@ FURTHER: list[tuple[str, Case, str]] = [
 
 
 def of(rule: str, findings: list[Finding]) -> list[Finding]:
-    return [finding for finding in findings if finding.rule == rule]
+    return [finding for finding in findings if finding.id == rule]
 
 
 def test_every_rule_has_a_row_here() -> None:
@@ -258,14 +258,14 @@ def test_what_cannot_be_compiled_is_refused_with_the_rule(rule: str) -> None:
 
 
 def test_a_look_warns_where_a_deploy_refuses() -> None:
-    deploy = {finding.rule: finding.severity for finding in Case(deployment=Deployment()).findings()}
-    look = {finding.rule: finding.severity for finding in Case(deployment=Deployment(trial=True)).findings()}
+    deploy = {finding.id: finding.severity for finding in Case(deployment=Deployment()).findings()}
+    look = {finding.id: finding.severity for finding in Case(deployment=Deployment(trial=True)).findings()}
     assert (deploy["exposure"], deploy["terms"]) == ("fail", "fail")
     assert (look["exposure"], look["terms"]) == ("warn", "warn")
 
 
 def test_a_profile_for_another_engine_is_the_only_complaint() -> None:
-    assert [finding.rule for finding in Case("sglang-baseline").findings()] == ["profile-engine"]
+    assert [finding.id for finding in Case("sglang-baseline").findings()] == ["profile-engine"]
 
 
 def test_failures_come_first() -> None:

@@ -18,7 +18,7 @@ BASE = {"model": "m", "image_tag": "t", "profile": "p", "hardware": "h", "lock_f
     [(2, (2,)), ("25%", ("25%",)), ([1, "25%", "100%"], (1, "25%", "100%"))],
 )
 def test_batch_sizes(value: object, steps: tuple[object, ...]) -> None:
-    assert parse_settings("a", {**BASE, "batch_size": value}).pace == Pace(batch_size=steps)  # type: ignore[arg-type]
+    assert parse_settings("a", {**BASE, "batch_size": value}).pace == Pace(batch_size=steps)
 
 
 @pytest.mark.parametrize(

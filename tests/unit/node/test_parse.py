@@ -219,7 +219,6 @@ READERS: list[Callable[[str], object]] = [
     parse.docker_info,
     parse.listening,
     parse.properties,
-    parse.uptime,
     parse.metrics,
     lambda text: parse.gpus(text, 0),
     lambda text: parse.cdi_devices(text.splitlines()),
