@@ -32,7 +32,7 @@ INTENTS: dict[str, Intent] = {
     "rollback.py": "rollback",
     "restart.py": "restart",
     "retire.py": "retire",
-    **dict.fromkeys(("status.py", "history.py", "diff.py", "logs.py"), "look"),
+    **dict.fromkeys(("status.py", "history.py", "diff.py", "logs.py", "doctor.py"), "look"),
 }
 _ROLLING = ("deploy.py", "roll_out.py", "rollback.py", "restart.py")
 

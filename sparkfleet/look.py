@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, NoReturn, TypeVar
 
 import click
 import gevent
-from pyinfra.api import StringCommand
+from pyinfra.api import Host, StringCommand
 from pyinfra.context import ctx_state
 
-from sparkfleet import guard, report
+from sparkfleet import bundle, facts, fleetview, guard, record, report
 from sparkfleet.differences import differences
 from sparkfleet.errors import FleetError
 from sparkfleet.fleet import FleetRun
@@ -24,6 +25,8 @@ from sparkfleet.table import table
 HISTORY = ("when", "host", "who", "what", "from", "to", "outcome", "took", "why")
 LOG_UNITS = ("sparkfleet-serve.service", "sparkfleet-activate.service", "sparkfleet-watch.service")
 LOG_LINES = 50
+
+T = TypeVar("T")
 
 
 def status() -> NoReturn:
@@ -87,8 +90,13 @@ def _pending(run: FleetRun, name: str) -> list[str]:
 
 
 def _drifted(run: FleetRun, name: str) -> list[str]:
-    node = run.nodes[name]
-    return [str(node["error"])] if "error" in node else report.drift(run.fleet_of(name))
+    node, fleet = run.nodes[name], run.fleet_of(name)
+    if "error" in node:
+        return [str(node["error"])]
+    current, verified = (fleet.get(link) for link in ("current", "verified"))
+    odd = current != verified and not fleet.get("activation")
+    links = f"links: current is {current or 'no release'}, verified is {verified or 'no release'}"
+    return report.drift(fleet) + [links] * odd
 
 
 def logs() -> NoReturn:
@@ -96,17 +104,47 @@ def logs() -> NoReturn:
     follow = sys.stdout.isatty()
     units = [part for unit in LOG_UNITS for part in ("-u", unit)]
     words = ["journalctl", "--no-pager", "-o", "short-iso", "-n", str(LOG_LINES), *units, *["-f"] * follow]
-    readers = {
-        host.name: gevent.spawn(host.run_shell_command, StringCommand(*words), _sudo=True, print_output=follow)
-        for host in sorted(ctx_state.get().activated_hosts, key=lambda host: str(host.name))
-    }
-    found = {name: reader.get()[1].output_lines for name, reader in readers.items()}
+
+    def read(host: Host) -> list[Any]:
+        return list(host.run_shell_command(StringCommand(*words), _sudo=True, print_output=follow)[1].output_lines)
+
+    found = _from_each(read)
     _end(found, "\n".join(f"{name}: {line}" for name, lines in found.items() for line in lines))
 
 
-def _end(document: Mapping[str, Any], text: str = "") -> NoReturn:
+def doctor() -> NoReturn:
+    """What the preflight says of every host, and a bundle of each for whoever helps; 1 where one could not be had.
+
+    A host whose release cannot be compiled is not judged, and gives its bundle all the same.
+    """
+    run = guard.run()
+    judged = {name: plan for name, plan in run.hosts.items() if not isinstance(plan.made, FleetError)}
+    run.findings = fleetview.examine(replace(run, hosts=judged), run.started.date())
+    if not guard.as_json:
+        report.print_findings(alone=True)
+    found = {row["host"]: row for row in fleetview.document(run)["hosts"]}
+    for name, plan in run.hosts.items():
+        if isinstance(plan.made, FleetError):
+            found[name] = {"not judged": plan.made.found}
+    folder = record.path(run).parent.with_name("support")
+    for name, (line, why) in _from_each(lambda host: facts.answer(host, "collect -")).items():
+        path = folder / f"{run.started:%Y%m%dT%H%M%SZ}-{name.replace('/', '-')}.tar.gz"
+        found[name] |= bundle.keep(line, path) if line else {"no bundle": why}
+    said = ("not judged", "bundle", "no bundle")
+    lines = [f"{name}: {word}: {row[word]}" for name, row in found.items() for word in said if word in row]
+    _end(found, "\n".join(lines), int(any("no bundle" in row for row in found.values())))
+
+
+def _from_each(read: Callable[[Host], T]) -> dict[str, T]:
+    """Return what every connected host gives, all asked at once."""
+    hosts = sorted(ctx_state.get().activated_hosts, key=lambda host: str(host.name))
+    readers = {str(host.name): gevent.spawn(read, host) for host in hosts}
+    return {name: reader.get() for name, reader in readers.items()}
+
+
+def _end(document: Mapping[str, Any], text: str = "", code: int = 0) -> NoReturn:
     if guard.as_json:
         click.echo(json.dumps(document, ensure_ascii=False, indent=1))
     elif text:
         click.echo(text)
-    sys.exit(0)
+    sys.exit(code)

@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     collecting = commands.add_parser(
         "collect", help="write what a probe reads, without secrets, as a bundle for a report"
     )
-    collecting.add_argument("folder", type=Path)
+    collecting.add_argument("folder", type=Path, help="a new one; - prints its files as one line of JSON")
     commands.add_parser("status", help="print what is staged, serving and under way as JSON")
     commands.add_parser("stage", help="read a stage request from stdin and carry it out")
     commands.add_parser("fetch", help="read a fetch request from stdin and bring its model from the Hub")
@@ -102,7 +102,11 @@ def dispatch(host: Host, options: argparse.Namespace) -> int:
     if options.command == "collect":
         from sparknode import collect
 
-        collect.write(collect.collect(host), options.folder)
+        raw = collect.collect(host, {**collect.COMMANDS, **collect.STORY})
+        if str(options.folder) == "-":
+            say(json.dumps(collect.documents(raw)))
+        else:
+            collect.write(raw, options.folder)
         return 0
     if options.command == "status":
         from sparknode import probe

@@ -59,6 +59,12 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "ota": ("nvidia-spark-ota-check", "torn-score"),
     "programs": ("sh", "-c", f"for name in {' '.join(PROGRAMS)}; do command -v $name; done; true"),
 }
+# What no check reads and whoever helps wants to see: a bundle has it, a probe does without.
+STORY: Mapping[str, tuple[str, ...]] = {
+    "journal": ("tail", "-n", "300", "/var/lib/sparkfleet/journal.jsonl"),
+    "log": ("journalctl", "--no-pager", "-o", "short-iso", "-n", "500", "-u", "sparkfleet-*"),
+    "kernel": ("journalctl", "--no-pager", "-k", "-o", "short-iso", "-n", "200", "-p", "warning"),
+}
 FILES = (
     "etc/dgx-release",
     "etc/fastos-release",
@@ -100,7 +106,7 @@ def ask(system: System, questions: Mapping[str, tuple[str, ...]]) -> dict[str, C
         return {name: answer.result() for name, answer in waiting.items()}
 
 
-def collect(host: Host) -> Raw:
+def collect(host: Host, questions: Mapping[str, tuple[str, ...]] = COMMANDS) -> Raw:
     """Everything, once."""
     files: dict[str, str] = {}
     unread: dict[str, str] = {}
@@ -119,7 +125,7 @@ def collect(host: Host) -> Raw:
                 continue
             if not name.endswith("/uevent") or "PCI_ID=10DE" in text:
                 files[name] = text
-    return Raw(files, unread, ask(host.system, COMMANDS), host.system.now())
+    return Raw(files, unread, ask(host.system, questions), host.system.now())
 
 
 _HIDDEN = (
@@ -146,13 +152,11 @@ def redacted(text: str) -> str:
     return text
 
 
-def write(raw: Raw, folder: Path) -> None:
-    """Write a bundle into a folder that is new or empty; raises Refused for any other."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise Refused(f"{folder}: it is there and not empty; name a new folder for the bundle")
+def documents(raw: Raw) -> dict[str, str]:
+    """The files of a bundle, by their path in it."""
     about = {"schema": SCHEMAS["bundle"], "at": raw.at, "unread": dict(raw.unread)}
-    documents = {"bundle.json": json.dumps(about, indent=1)}
-    documents |= {f"files{name}": redacted(text) for name, text in raw.files.items()}
+    found = {"bundle.json": json.dumps(about, indent=1)}
+    found |= {f"files{name}": redacted(text) for name, text in raw.files.items()}
     for name, done in raw.commands.items():
         shown = {
             **asdict(done),
@@ -160,8 +164,15 @@ def write(raw: Raw, folder: Path) -> None:
             "stdout": redacted(done.stdout),
             "stderr": redacted(done.stderr),
         }
-        documents[f"commands/{name}.json"] = json.dumps(shown, indent=1, ensure_ascii=False)
-    for name, text in documents.items():
+        found[f"commands/{name}.json"] = json.dumps(shown, indent=1, ensure_ascii=False)
+    return found
+
+
+def write(raw: Raw, folder: Path) -> None:
+    """Write a bundle into a folder that is new or empty; raises Refused for any other."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise Refused(f"{folder}: it is there and not empty; name a new folder for the bundle")
+    for name, text in documents(raw).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text + "\n" if name.endswith(".json") else text, encoding="utf-8")
 

@@ -88,6 +88,11 @@ class Paths:
         return self.root / "etc/systemd/system" / SERVE_UNIT
 
     @property
+    def drop_ins(self) -> Path:
+        """Where `systemctl edit` puts what changes the serving unit behind its back."""
+        return self.unit.with_name(f"{SERVE_UNIT}.d")
+
+    @property
     def verify_timer(self) -> Path:
         """There while systemd starts the timer at each boot."""
         return self.unit.parent / "timers.target.wants/sparkfleet-verify.timer"
