@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 
+from sparkfleet.bundle import keep
 from sparkfleet.catalog import ROOT
+from sparknode import collect
+from tests.bundles import bundle
 from tests.plan.harness import CURRENT_TAG, PREFIX_TAG, FakeFleet, own_command, release_of, rolled
 from tests.unit.fleet.sshd import Sshd
 from tests.unit.fleet.test_enroll import Desk
@@ -57,6 +61,9 @@ def test_a_task(command: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", OWN)
 def test_a_command_of_its_own(command: str, tmp_path: Path) -> None:
     words = shlex.split(command.replace("NAME", "spark-07.local" if " enroll " in command else "spark-04.local"))[3:]
+    if words[0] == "check":
+        kept = keep(json.dumps(collect.documents(bundle())), tmp_path / words[1])
+        words[1] = kept["bundle"]
     if words[0] != "enroll":
         done = own_command(*words)
         assert done.returncode == 0, done.stderr

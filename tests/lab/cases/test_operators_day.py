@@ -130,8 +130,8 @@ DRIFT = {
         "stands for",
     ),
     "variable": (
-        f"sed -i -E '0,/(VLLM_[A-Z_]+=)[^ ]+/s//\\1by-hand/' {UNIT}; {RELOAD}; systemctl restart sparkfleet-serve",
-        "is 'by-hand', the release says",
+        f"sed -i s/FLASHINFER_SAMPLER=1/FLASHINFER_SAMPLER=0/ {UNIT}; {RELOAD}; systemctl restart sparkfleet-serve",
+        "VLLM_USE_FLASHINFER_SAMPLER is '0', the release says '1'",
     ),
     "link gone": (f"rm {STATE}/verified", "verified is no release"),
     "engine stopped": ("systemctl stop sparkfleet-serve", "it is inactive, expected active"),
