@@ -35,7 +35,19 @@ HEADINGS = (
     "last roll-out",
 )
 # What a narrow terminal does without, first to last.
-_DISPENSABLE = ("digest", "weights", "profile", "last roll-out", "KV", "release", "drafter", "up", "memory")
+_DISPENSABLE = (
+    "digest",
+    "weights",
+    "profile",
+    "last roll-out",
+    "KV",
+    "release",
+    "drafter",
+    "up",
+    "memory",
+    "tok/s",
+    "acceptance",
+)
 # From this many hosts on, those that are alike share a row.
 CROWD = 24
 COLORS = {"verified": "green", "unprovisioned": "yellow"}
@@ -157,8 +169,16 @@ def _shared(rows: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     for column in range(1, len(HEADINGS)):
         cells = {row[column] for row in rows}
         values = sorted(cells, key=lambda cell: (len(cell), cell))
-        found.append(values[0] if len(cells) == 1 else f"{values[0]} … {values[-1]}")
+        found.append(values[0] if len(cells) == 1 else _range(values[0], values[-1]))
     return tuple(found)
+
+
+def _range(first: str, last: str) -> str:
+    """Return both ends; what their ends have in common, such as a unit, once."""
+    words, others = first.split(), last.split()
+    while len(words) > 1 and words[-1] == others[-1]:
+        words, others = words[:-1], others[:-1]
+    return f"{' '.join(words)} … {last}"
 
 
 def fitted(rows: Sequence[tuple[str, ...]], width: int | None) -> list[str]:

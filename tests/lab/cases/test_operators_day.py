@@ -135,7 +135,7 @@ DRIFT = {
     ),
     "link gone": (f"rm {STATE}/verified", "verified is no release"),
     "engine stopped": ("systemctl stop sparkfleet-serve", "it is inactive, expected active"),
-    "not enabled": ("systemctl disable --no-reload sparkfleet-serve", "nothing would serve after a boot"),
+    "not enabled": ("systemctl disable sparkfleet-serve", "nothing would serve after a boot"),
 }
 NO_DRIFT: dict[str, list[str]] = {"a deploy changes": [], "drift": []}
 

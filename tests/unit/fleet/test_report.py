@@ -135,7 +135,7 @@ def test_a_hundred_hosts_stay_readable() -> None:
     nodes = {f"spark-{number:03}": NODE for number in range(1, 101)}
     nodes["spark-050"] = {"error": "it cannot be reached"}
     nodes["spark-077"] = {"fleet": {**FLEET, "serving": {"unit": "active", "drift": ["another image"]}}}
-    slow = {**FLEET, "watch": {**FLEET["watch"], "tokens_per_second": 9.5}}
+    slow = {**FLEET, "watch": {**FLEET["watch"], "tokens_per_second": 9.5, "acceptance": 0.41}}
     nodes["spark-099"] = {**NODE, "fleet": slow}
     rows = arranged([host_row(name, node, NOW) for name, node in nodes.items()])
     assert [row[:2] for row in rows] == [
@@ -144,6 +144,9 @@ def test_a_hundred_hosts_stay_readable() -> None:
         ("98: spark-001 … spark-100", "verified"),
     ]
     assert rows[-1][HEADINGS.index("tok/s")] == "9.5 … 88.1"
+    usual = rows[-1][HEADINGS.index("acceptance")].partition(" … ")[2]
+    assert rows[-1][HEADINGS.index("acceptance")] == f"41 … {usual}"
+    assert max(map(len, fitted(rows, 80))) <= 80
     few = [host_row(f"spark-{number}", NODE, NOW) for number in range(4)]
     assert arranged(few) == few
 
