@@ -20,9 +20,9 @@ from sparkfleet import bundle, facts, fleetview, guard, record, report
 from sparkfleet.differences import differences
 from sparkfleet.errors import FleetError
 from sparkfleet.fleet import FleetRun
-from sparkfleet.table import table
+from sparkfleet.table import fitted, width, wrapped
 
-HISTORY = ("when", "host", "who", "what", "from", "to", "outcome", "took", "why")
+HISTORY = ("when", "host", "who", "what", "from", "to", "outcome", "took")
 LOG_UNITS = ("sparkfleet-serve.service", "sparkfleet-activate.service", "sparkfleet-watch.service")
 LOG_LINES = 50
 
@@ -47,13 +47,14 @@ def history() -> NoReturn:
     """What was activated where, by whom, and how it ended; oldest first."""
     nodes = guard.run().nodes
     found = {name: (node.get("fleet") or {}).get("history") or [] for name, node in nodes.items()}
-    _end(found, "\n".join(table(HISTORY, history_rows(found))))
+    _end(found, "\n".join(history_lines(found, width())))
 
 
-def history_rows(histories: Mapping[str, list[Mapping[str, Any]]]) -> list[tuple[str, ...]]:
-    """Return a row for each activation of the hosts, in the order of HISTORY."""
+def history_lines(histories: Mapping[str, list[Mapping[str, Any]]], columns: int | None) -> list[str]:
+    """Return a line for each activation of the hosts, and below it why it did not end well."""
     found = [(name, row) for name, rows in histories.items() for row in rows]
-    return [
+    found.sort(key=lambda pair: (str(pair[1].get("t")), pair[0]))
+    rows = [
         (
             str(row.get("t"))[:19],
             name,
@@ -63,10 +64,13 @@ def history_rows(histories: Mapping[str, list[Mapping[str, Any]]]) -> list[tuple
             str(row.get("release"))[:8],
             str(row.get("state")),
             f"{row['seconds']:.0f} s" if row.get("seconds") is not None else report.NONE,
-            next(iter(str(row.get("error") or "").splitlines()), ""),
         )
-        for name, row in sorted(found, key=lambda pair: (str(pair[1].get("t")), pair[0]))
+        for name, row in found
     ]
+    whys = [next(iter(str(row.get("error") or "").splitlines()), "") for _, row in found]
+    heading, *lines = fitted(HISTORY, rows, columns, ("what", "from", "who"))
+    told = ([line, f"    {why}"] if why else [line] for line, why in zip(lines, whys, strict=True))
+    return [heading, *(part for parts in told for part in parts)]
 
 
 def diff() -> NoReturn:
@@ -146,5 +150,5 @@ def _end(document: Mapping[str, Any], text: str = "", code: int = 0) -> NoReturn
     if guard.as_json:
         click.echo(json.dumps(document, ensure_ascii=False, indent=1))
     elif text:
-        click.echo(text)
+        click.echo(wrapped(text, width()))
     sys.exit(code)
