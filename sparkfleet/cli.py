@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from sparkfleet import bundle, catalog, configuration, lock, preflight, secrets
+from sparkfleet import catalog, configuration, lock, preflight, secrets
 from sparkfleet.catalog import ROOT
 from sparkfleet.deepcheck import deep_check
 from sparkfleet.docker_model import docker_model_commands
@@ -25,6 +25,8 @@ from sparkfleet.release import Compiled, compile_release
 from sparkfleet.rules import Deployment, rule_texts
 from sparkfleet.settings import Settings, parse_settings
 from sparkfleet.yamltext import parse_yaml
+from sparknode import collect, probe
+from sparknode.errors import Refused
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -68,9 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     explain.set_defaults(run=_explain)
 
     checking = commands.add_parser("check", parents=[_choice_parser(host=False)], help="judge a host by its probe")
-    checking.add_argument(
-        "probe", type=Path, metavar="PROBE", help="a bundle, or what `sparknode probe` printed; - for stdin"
-    )
+    checking.add_argument("probe", type=Path, help="a bundle, or what `sparknode probe` printed; - for stdin")
     checking.add_argument("--json", action="store_true", help="print the findings as JSON")
     checking.set_defaults(run=_check, host=None)
     return parser
@@ -328,11 +328,11 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _probe(path: Path) -> dict[str, Any]:
-    if path.is_dir() or path.name.endswith(".tar.gz"):
-        return bundle.probe_of(path)
     try:
+        if path.name.endswith(".tar.gz"):
+            return probe.probe(*collect.read(path))
         text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, Refused) as error:
         raise SettingsError(f"{path} cannot be read: {error}", "a probe or a bundle", "check the path") from None
     return preflight.read(text.strip())
 

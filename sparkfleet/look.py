@@ -5,7 +5,9 @@ With pyinfra's --json the same is one JSON document on standard output.
 
 from __future__ import annotations
 
+import base64
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -16,7 +18,7 @@ import gevent
 from pyinfra.api import Host, StringCommand
 from pyinfra.context import ctx_state
 
-from sparkfleet import bundle, facts, fleetview, guard, record, report
+from sparkfleet import facts, fleetview, guard, record, report
 from sparkfleet.differences import differences
 from sparkfleet.errors import FleetError
 from sparkfleet.fleet import FleetRun
@@ -130,13 +132,27 @@ def doctor() -> NoReturn:
     for name, plan in run.hosts.items():
         if isinstance(plan.made, FleetError):
             found[name] = {"not judged": plan.made.found}
-    folder = record.path(run).parent.with_name("support")
-    for name, (line, why) in _from_each(lambda host: facts.answer(host, "collect -")).items():
-        path = folder / f"{run.started:%Y%m%dT%H%M%SZ}-{name.replace('/', '-')}.tar.gz"
-        found[name] |= bundle.keep(line, path) if line else {"no bundle": why}
+    for name, (line, why) in _from_each(lambda host: facts.answer(host, "collect | base64 -w0")).items():
+        found[name] |= _keep(run, name, line) if line else {"no bundle": why}
     said = ("not judged", "bundle", "no bundle")
     lines = [f"{name}: {word}: {row[word]}" for name, row in found.items() for word in said if word in row]
     _end(found, "\n".join(lines), int(any("no bundle" in row for row in found.values())))
+
+
+def _keep(run: FleetRun, name: str, line: str) -> dict[str, str]:
+    """Write a bundle for its owner's eyes alone; return where it is, or why it is not."""
+    folder = record.path(run).parent.with_name("support")
+    path = folder / f"{run.started:%Y%m%dT%H%M%SZ}-{name.replace('/', '-')}.tar.gz"
+    try:
+        content = base64.b64decode(line, validate=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+            stream.write(content)
+    except ValueError:
+        return {"no bundle": f"the node's program answered {line[:120]!r}"}
+    except OSError as error:
+        return {"no bundle": f"{error}; next: set runs_dir to a folder that can be written"}
+    return {"bundle": str(path)}
 
 
 def _from_each(read: Callable[[Host], T]) -> dict[str, T]:

@@ -1,11 +1,12 @@
 """The raw material of a node: files and what programs answer, read once, all programs at once under one deadline.
 
-A bundle is that material in a folder, with what names a machine or opens a door taken out, so that a report of a
+A bundle is that material in an archive, with what names a machine or opens a door taken out, so that a report of a
 problem can be looked at elsewhere: `files/…` mirrors absolute paths, `commands/NAME.json` holds one program each.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,6 @@ from pathlib import Path
 
 from sparknode import SCHEMAS, fleet, parse
 from sparknode.errors import Refused
-from sparknode.files import read_text
 from sparknode.paths import Paths
 from sparknode.shell import Completed
 from sparknode.system import Host, RealSystem, System
@@ -168,13 +168,18 @@ def documents(raw: Raw) -> dict[str, str]:
     return found
 
 
-def write(raw: Raw, folder: Path) -> None:
-    """Write a bundle into a folder that is new or empty; raises Refused for any other."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise Refused(f"{folder}: it is there and not empty; name a new folder for the bundle")
-    for name, text in documents(raw).items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text + "\n" if name.endswith(".json") else text, encoding="utf-8")
+def pack(documents: Mapping[str, str]) -> bytes:
+    """Return a bundle's files as a tar.gz."""
+    # Not above: a probe does without.
+    import tarfile
+
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        for name, text in documents.items():
+            content, entry = text.encode(), tarfile.TarInfo(f"bundle/{name}")
+            entry.size, entry.mode = len(content), 0o600
+            archive.addfile(entry, io.BytesIO(content))
+    return packed.getvalue()
 
 
 class Recorded(RealSystem):
@@ -188,25 +193,27 @@ class Recorded(RealSystem):
         return self.answers.get(tuple(argv), absent)
 
 
-def read(folder: Path) -> tuple[Host, Raw]:
+def read(path: Path) -> tuple[Host, Raw]:
     """A bundle as a host and its material; raises Refused where there is none."""
-    if not (folder / "commands").is_dir() and not (folder / "files").is_dir():
-        raise Refused(f"{folder}: no bundle is there; make one with `sparknode collect DIR`")
-    files = {
-        f"/{path.relative_to(folder / 'files').as_posix()}": read_text(path) or ""
-        for path in sorted((folder / "files").rglob("*"))
-        if path.is_file()
-    }
-    about = parse.json_object(read_text(folder / "bundle.json") or "")
+    import tarfile
+
+    try:
+        with tarfile.open(path, "r:gz") as archive:
+            found = {member.name.partition("/")[2]: archive.extractfile(member) for member in archive}
+            texts = {name: stream.read().decode("utf-8", "replace") for name, stream in found.items() if stream}
+    except (OSError, EOFError, tarfile.TarError) as problem:
+        raise Refused(f"{path}: no bundle is there ({problem}); tasks/doctor.py makes one") from None
+    files = {name.removeprefix("files"): text for name, text in texts.items() if name.startswith("files/")}
+    about = parse.json_object(texts.get("bundle.json", ""))
     unread, at = about.get("unread"), about.get("at")
-    commands = {name: _answer(folder / f"commands/{name}.json", argv) for name, argv in COMMANDS.items()}
+    commands = {name: _answer(texts.get(f"commands/{name}.json", ""), argv) for name, argv in COMMANDS.items()}
     reasons = unread if isinstance(unread, dict) else {}
     moment = float(at) if isinstance(at, (int, float)) else 0.0
-    return Host(Paths(folder / "files"), Recorded(commands)), Raw(files, reasons, commands, moment)
+    return Host(Paths(path / "nothing"), Recorded(commands)), Raw(files, reasons, commands, moment)
 
 
-def _answer(path: Path, argv: tuple[str, ...]) -> Completed:
-    found = parse.json_object(read_text(path) or "")
+def _answer(text: str, argv: tuple[str, ...]) -> Completed:
+    found = parse.json_object(text)
     rc, texts = found.get("rc", 127), [found.get(key) for key in ("stdout", "stderr")]
     stdout, stderr = (text if isinstance(text, str) else "" for text in texts)
     if not found:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from sparknode import docker, journal, lease, lock, units
-from sparknode.docker import Lookup
 from sparknode.files import read_text
 from sparknode.journal import Attempt, Record
 from sparknode.paths import Paths
@@ -15,7 +14,6 @@ from sparknode.release import Release, load_linked
 from sparknode.serving import folder_problems, read_stamp, unit_drift
 from sparknode.shell import Completed
 from sparknode.system import Host, System
-from sparknode.units import UnitState
 
 CONTAINER_NAME = "sparkfleet-serve"
 QUESTIONS: Mapping[str, tuple[str, ...]] = {
@@ -35,9 +33,7 @@ def fleet(host: Host, answers: Mapping[str, Completed]) -> dict[str, Any]:
     return {
         "releases": paths.staged(),
         **{name: paths.linked(name) for name in ("current", "previous", "verified")},
-        "serving": serving(
-            host, current, docker.read_lookup(answers["container"]), units.read_state(answers["unit"]), moved
-        ),
+        "serving": serving(host, current, answers, moved),
         "activation": under_way(paths, journal.open_attempt(records)),
         "last": ended(journal.last_ended(records)),
         "proof": proof(records, paths.linked("verified")),
@@ -64,12 +60,10 @@ def history(paths: Paths) -> tuple[list[Record], str | None]:
 
 
 def serving(
-    host: Host, current: Release | None, found: Lookup, state: UnitState | None, moved: list[str]
+    host: Host, current: Release | None, answers: Mapping[str, Completed], moved: list[str]
 ) -> dict[str, Any] | None:
-    """What runs, and how it and what a start would bring differ from the current release.
-
-    None when nothing is installed to serve.
-    """
+    """What runs, and how that and what a start would bring differ from the current release; None where nothing may."""
+    found, state = docker.read_lookup(answers["container"]), units.read_state(answers["unit"])
     if found.found is None and state and not state.exists:
         return None
     if current is None:

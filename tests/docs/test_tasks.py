@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 
-from sparkfleet.bundle import keep
 from sparkfleet.catalog import ROOT
 from sparknode import collect
 from tests.bundles import bundle
@@ -62,8 +60,8 @@ def test_a_task(command: str, tmp_path: Path) -> None:
 def test_a_command_of_its_own(command: str, tmp_path: Path) -> None:
     words = shlex.split(command.replace("NAME", "spark-07.local" if " enroll " in command else "spark-04.local"))[3:]
     if words[0] == "check":
-        kept = keep(json.dumps(collect.documents(bundle())), tmp_path / words[1])
-        words[1] = kept["bundle"]
+        words[1] = str(tmp_path / "spark-03.local.tar.gz")
+        Path(words[1]).write_bytes(collect.pack(collect.documents(bundle())))
     if words[0] != "enroll":
         done = own_command(*words)
         assert done.returncode == 0, done.stderr

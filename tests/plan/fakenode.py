@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shlex
 from typing import Any
@@ -41,8 +42,9 @@ class FakeNode:
         """Return what the node's program answers, or None for a command that is not its own."""
         if "journalctl" in command:
             return reply(True, self.script.get("logs", ""))
-        if "sparknode collect -" in command:
-            return reply(True, self.script.get("bundle") or json.dumps(collect.documents(bundle())))
+        if "sparknode collect " in command:
+            packed = base64.b64encode(collect.pack(collect.documents(bundle()))).decode()
+            return reply(True, self.script.get("bundle", packed))
         words = shlex.split(command) if "sparknode" in command.split(" ")[0] else []
         if words[1:2] == ["lease"]:
             return self.lease(words[2])
