@@ -25,6 +25,8 @@ from sparkfleet.release import Compiled, compile_release
 from sparkfleet.rules import Deployment, rule_texts
 from sparkfleet.settings import Settings, parse_settings
 from sparkfleet.yamltext import parse_yaml
+from sparknode import collect, probe
+from sparknode.errors import Refused
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -68,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     explain.set_defaults(run=_explain)
 
     checking = commands.add_parser("check", parents=[_choice_parser(host=False)], help="judge a host by its probe")
-    checking.add_argument("probe", type=Path, metavar="PROBE.json", help="what `sparknode probe` printed; - for stdin")
+    checking.add_argument("probe", type=Path, help="a bundle, or what `sparknode probe` printed; - for stdin")
     checking.add_argument("--json", action="store_true", help="print the findings as JSON")
     checking.set_defaults(run=_check, host=None)
     return parser
@@ -311,11 +313,7 @@ def _write(path: Path, text: str) -> None:
 
 def _check(options: argparse.Namespace) -> int:
     """Say what is unfit; 1 when something is."""
-    try:
-        text = sys.stdin.read() if str(options.probe) == "-" else options.probe.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{options.probe} cannot be read: {error}", "a probe document", "check the path") from None
-    node = preflight.read(text.strip())
+    node = _probe(options.probe)
     compiled, known = _compiled_for_choice(options), catalog.load(_overlays(options))
     findings = preflight.check(node, compiled.release, known)
     if options.json:
@@ -327,6 +325,16 @@ def _check(options: argparse.Namespace) -> int:
             )
         )
     return 0 if preflight.fit(findings) else 1
+
+
+def _probe(path: Path) -> dict[str, Any]:
+    try:
+        if path.name.endswith(".tar.gz"):
+            return probe.probe(*collect.read(path))
+        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError, Refused) as error:
+        raise SettingsError(f"{path} cannot be read: {error}", "a probe or a bundle", "check the path") from None
+    return preflight.read(text.strip())
 
 
 def _overlays(options: argparse.Namespace) -> tuple[Path, ...]:

@@ -169,7 +169,9 @@ class Session:
         self.run("sudo -n sh -c true")
 
     def probe(self) -> dict[str, Any]:
-        said = self.run(f"sudo -n sh -c {shlex.quote(facts.CARRIED)}", "\n".join(facts.program_text())).splitlines()
+        said = self.run(
+            f"sudo -n sh -c {shlex.quote(facts.CARRIED.format('probe'))}", "\n".join(facts.program_text())
+        ).splitlines()
         node = preflight.read(said[-1] if said else "")
         if "error" in node:
             raise FleetError(str(node["error"]), "a probe document", "is python3 installed there? try again")

@@ -19,8 +19,8 @@ from sparkfleet.nodeprogram import INSTALL_PATH, program, program_sha256
 ANSWER_S = 60.0
 NO_SUDO = "sudo: a password is required"
 OTHER_PROGRAM = "sparknode is missing or of another version"
-# Prints the document with the program that arrives, as base64, on standard input.
-CARRIED = 't=$(mktemp) && base64 -d >"$t" && python3 "$t" probe; s=$?; rm -f "$t"; exit $s'
+# Runs the program that arrives, as base64, on standard input.
+CARRIED = 't=$(mktemp) && base64 -d >"$t" && python3 "$t" {}; s=$?; rm -f "$t"; exit $s'
 
 
 def _as_root(script: str) -> StringCommand:
@@ -30,10 +30,10 @@ def _as_root(script: str) -> StringCommand:
     return StringCommand(f"if {allowed}; then {root} sh -c {quoted}; else echo {shlex.quote(NO_SUDO)}; fi")
 
 
-def _installed() -> str:
+def _installed(command: str) -> str:
     return (
         f"if printf '%s  %s\\n' {program_sha256()} {INSTALL_PATH} | sha256sum --check --status 2>/dev/null; then "
-        f"{INSTALL_PATH} probe; else echo {shlex.quote(OTHER_PROGRAM)}; fi"
+        f"{INSTALL_PATH} {command}; else echo {shlex.quote(OTHER_PROGRAM)}; fi"
     )
 
 
@@ -46,22 +46,29 @@ def ask_all(state: State) -> dict[str, dict[str, Any]]:
 
 
 def _ask(host: Host) -> dict[str, Any]:
-    """Ask the installed program. Where it is missing or another version, it travels there on standard input, so that
-    the first contact needs nothing but python3, and later ones send a line.
+    line, why = answer(host, "probe")
+    return {**preflight.read(line), "read_at": time.time()} if line else {"error": why}
+
+
+def answer(host: Host, command: str) -> tuple[str, str]:
+    """Return the last line that the node's program prints to a command that changes nothing, and why there is none.
+
+    Where the program is missing or another version, it travels there on standard input, so that the first contact
+    needs nothing but python3, and later ones send a line.
     """
     try:
         with gevent.Timeout(ANSWER_S, exception=TimeoutError):
-            ok, output = host.run_shell_command(_as_root(_installed()))
+            ok, output = host.run_shell_command(_as_root(_installed(command)))
             if ok and output.stdout_lines[-1:] == [OTHER_PROGRAM]:
-                ok, output = host.run_shell_command(_as_root(CARRIED), _stdin=program_text())
+                ok, output = host.run_shell_command(_as_root(CARRIED.format(command)), _stdin=program_text())
     except TimeoutError:
-        return {"error": f"no answer within {ANSWER_S:.0f} s"}
+        return "", f"no answer within {ANSWER_S:.0f} s"
     except (OSError, EOFError, SSHException) as error:
-        return {"error": str(error) or type(error).__name__}
+        return "", str(error) or type(error).__name__
     if ok and output.stdout_lines:
-        return {**preflight.read(output.stdout_lines[-1]), "read_at": time.time()}
+        return output.stdout_lines[-1], ""
     said = [line.strip() for line in output.stderr_lines if line.strip()]
-    return {"error": said[-1] if said else "the probe said nothing"}
+    return "", said[-1] if said else f"the {command} said nothing"
 
 
 @cache

@@ -213,7 +213,7 @@ def _refuse_known_bad(run: FleetRun, names: list[str]) -> None:
         wanted = run.wanted(name)
         failed = (run.fleet_of(name).get("failed_releases") or {}).get(wanted)
         if failed and run.hosts[name].settings.retry_release != wanted:
-            text = f"release {wanted} failed here at {failed.get('t')}: {failed.get('gate')}: {failed.get('error')}"
+            text = f"release {wanted} failed here at {failed.get('t')}: {failed.get('error')}"
             known.setdefault(text, []).append(name)
     if known:
         raise FleetError(

@@ -26,13 +26,14 @@ from sparkfleet import exits, facts, fleetview, plan, record, secrets, standing
 from sparkfleet.catalog import ROOT
 from sparkfleet.errors import FleetError, RefusedError, SettingsError
 from sparkfleet.fleet import FleetRun, HostEntry, Intent, plan_run, settle_waves
+from sparkfleet.table import width, wrapped
 
 # What a task is for, by its file's name; every other deploy file brings the inventory's releases.
 INTENTS: dict[str, Intent] = {
     "rollback.py": "rollback",
     "restart.py": "restart",
     "retire.py": "retire",
-    **dict.fromkeys(("status.py", "history.py", "diff.py", "logs.py"), "look"),
+    **dict.fromkeys(("status.py", "history.py", "diff.py", "logs.py", "doctor.py"), "look"),
 }
 _ROLLING = ("deploy.py", "roll_out.py", "rollback.py", "restart.py")
 
@@ -65,7 +66,7 @@ def run() -> FleetRun:
 
 def say(text: str) -> None:
     """Print for a person: with --json, standard output is for the machine."""
-    click.echo(text, err=as_json)
+    click.echo(wrapped(text, width()), err=as_json)
 
 
 def waves() -> list[list[str]]:

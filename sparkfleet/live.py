@@ -19,6 +19,7 @@ from pyinfra.api.output import set_echo
 
 from sparkfleet.fleet import FleetRun
 from sparkfleet.plan import expected_s, minutes
+from sparkfleet.table import wrapped
 
 _LINE = re.compile(r"\[(?P<host>[^\]]+)\]\s+(?P<state>[a-z]+): (?P<text>.*)")
 _ENDED = ("committed", "reverted", "failed")
@@ -41,13 +42,13 @@ class Live(logging.Filter):
         host, state = (found["host"], found["state"]) if found else ("", "")
         if not found or host not in self._run.hosts:
             self.clear()
-            click.echo(message, **options)
+            click.echo(wrapped(str(message or ""), shutil.get_terminal_size().columns), **options)
             return
         self._since.setdefault(host, time.monotonic())
         self._rows[host] = (state, found["text"])
         if state in _LOUD:
             self.clear()
-            click.echo(message, **options)
+            click.echo(wrapped(str(message or ""), shutil.get_terminal_size().columns), **options)
         if state in _ENDED:
             self._rows.pop(host)
         self.draw()
@@ -77,7 +78,7 @@ class Live(logging.Filter):
         left = f"about {minutes(max(0.0, known - seconds))} left" if known is not None else "time left unknown"
         longest = max(map(len, self._run.hosts))
         fixed = f"{host:{longest}}  {state:10}  {seconds // 60:3.0f}:{seconds % 60:02.0f}  {left:17}"
-        said = textwrap.shorten(text, max(2, width - len(fixed) - 2), placeholder=" …")
+        said = textwrap.shorten(text, max(2, width - len(fixed) - 2), placeholder=" …", break_on_hyphens=False)
         return f"{fixed}  {said}"[:width]
 
 

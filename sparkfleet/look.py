@@ -5,25 +5,30 @@ With pyinfra's --json the same is one JSON document on standard output.
 
 from __future__ import annotations
 
+import base64
 import json
+import os
 import sys
-from collections.abc import Mapping
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, NoReturn, TypeVar
 
 import click
 import gevent
-from pyinfra.api import StringCommand
+from pyinfra.api import Host, StringCommand
 from pyinfra.context import ctx_state
 
-from sparkfleet import guard, report
+from sparkfleet import facts, fleetview, guard, record, report
 from sparkfleet.differences import differences
 from sparkfleet.errors import FleetError
 from sparkfleet.fleet import FleetRun
-from sparkfleet.table import table
+from sparkfleet.table import fitted, width, wrapped
 
-HISTORY = ("when", "host", "who", "what", "from", "to", "outcome", "took", "why")
+HISTORY = ("when", "host", "who", "what", "from", "to", "outcome", "took")
 LOG_UNITS = ("sparkfleet-serve.service", "sparkfleet-activate.service", "sparkfleet-watch.service")
 LOG_LINES = 50
+
+T = TypeVar("T")
 
 
 def status() -> NoReturn:
@@ -44,13 +49,14 @@ def history() -> NoReturn:
     """What was activated where, by whom, and how it ended; oldest first."""
     nodes = guard.run().nodes
     found = {name: (node.get("fleet") or {}).get("history") or [] for name, node in nodes.items()}
-    _end(found, "\n".join(table(HISTORY, history_rows(found))))
+    _end(found, "\n".join(history_lines(found, width())))
 
 
-def history_rows(histories: Mapping[str, list[Mapping[str, Any]]]) -> list[tuple[str, ...]]:
-    """Return a row for each activation of the hosts, in the order of HISTORY."""
+def history_lines(histories: Mapping[str, list[Mapping[str, Any]]], columns: int | None) -> list[str]:
+    """Return a line for each activation of the hosts, and below it why it did not end well."""
     found = [(name, row) for name, rows in histories.items() for row in rows]
-    return [
+    found.sort(key=lambda pair: (str(pair[1].get("t")), pair[0]))
+    rows = [
         (
             str(row.get("t"))[:19],
             name,
@@ -60,10 +66,13 @@ def history_rows(histories: Mapping[str, list[Mapping[str, Any]]]) -> list[tuple
             str(row.get("release"))[:8],
             str(row.get("state")),
             f"{row['seconds']:.0f} s" if row.get("seconds") is not None else report.NONE,
-            next(iter(str(row.get("error") or "").splitlines()), ""),
         )
-        for name, row in sorted(found, key=lambda pair: (str(pair[1].get("t")), pair[0]))
+        for name, row in found
     ]
+    whys = [next(iter(str(row.get("error") or "").splitlines()), "") for _, row in found]
+    heading, *lines = fitted(HISTORY, rows, columns, ("what", "from", "who"))
+    told = ([line, f"    {why}"] if why else [line] for line, why in zip(lines, whys, strict=True))
+    return [heading, *(part for parts in told for part in parts)]
 
 
 def diff() -> NoReturn:
@@ -87,8 +96,13 @@ def _pending(run: FleetRun, name: str) -> list[str]:
 
 
 def _drifted(run: FleetRun, name: str) -> list[str]:
-    node = run.nodes[name]
-    return [str(node["error"])] if "error" in node else report.drift(run.fleet_of(name))
+    node, fleet = run.nodes[name], run.fleet_of(name)
+    if "error" in node:
+        return [str(node["error"])]
+    current, verified = (fleet.get(link) for link in ("current", "verified"))
+    odd = current != verified and not fleet.get("activation")
+    links = f"links: current is {current or 'no release'}, verified is {verified or 'no release'}"
+    return report.drift(fleet) + [links] * odd
 
 
 def logs() -> NoReturn:
@@ -96,17 +110,61 @@ def logs() -> NoReturn:
     follow = sys.stdout.isatty()
     units = [part for unit in LOG_UNITS for part in ("-u", unit)]
     words = ["journalctl", "--no-pager", "-o", "short-iso", "-n", str(LOG_LINES), *units, *["-f"] * follow]
-    readers = {
-        host.name: gevent.spawn(host.run_shell_command, StringCommand(*words), _sudo=True, print_output=follow)
-        for host in sorted(ctx_state.get().activated_hosts, key=lambda host: str(host.name))
-    }
-    found = {name: reader.get()[1].output_lines for name, reader in readers.items()}
+
+    def read(host: Host) -> list[Any]:
+        return list(host.run_shell_command(StringCommand(*words), _sudo=True, print_output=follow)[1].output_lines)
+
+    found = _from_each(read)
     _end(found, "\n".join(f"{name}: {line}" for name, lines in found.items() for line in lines))
 
 
-def _end(document: Mapping[str, Any], text: str = "") -> NoReturn:
+def doctor() -> NoReturn:
+    """What the preflight says of every host, and a bundle of each for whoever helps; 1 where one could not be had.
+
+    A host whose release cannot be compiled is not judged, and gives its bundle all the same.
+    """
+    run = guard.run()
+    judged = {name: plan for name, plan in run.hosts.items() if not isinstance(plan.made, FleetError)}
+    run.findings = fleetview.examine(replace(run, hosts=judged), run.started.date())
+    if not guard.as_json:
+        report.print_findings(alone=True)
+    found = {row["host"]: row for row in fleetview.document(run)["hosts"]}
+    for name, plan in run.hosts.items():
+        if isinstance(plan.made, FleetError):
+            found[name] = {"not judged": plan.made.found}
+    for name, (line, why) in _from_each(lambda host: facts.answer(host, "collect | base64 -w0")).items():
+        found[name] |= _keep(run, name, line) if line else {"no bundle": why}
+    said = ("not judged", "bundle", "no bundle")
+    lines = [f"{name}: {word}: {row[word]}" for name, row in found.items() for word in said if word in row]
+    _end(found, "\n".join(lines), int(any("no bundle" in row for row in found.values())))
+
+
+def _keep(run: FleetRun, name: str, line: str) -> dict[str, str]:
+    """Write a bundle for its owner's eyes alone; return where it is, or why it is not."""
+    folder = record.path(run).parent.with_name("support")
+    path = folder / f"{run.started:%Y%m%dT%H%M%SZ}-{name.replace('/', '-')}.tar.gz"
+    try:
+        content = base64.b64decode(line, validate=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+            stream.write(content)
+    except ValueError:
+        return {"no bundle": f"the node's program answered {line[:120]!r}"}
+    except OSError as error:
+        return {"no bundle": f"{error}; next: set runs_dir to a folder that can be written"}
+    return {"bundle": str(path)}
+
+
+def _from_each(read: Callable[[Host], T]) -> dict[str, T]:
+    """Return what every connected host gives, all asked at once."""
+    hosts = sorted(ctx_state.get().activated_hosts, key=lambda host: str(host.name))
+    readers = {str(host.name): gevent.spawn(read, host) for host in hosts}
+    return {name: reader.get() for name, reader in readers.items()}
+
+
+def _end(document: Mapping[str, Any], text: str = "", code: int = 0) -> NoReturn:
     if guard.as_json:
         click.echo(json.dumps(document, ensure_ascii=False, indent=1))
     elif text:
-        click.echo(text)
-    sys.exit(0)
+        click.echo(wrapped(text, width()))
+    sys.exit(code)

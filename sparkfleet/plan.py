@@ -18,7 +18,8 @@ def lines(run: FleetRun) -> list[str]:
     changing = [name for wave in run.waves for name in wave]
     found = [f"Plan: {TITLES[run.intent]} {run.rollout} by {run.operator}"]
     if not changing:
-        return [*found, "  nothing to do: every host serves what it should, verified"]
+        served = "every host serves what it should, verified"
+        return [*found, f"  nothing to do: {served if run.intent == 'deploy' else 'no host has a release to change'}"]
     for text, names in _grouped((name, "\n".join(_change(run, name))) for name in changing):
         found += [f"  {some(names)}: {text}"]
     for text, names in _grouped((name, _left(run, name)) for name in run.nodes if name not in changing):

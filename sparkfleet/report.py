@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
-import textwrap
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
@@ -16,7 +14,7 @@ from pyinfra.context import ctx_state
 
 from sparkfleet import compare, fleetview, guard, hooks, preflight, record
 from sparkfleet.fleet import FleetRun, serves
-from sparkfleet.table import table
+from sparkfleet.table import fitted, width
 
 HEADINGS = (
     "host",
@@ -35,7 +33,7 @@ HEADINGS = (
     "last roll-out",
 )
 # What a narrow terminal does without, first to last.
-_DISPENSABLE = ("digest", "weights", "profile", "last roll-out", "KV", "release", "drafter", "up", "memory")
+DISPENSABLE = "digest,weights,profile,last roll-out,KV,release,drafter,up,memory,tok/s,acceptance".split(",")
 # From this many hosts on, those that are alike share a row.
 CROWD = 24
 COLORS = {"verified": "green", "unprovisioned": "yellow"}
@@ -87,7 +85,7 @@ def state_of(node: Mapping[str, Any]) -> str:
         return f"stopped ({serving.get('unit') or 'unknown'})"
     if drift(fleet):
         return "drift"
-    if fleet.get("current") != fleet.get("verified"):
+    if fleet.get("current") != fleet.get("verified") or last.get("state") == "failed":
         return "unverified"
     return "ailing" if (fleet.get("watch") or {}).get("verdict") == "bad" else "verified"
 
@@ -157,42 +155,38 @@ def _shared(rows: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     for column in range(1, len(HEADINGS)):
         cells = {row[column] for row in rows}
         values = sorted(cells, key=lambda cell: (len(cell), cell))
-        found.append(values[0] if len(cells) == 1 else f"{values[0]} … {values[-1]}")
+        found.append(values[0] if len(cells) == 1 else _range(values[0], values[-1]))
     return tuple(found)
 
 
-def fitted(rows: Sequence[tuple[str, ...]], width: int | None) -> list[str]:
-    """Return the table's lines within a width in characters: what can be done without goes, nothing is cut."""
-    kept = list(HEADINGS)
-    for candidate in (None, *_DISPENSABLE):
-        kept = [heading for heading in kept if heading != candidate]
-        columns = [HEADINGS.index(heading) for heading in kept]
-        lines = table(tuple(kept), [tuple(row[column] for column in columns) for row in rows])
-        if width is None or max(map(len, lines)) <= width:
-            break
-    return lines
+def _range(first: str, last: str) -> str:
+    """Return both ends; what their ends have in common, such as a unit, once."""
+    words, others = first.split(), last.split()
+    while len(words) > 1 and words[-1] == others[-1]:
+        words, others = words[:-1], others[:-1]
+    return f"{' '.join(words)} … {last}"
 
 
 def print_table(run: FleetRun) -> None:
     """Print the fleet as it was last seen; a pipe gets every column and no colour."""
     rows = arranged([host_row(name, run.nodes[name]) for name in run.hosts if name in run.nodes])
     terminal = sys.stdout.isatty()
-    width = shutil.get_terminal_size().columns if terminal else None
-    lines = fitted(rows, width)
+    lines = fitted(HEADINGS, rows, width(), DISPENSABLE)
     guard.say("")
     guard.say(click.style(lines[0], bold=True) if terminal else lines[0])
     for row, line in zip(rows, lines[1:], strict=True):
         guard.say(click.style(line, fg=COLORS.get(row[1], "red")) if terminal else line)
     guard.say("")
-    for text in (text for name in run.hosts if name in run.nodes for text in remarks(name, run.nodes[name])):
-        guard.say(textwrap.fill(text, width, subsequent_indent="    ", break_long_words=False) if width else text)
+    said = [text for name in run.hosts if name in run.nodes for text in remarks(name, run.nodes[name])]
+    for text in [*said, ""] if said else []:
+        guard.say(text)
 
 
 def print_roll_out(run: FleetRun) -> None:
     """Print the comparison, if there was one, how each host ended that did not go well, and the roll-out in a line."""
     progress = run.progress
     if progress.comparison:
-        for line in table(compare.HEADINGS, compare.cells(progress.comparison)):
+        for line in fitted(compare.HEADINGS, compare.cells(progress.comparison), width(), ("allowed", "canary")):
             guard.say(line)
         guard.say("")
     for name in progress.failures():
@@ -210,10 +204,10 @@ def print_findings(*, alone: bool) -> None:
     run = guard.run()
     lines = preflight.digest(run.findings, "info" if alone else "warn")
     if alone:
-        lines += ["", *table(fleetview.HEADINGS, fleetview.rows(run))]
+        lines += ["", *fitted(fleetview.HEADINGS, fleetview.rows(run), width(), fleetview.DISPENSABLE)]
         lines.append(f"as JSON: {record.save(record.path(run).with_name('preflight.json'), fleetview.document(run))}")
     for line in ["", *lines, ""] if lines else []:
-        click.echo(line)
+        guard.say(line)
 
 
 class _AtTheEnd(BaseStateCallback):

@@ -1,8 +1,13 @@
-"""Rows as text with aligned columns. Without pyinfra: commands that connect to nothing start at once."""
+"""Tables and texts for a terminal's width. Without pyinfra: commands that connect to nothing start at once."""
 
 from __future__ import annotations
 
+import shutil
+import sys
+import textwrap
 from collections.abc import Sequence
+
+import click
 
 
 def table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
@@ -11,3 +16,35 @@ def table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[st
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in (headings, *rows)
     ]
+
+
+def fitted(
+    headings: tuple[str, ...], rows: Sequence[tuple[str, ...]], width: int | None, dispensable: Sequence[str]
+) -> list[str]:
+    """Return the table's lines within a width in characters: columns go, first to last, and nothing is cut."""
+    kept = list(headings)
+    for candidate in (None, *dispensable):
+        kept = [heading for heading in kept if heading != candidate]
+        columns = [headings.index(heading) for heading in kept]
+        lines = table(tuple(kept), [tuple(row[column] for column in columns) for row in rows])
+        if width is None or max(map(len, lines)) <= width:
+            break
+    return lines
+
+
+def width() -> int | None:
+    """Return the terminal's columns; None in a pipe, which gets everything."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def wrapped(text: str, columns: int | None) -> str:
+    """Return the text with long lines wrapped between words, and their rest further in; only those lose colour."""
+    lines = []
+    for line in text.split("\n"):
+        plain = click.unstyle(line)
+        if columns is None or len(plain) <= columns:
+            lines.append(line)
+            continue
+        rest = " " * (len(plain) - len(plain.lstrip()) + 4)
+        lines += textwrap.wrap(plain, columns, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines)

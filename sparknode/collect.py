@@ -1,11 +1,12 @@
 """The raw material of a node: files and what programs answer, read once, all programs at once under one deadline.
 
-A bundle is that material in a folder, with what names a machine or opens a door taken out, so that a report of a
+A bundle is that material in an archive, with what names a machine or opens a door taken out, so that a report of a
 problem can be looked at elsewhere: `files/…` mirrors absolute paths, `commands/NAME.json` holds one program each.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,6 @@ from pathlib import Path
 
 from sparknode import SCHEMAS, fleet, parse
 from sparknode.errors import Refused
-from sparknode.files import read_text
 from sparknode.paths import Paths
 from sparknode.shell import Completed
 from sparknode.system import Host, RealSystem, System
@@ -59,6 +59,12 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "ota": ("nvidia-spark-ota-check", "torn-score"),
     "programs": ("sh", "-c", f"for name in {' '.join(PROGRAMS)}; do command -v $name; done; true"),
 }
+# What no check reads and whoever helps wants to see: a bundle has it, a probe does without.
+STORY: Mapping[str, tuple[str, ...]] = {
+    "journal": ("tail", "-n", "300", "/var/lib/sparkfleet/journal.jsonl"),
+    "log": ("journalctl", "--no-pager", "-o", "short-iso", "-n", "500", "-u", "sparkfleet-*"),
+    "kernel": ("journalctl", "--no-pager", "-k", "-o", "short-iso", "-n", "200", "-p", "warning"),
+}
 FILES = (
     "etc/dgx-release etc/fastos-release etc/os-release etc/default/earlyoom etc/cdi/* var/run/cdi/* "
     "var/run/reboot-required proc/meminfo proc/uptime proc/net/route proc/pressure/memory "
@@ -85,7 +91,7 @@ def ask(system: System, questions: Mapping[str, tuple[str, ...]]) -> dict[str, C
         return {name: answer.result() for name, answer in waiting.items()}
 
 
-def collect(host: Host) -> Raw:
+def collect(host: Host, questions: Mapping[str, tuple[str, ...]] = COMMANDS) -> Raw:
     files: dict[str, str] = {}
     unread: dict[str, str] = {}
     for pattern in FILES:
@@ -103,7 +109,7 @@ def collect(host: Host) -> Raw:
                 continue
             if not name.endswith("/uevent") or "PCI_ID=10DE" in text:
                 files[name] = text
-    return Raw(files, unread, ask(host.system, COMMANDS), host.system.now())
+    return Raw(files, unread, ask(host.system, questions), host.system.now())
 
 
 _HIDDEN = (
@@ -130,13 +136,11 @@ def redacted(text: str) -> str:
     return text
 
 
-def write(raw: Raw, folder: Path) -> None:
-    """Write a bundle into a folder that is new or empty; raises Refused for any other."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise Refused(f"{folder}: it is there and not empty; name a new folder for the bundle")
+def documents(raw: Raw) -> dict[str, str]:
+    """The files of a bundle, by their path in it."""
     about = {"schema": SCHEMAS["bundle"], "at": raw.at, "unread": dict(raw.unread)}
-    documents = {"bundle.json": json.dumps(about, indent=1)}
-    documents |= {f"files{name}": redacted(text) for name, text in raw.files.items()}
+    found = {"bundle.json": json.dumps(about, indent=1)}
+    found |= {f"files{name}": redacted(text) for name, text in raw.files.items()}
     for name, done in raw.commands.items():
         shown = {
             **asdict(done),
@@ -144,10 +148,22 @@ def write(raw: Raw, folder: Path) -> None:
             "stdout": redacted(done.stdout),
             "stderr": redacted(done.stderr),
         }
-        documents[f"commands/{name}.json"] = json.dumps(shown, indent=1, ensure_ascii=False)
-    for name, text in documents.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text + "\n" if name.endswith(".json") else text, encoding="utf-8")
+        found[f"commands/{name}.json"] = json.dumps(shown, indent=1, ensure_ascii=False)
+    return found
+
+
+def pack(documents: Mapping[str, str]) -> bytes:
+    """Return a bundle's files as a tar.gz."""
+    # Not above: a probe does without.
+    import tarfile
+
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        for name, text in documents.items():
+            content, entry = text.encode(), tarfile.TarInfo(f"bundle/{name}")
+            entry.size, entry.mode = len(content), 0o600
+            archive.addfile(entry, io.BytesIO(content))
+    return packed.getvalue()
 
 
 class Recorded(RealSystem):
@@ -159,25 +175,27 @@ class Recorded(RealSystem):
         return self.answers.get(tuple(argv), absent)
 
 
-def read(folder: Path) -> tuple[Host, Raw]:
+def read(path: Path) -> tuple[Host, Raw]:
     """A bundle as a host and its material; raises Refused where there is none."""
-    if not (folder / "commands").is_dir() and not (folder / "files").is_dir():
-        raise Refused(f"{folder}: no bundle is there; make one with `sparknode collect DIR`")
-    files = {
-        f"/{path.relative_to(folder / 'files').as_posix()}": read_text(path) or ""
-        for path in sorted((folder / "files").rglob("*"))
-        if path.is_file()
-    }
-    about = parse.json_object(read_text(folder / "bundle.json") or "")
+    import tarfile
+
+    try:
+        with tarfile.open(path, "r:gz") as archive:
+            found = {member.name.partition("/")[2]: archive.extractfile(member) for member in archive}
+            texts = {name: stream.read().decode("utf-8", "replace") for name, stream in found.items() if stream}
+    except (OSError, EOFError, tarfile.TarError) as problem:
+        raise Refused(f"{path}: no bundle is there ({problem}); tasks/doctor.py makes one") from None
+    files = {name.removeprefix("files"): text for name, text in texts.items() if name.startswith("files/")}
+    about = parse.json_object(texts.get("bundle.json", ""))
     unread, at = about.get("unread"), about.get("at")
-    commands = {name: _answer(folder / f"commands/{name}.json", argv) for name, argv in COMMANDS.items()}
+    commands = {name: _answer(texts.get(f"commands/{name}.json", ""), argv) for name, argv in COMMANDS.items()}
     reasons = unread if isinstance(unread, dict) else {}
     moment = float(at) if isinstance(at, (int, float)) else 0.0
-    return Host(Paths(folder / "files"), Recorded(commands)), Raw(files, reasons, commands, moment)
+    return Host(Paths(path / "nothing"), Recorded(commands)), Raw(files, reasons, commands, moment)
 
 
-def _answer(path: Path, argv: tuple[str, ...]) -> Completed:
-    found = parse.json_object(read_text(path) or "")
+def _answer(text: str, argv: tuple[str, ...]) -> Completed:
+    found = parse.json_object(text)
     rc, texts = found.get("rc", 127), [found.get(key) for key in ("stdout", "stderr")]
     stdout, stderr = (text if isinstance(text, str) else "" for text in texts)
     if not found:

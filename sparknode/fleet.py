@@ -6,20 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from sparknode import docker, journal, lease, lock, units
-from sparknode.docker import Lookup
 from sparknode.files import read_object
 from sparknode.journal import Attempt, Record
 from sparknode.paths import Paths
 from sparknode.release import Release, described, load_linked
 from sparknode.serving import folder_problems, read_stamp, unit_drift
 from sparknode.shell import Completed
-from sparknode.system import Host
-from sparknode.units import UnitState
+from sparknode.system import Host, System
 
 CONTAINER_NAME = "sparkfleet-serve"
 QUESTIONS: Mapping[str, tuple[str, ...]] = {
     "container": ("docker", "container", "inspect", CONTAINER_NAME),
-    "images": ("docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}"),
+    "images": ("docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}", "--no-trunc"),
     "unit": units.SHOW_ARGV,
 }
 
@@ -29,10 +27,12 @@ def fleet(host: Host, answers: Mapping[str, Completed]) -> dict[str, Any]:
     paths = host.paths
     current, back = load_linked(paths, "current"), load_linked(paths, "previous")
     records, _ = history(paths)
+    tags = images(answers["images"])
+    moved = moved_name(host.system, current, tags)
     return {
         "releases": paths.staged(),
         **{name: paths.linked(name) for name in ("current", "previous", "verified")},
-        "serving": serving(host, current, docker.read_lookup(answers["container"]), units.read_state(answers["unit"])),
+        "serving": serving(host, current, answers, moved),
         "activation": under_way(paths, journal.open_attempt(records)),
         "last": ended(journal.last_ended(records)),
         "proof": proof(records, paths.linked("verified")),
@@ -46,7 +46,7 @@ def fleet(host: Host, answers: Mapping[str, Completed]) -> dict[str, Any]:
         "release": described(current.raw) if current else None,
         "back": described(back.raw) if back else None,
         "models": models(paths),
-        "images": images(answers["images"]),
+        "images": [name for name in tags if not (moved and current and name == current.image.reference)],
     }
 
 
@@ -58,15 +58,18 @@ def history(paths: Paths) -> tuple[list[Record], str | None]:
         return [], problem.strerror
 
 
-def serving(host: Host, current: Release | None, found: Lookup, state: UnitState | None) -> dict[str, Any] | None:
-    """What runs, and how it differs from the current release; None when nothing is installed to serve."""
+def serving(
+    host: Host, current: Release | None, answers: Mapping[str, Completed], moved: list[str]
+) -> dict[str, Any] | None:
+    """What runs, and how that and what a start would bring differ from the current release; None where nothing may."""
+    found, state = docker.read_lookup(answers["container"]), units.read_state(answers["unit"])
     if found.found is None and state and not state.exists:
         return None
     if current is None:
         ours, drift = False, ["no release is current here"]
     else:
         differences = docker.drift(host.system, current, found)
-        ours, drift = not differences, unit_drift(host.paths, current, state) + differences
+        ours, drift = not differences, unit_drift(host.paths, current, state) + differences + moved
     return {
         "release": current.id if current and ours else None,
         "unit": state.active if state else "unknown",
@@ -126,7 +129,18 @@ def models(paths: Paths) -> list[dict[str, str]]:
     return found
 
 
-def images(done: Completed) -> list[str]:
-    """The local tags under which releases start their images."""
-    lines = done.stdout.split() if done.ok else []
-    return sorted(line for line in lines if line.rsplit(":", 1)[-1].startswith("sha256-"))
+def images(done: Completed) -> dict[str, str]:
+    """The local tags under which releases start their images, each with the id that it stands for."""
+    rows = sorted(line.split() for line in done.stdout.splitlines() if line.strip()) if done.ok else []
+    return {row[0]: row[-1] for row in rows if row[0].rsplit(":", 1)[-1].startswith("sha256-")}
+
+
+def moved_name(system: System, current: Release | None, tags: Mapping[str, str]) -> list[str]:
+    """Why the next start would run another image than the release says, where somebody gave its name to one."""
+    name = current.image.reference if current else ""
+    if current is None or tags.get(name, name) in {name, *current.image.image_ids}:
+        return []
+    # The id alone may differ between Docker's image stores; then the digest decides.
+    if docker.is_image_of(current, docker.image(system, name)):
+        return []
+    return [f"image: the name {name} stands for {tags[name]}, the release says {' or '.join(current.image.image_ids)}"]

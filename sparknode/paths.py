@@ -31,6 +31,8 @@ class Paths:
         self.spread_lock = volatile / "spread.lock"
         self.program = root / "usr/local/bin/sparknode"
         self.unit = root / "etc/systemd/system" / SERVE_UNIT
+        # Where `systemctl edit` puts what changes the serving unit behind its back.
+        self.drop_ins = self.unit.with_name(f"{SERVE_UNIT}.d")
         # There while systemd starts the timer at each boot.
         self.verify_timer = self.unit.parent / "timers.target.wants/sparkfleet-verify.timer"
         self.meminfo = root / "proc/meminfo"

@@ -51,6 +51,7 @@ def _remove(host: Host, *, models: bool, tell: Tell) -> None:
     references = images(system.run(QUESTIONS["images"], docker.INSPECT_S))
     for unit in units:
         unit.unlink()
+    shutil.rmtree(paths.drop_ins, ignore_errors=True)
     daemon_reload(system)
     for reference in references:
         why = docker.remove_image(system, reference)

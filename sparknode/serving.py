@@ -18,6 +18,7 @@ def unit_drift(paths: Paths, release: Release, state: UnitState | None) -> list[
     texts = []
     if read_text(paths.unit) != release.unit:
         texts.append(f"unit: {paths.unit} is not the text that the release holds")
+    texts += [f"unit: {path} changes it" for path in sorted(paths.drop_ins.glob("*.conf"))]
     if state is None:
         texts.append("unit: systemd did not answer")
     elif state.active != "active":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable
 
 from sparknode import docker, gates, journal, memory, orphans, phases, rotation, units
@@ -35,8 +36,9 @@ def install(host: Host, release: Release) -> None:
 
     A reload can take the GPU away from running containers under hook injection (nvidia-container-toolkit#48).
     """
-    changed = read_text(host.paths.unit) != release.unit
+    changed = read_text(host.paths.unit) != release.unit or host.paths.drop_ins.exists()
     if changed:
+        shutil.rmtree(host.paths.drop_ins, ignore_errors=True)
         atomic_write(host.paths.unit, release.unit.encode())
     atomic_link(host.paths.link("current"), f"releases/{release.id}")
     state = units.serve_state(host.system)

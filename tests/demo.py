@@ -39,6 +39,10 @@ def deploy(title: str, *arguments: str) -> None:
     step(title, PYINFRA, "inventory/lab.py", "deploy.py", "-y", *arguments)
 
 
+# The canary, then the other three together.
+IN_TWO_WAVES = ("--data", "batch_size=[1, 3]", "--data", "max_unavailable=3")
+
+
 def on_the_lab() -> None:
     lab = [sys.executable, "-m", "tests.lab"]
     step("boot four hosts (simulated GPUs and engine; real systemd, sshd, dockerd)", *lab, "up", "--nodes", "4")
@@ -52,8 +56,9 @@ def on_the_lab() -> None:
         f"roll back to the pre-fix tag {PREFIX_TAG}: other drafter backend, prefix caching off",
         "--data",
         f"image_tag={PREFIX_TAG}",
+        *IN_TWO_WAVES,
     )
-    deploy(f"forward again to {CURRENT_TAG}")
+    deploy(f"forward again to {CURRENT_TAG}", *IN_TWO_WAVES)
     step("a fifth machine is switched on", *lab, "up", "--nodes", "5")
     deploy("it joins, and nothing else is touched", "--limit", "spark-5")
     step("the fleet", PYINFRA, "inventory/lab.py", "tasks/status.py", "-y")

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from sparkfleet.catalog import ROOT
+from sparknode import collect
+from tests.bundles import bundle
 from tests.plan.harness import CURRENT_TAG, PREFIX_TAG, FakeFleet, own_command, release_of, rolled
 from tests.unit.fleet.sshd import Sshd
 from tests.unit.fleet.test_enroll import Desk
@@ -57,6 +59,9 @@ def test_a_task(command: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", OWN)
 def test_a_command_of_its_own(command: str, tmp_path: Path) -> None:
     words = shlex.split(command.replace("NAME", "spark-07.local" if " enroll " in command else "spark-04.local"))[3:]
+    if words[0] == "check":
+        words[1] = str(tmp_path / "spark-03.local.tar.gz")
+        Path(words[1]).write_bytes(collect.pack(collect.documents(bundle())))
     if words[0] != "enroll":
         done = own_command(*words)
         assert done.returncode == 0, done.stderr

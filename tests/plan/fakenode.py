@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shlex
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 import gevent
 from gevent.event import Event
 from pyinfra.connectors.util import CommandOutput, OutputLine
+
+from sparknode import collect
+from tests.bundles import bundle
 
 Reply = tuple[bool, CommandOutput]
 
@@ -20,8 +24,8 @@ def reply(ok: bool, stdout: str = "", stderr: str = "") -> Reply:
 
 class FakeNode:
     """One host. Its script: `lease` (why it is refused), `renew` (why it is lost), `silent` (it answers no status),
-    `unreachable`, `stage` (why it fails), `logs` (of its units), the steps of `activate`; `fetch` and `share` (why they
-    fail), `models` (what a fetch brings) and its `address`.
+    `unreachable`, `stage` (why it fails), `logs` (of its units), `bundle` (what it prints as one), the steps of
+    `activate`; `fetch` and `share` (why they fail), `models` (what a fetch brings) and its `address`.
 
     A step has a `state` to end in and may have `error`, `figures`, `delay_s`; `lost` (the connection dies while it is
     under way) or `refused` (nothing begins, with this text). Without a step an activation is committed.
@@ -38,6 +42,9 @@ class FakeNode:
         """Return what the node's program answers, or None for a command that is not its own."""
         if "journalctl" in command:
             return reply(True, self.script.get("logs", ""))
+        if "sparknode collect " in command:
+            packed = base64.b64encode(collect.pack(collect.documents(bundle()))).decode()
+            return reply(True, self.script.get("bundle", packed))
         words = shlex.split(command) if "sparknode" in command.split(" ")[0] else []
         if words[1:2] == ["lease"]:
             return self.lease(words[2])

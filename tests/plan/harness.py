@@ -133,7 +133,7 @@ class Outcome:
 
 def is_probe(command: str) -> bool:
     """Does the command only ask the node, with its own program or with one that it is handed?"""
-    return "sparknode probe" in command or "base64 -d" in command
+    return "sparknode probe" in command or "sparknode collect " in command or "base64 -d" in command
 
 
 @dataclass

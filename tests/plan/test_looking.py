@@ -12,7 +12,17 @@ from typing import Any
 import pytest
 
 from sparkfleet import exits
-from tests.plan.harness import CURRENT_TAG, PREFIX_TAG, FakeFleet, Outcome, probe, release_of, rolled, serving
+from tests.plan.harness import (
+    CURRENT_TAG,
+    PREFIX_TAG,
+    FakeFleet,
+    Outcome,
+    own_command,
+    probe,
+    release_of,
+    rolled,
+    serving,
+)
 
 HOSTS = [f"spark-{number}" for number in range(1, 5)]
 OLD, NEW = release_of(PREFIX_TAG), release_of(CURRENT_TAG)
@@ -91,11 +101,14 @@ def test_history_tells_who_did_what(fleet: FakeFleet) -> None:
 def test_diff_tells_what_a_deploy_changes_from_what_drifted(fleet: FakeFleet) -> None:
     fleet.probes["spark-2"]["fleet"]["serving"]["drift"] = ["unit: it is not the text that the release holds"]
     fleet.probes["spark-3"] = rolled(NEW, OLD)
+    fleet.probes["spark-3"]["fleet"]["verified"] = None
     outcome = fleet.run(deploy="tasks/diff.py")
     assert outcome.code == 0, outcome.output
     found = document(fleet.run("--json", deploy="tasks/diff.py"))
     assert found["@fake/spark-1"] == {"a deploy changes": [], "drift": []}
     assert found["@fake/spark-2"]["drift"] == ["unit: it is not the text that the release holds"]
+    links = f"links: current is {OLD['id']}, verified is no release"
+    assert found["@fake/spark-3"]["drift"] == [links]
     assert "drafter backend: flex_attention → flash_attn" in found["@fake/spark-3"]["a deploy changes"]
     assert f"image: {CURRENT_TAG}" in found["@fake/spark-4"]["a deploy changes"]
     assert "  a deploy changes: drafter backend: flex_attention → flash_attn" in outcome.output
@@ -116,6 +129,34 @@ def test_logs_name_the_host_of_each_line(fleet: FakeFleet) -> None:
     assert outcome.code == 0, outcome.output
     assert "@fake/spark-3: 2026-11-23T10:00:00 engine of spark-3 ready" in outcome.output
     assert all("journalctl" in command for _, command in outcome.changes())
+
+
+def test_the_doctor_judges_and_keeps_a_bundle_of_each_host(fleet: FakeFleet) -> None:
+    fleet.nodes["spark-2"]["bundle"] = "Welcome to DGX OS"
+    fleet.nodes["spark-3"]["unreachable"] = True
+    outcome = fleet.run(deploy="tasks/doctor.py")
+    assert outcome.code == exits.UNREACHABLE, outcome.output
+    assert outcome.changes() == []
+    assert "fail: @fake/spark-3: probe: the host gave no probe: it cannot be reached" in outcome.output
+    assert "@fake/spark-2: no bundle: the node's program answered 'Welcome to DGX OS'" in outcome.output
+    kept = sorted((fleet.folder / "support").iterdir())
+    assert [path.name.split("-", 1)[1] for path in kept] == ["@fake-spark-1.tar.gz", "@fake-spark-4.tar.gz"]
+    assert [path.stat().st_mode & 0o777 for path in kept] == [0o600, 0o600]
+    assert f"@fake/spark-1: bundle: {kept[0]}" in outcome.output
+    read = own_command("check", str(kept[0]), "--image-tag", CURRENT_TAG)
+    assert read.returncode == 0, read.stderr
+    assert read.stdout.endswith("fit\n")
+
+
+def test_the_doctor_helps_where_a_release_cannot_be_had(fleet: FakeFleet) -> None:
+    (fleet.folder / "lock.json").unlink()
+    fleet.nodes["spark-2"]["bundle"] = "Welcome to DGX OS"
+    found = fleet.run("--json", deploy="tasks/doctor.py")
+    assert found.code == 1, found.output
+    row = document(found)["@fake/spark-1"]
+    assert "has no digest or commit for" in row["not judged"]
+    assert Path(row["bundle"]).exists()
+    assert set(document(found)["@fake/spark-2"]) == {"not judged", "no bundle"}
 
 
 def test_a_pipe_gets_no_colour(fleet: FakeFleet) -> None:

@@ -279,7 +279,11 @@ def test_a_ramp_widens_the_waves(fleet: FakeFleet) -> None:
 
 def test_a_release_that_failed_here_before_is_refused_until_it_is_named(fleet: FakeFleet) -> None:
     _, new = ids()
-    failed = {"gate": "acceptance-short", "error": "0.0 %, expected at least 30.0 %", "t": "2026-11-22T10:00:00Z"}
+    failed = {
+        "gate": "acceptance-short",
+        "error": "acceptance-short: 0.0 %, expected at least 30.0 %",
+        "t": "2026-11-22T10:00:00Z",
+    }
     fleet.probes["spark-2"]["fleet"]["failed_releases"] = {new: failed}
     outcome = fleet.run("-y")
     assert outcome.code == 2, outcome.output

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from tests.lab.cases.reading import (
     Outcome,
     pyinfra,
     shown,
+    sparkfleet,
     wait_for,
 )
 
@@ -107,36 +109,80 @@ def test_a_restart_starts_every_engine_again_and_keeps_the_way_back(upgraded: li
     assert all(node.serves() for node in upgraded)
 
 
-@pytest.mark.parametrize(
-    ("kind", "command", "says"),
-    [
-        ("unit", "echo '# edited' >> /etc/systemd/system/sparkfleet-serve.service", "is not the text that the release"),
-        (
-            "container",
-            "docker rename sparkfleet-serve other && docker create --name sparkfleet-serve --entrypoint sleep "
-            "$(docker inspect -f '{{.Image}}' other) 60",
-            "drift",
-        ),
-        ("model", f"chmod u+w $(ls {STATE}/models/*/*/*/config.json | head -1) && "
-         f"echo >> $(ls {STATE}/models/*/*/*/config.json | head -1)", "changed or missing"),
-    ],
-)  # fmt: skip
-def test_drift_is_told_and_repaired_where_it_is(serving: list[Node], kind: str, command: str, says: str) -> None:
-    drifted, *others = serving
-    before = started(others)
-    drifted.sudo(command)
-    found = json_of("diff")
-    assert says in " ".join(map(str, found[drifted.name]["drift"])) or (
-        kind == "container" and found[drifted.name]["drift"]
-    )
-    assert all(found[node.name] == {"a deploy changes": [], "drift": []} for node in others)
-    assert json_of("status")[drifted.name]["state"] in ("drift", "stopped (failed)")
-    outcome = pyinfra()
+UNIT, RELOAD = "/etc/systemd/system/sparkfleet-serve.service", "systemctl daemon-reload"
+CONFIG = f"$(ls {STATE}/models/*/*/*/config.json | head -1)"
+RUNS = "$(docker inspect -f {{.Config.Image}} sparkfleet-serve)"
+# Each kind of drift, made with plain tools: the commands, and what is said of it. Three at a time, each on its host.
+DRIFT = {
+    "unit edited": (f"echo '# edited' >> {UNIT}", "is not the text that the release holds"),
+    "drop-in": (
+        f"mkdir -p {UNIT}.d; printf '[Service]\\nRestart=no\\n' > {UNIT}.d/override.conf; {RELOAD}",
+        "override.conf changes it",
+    ),
+    "container by hand": (
+        f"image={RUNS}; systemctl stop sparkfleet-serve; docker rm -f sparkfleet-serve; "
+        "docker run -d --name sparkfleet-serve --entrypoint sleep $image 600",
+        "entrypoint: the container runs",
+    ),
+    "model file": (f"chmod u+w {CONFIG} && echo >> {CONFIG}", "are changed or missing"),
+    "image under the name": (
+        f"image={RUNS}; docker commit --pause=false sparkfleet-serve by:hand; docker tag by:hand $image",
+        "stands for",
+    ),
+    "variable": (
+        f"sed -i s/FLASHINFER_SAMPLER=1/FLASHINFER_SAMPLER=0/ {UNIT}; {RELOAD}; systemctl restart sparkfleet-serve",
+        "VLLM_USE_FLASHINFER_SAMPLER is '0', the release says '1'",
+    ),
+    "link gone": (f"rm {STATE}/verified", "verified is no release"),
+    "engine stopped": ("systemctl stop sparkfleet-serve", "it is inactive, expected active"),
+    "not enabled": ("systemctl disable sparkfleet-serve", "nothing would serve after a boot"),
+}
+NO_DRIFT: dict[str, list[str]] = {"a deploy changes": [], "drift": []}
+
+
+@pytest.mark.parametrize("first", range(0, len(DRIFT), 3))
+def test_drift_of_each_kind_is_told_and_repaired_and_only_that(serving: list[Node], first: int) -> None:
+    kinds = list(DRIFT)[first : first + 3]
+    control, *drifted = serving[first // 3 :] + serving[: first // 3]
+    before = started(serving)
+    for node, kind in zip(drifted, kinds, strict=True):
+        node.sudo(DRIFT[kind][0])
+    found, table = json_of("diff"), json_of("status")
+    assert found.pop(control.name) == NO_DRIFT
+    for node, kind in zip(drifted, kinds, strict=True):
+        assert DRIFT[kind][1] in "; ".join(found[node.name]["drift"]), (kind, found[node.name])
+        assert found[node.name]["a deploy changes"] == []
+        assert table[node.name]["state"] != "verified", kind
+    assert table[control.name]["state"] == "verified"
+
+    outcome = pyinfra(*AT_ONCE)
     assert outcome.code == 0, outcome.output
-    assert json_of("diff")[drifted.name] == {"a deploy changes": [], "drift": []}
-    assert drifted.serves()
-    assert started(others) == before
-    drifted.sudo("docker rm -f other 2>/dev/null || true")
+    assert json_of("diff") == dict.fromkeys((node.name for node in serving), NO_DRIFT)
+    assert all(node.serves() for node in serving)
+    after = started(serving)
+    untouched = [control] + [node for node, kind in zip(drifted, kinds, strict=True) if kind == "image under the name"]
+    assert {node.name: after[node.name] for node in untouched} == {node.name: before[node.name] for node in untouched}
+
+
+def test_the_doctor_leaves_nothing_on_a_host_and_its_bundle_can_be_judged(serving: list[Node], tmp_path: Path) -> None:
+    node, *others = serving
+    before = node.sudo(f"ls -A /tmp /root; {CHECKSUM}")
+    outcome = pyinfra("--limit", node.name, deploy="tasks/doctor.py")
+    assert outcome.code == 0, outcome.output
+    assert node.sudo(f"ls -A /tmp /root; {CHECKSUM}") == before
+    path = Path(outcome.output.split(f"{node.name}: bundle: ")[1].split()[0])
+    assert path.stat().st_mode & 0o777 == 0o600
+    with tarfile.open(path) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (bundle,) = tmp_path.iterdir()
+    texts = {str(file.relative_to(bundle)): file.read_text() for file in bundle.rglob("*") if file.is_file()}
+    assert "committed" in texts["commands/journal.json"]
+    assert "sparkfleet-serve" in texts["commands/log.json"]
+    assert not [name for name, text in texts.items() if node.address in text]
+    assert not any(other.name in outcome.output for other in others)
+    judged = ["--hardware", "lab-x86", "--profile", "lab-agentic", "--catalog-overlay", "tests/lab/catalog"]
+    said = sparkfleet("check", str(path), "--image-tag", CURRENT_TAG, *judged)
+    assert said.output.endswith("fit\n"), said.output
 
 
 def test_the_table_comes_soon_and_a_dead_host_hides_no_other(serving: list[Node]) -> None:

@@ -191,11 +191,9 @@ def test_a_look_at_serving_hosts_costs_little_and_changes_nothing(nodes: list[No
 
 def test_a_bundle_of_a_real_host_is_a_probe_again(nodes: list[Node], tmp_path: Path) -> None:
     node = nodes[1]
-    node.sudo(
-        "rm -rf /tmp/bundle; sparknode collect /tmp/bundle && sparknode probe --from /tmp/bundle >/tmp/again.json"
-    )
+    node.sudo("sparknode collect >/tmp/bundle.tar.gz && sparknode probe --from /tmp/bundle.tar.gz >/tmp/again.json")
     (tmp_path / "probe.json").write_text(node.sudo("cat /tmp/again.json"))
-    everything_in_it = node.sudo("cat /tmp/bundle/files/etc/dgx-release /tmp/bundle/commands/*.json")
+    everything_in_it = node.sudo("tar -xzOf /tmp/bundle.tar.gz")
     assert "S0000000000000" not in everything_in_it
     assert node.address not in everything_in_it
     chosen = ["--image-tag", "2026-06-11-pr41703", "--hardware", "lab-x86", "--catalog-overlay", "tests/lab/catalog"]

@@ -45,6 +45,14 @@ def test_each_host_is_one_line_with_phase_time_and_what_is_left(shown: Any) -> N
     assert said == []
 
 
+def test_no_word_is_cut(shown: Any) -> None:
+    screen, out, said = shown
+    screen.echo("[spark-1] stopping: systemctl stop sparkfleet-serve.service, at most 50 s", err=True)
+    assert block(out)[0].endswith("  systemctl stop …")
+    screen.echo("    [spark-1] failed: " + "accepted " * 12, err=True)
+    assert [len(line) <= 80 and "accepted" in line for line in said[0].splitlines()] == [True, True]
+
+
 def test_failures_stay_and_what_ended_leaves_the_block(shown: Any) -> None:
     screen, out, said = shown
     screen.echo("[spark-1] reverting: acceptance-short: 0.0 %", err=True)

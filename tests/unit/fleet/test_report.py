@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from sparkfleet.look import history_rows
-from sparkfleet.report import HEADINGS, arranged, fitted, host_row, remarks, state_of
-from sparkfleet.table import table
+from sparkfleet.look import history_lines
+from sparkfleet.report import DISPENSABLE, HEADINGS, arranged, host_row, remarks, state_of
+from sparkfleet.table import fitted, table, wrapped
 
 ID = "0123456789abcdef"
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -51,6 +51,7 @@ NODE: dict[str, Any] = {"fleet": FLEET, "memory": {"available_kib": 21 * 1024 * 
         ({"activation": {"state": "probing"}}, "probing"),
         ({"current": None}, "unprovisioned"),
         ({"current": None, "last": {"state": "failed"}}, "failed"),
+        ({"last": {"state": "failed"}}, "unverified"),
         ({"watch": {"verdict": "bad", "findings": {"stalled": "no token for 90 s"}}}, "ailing"),
     ],
 )
@@ -122,7 +123,7 @@ def test_columns_line_up() -> None:
 @pytest.mark.parametrize("width", [80, 120, 160, None])
 def test_a_narrow_terminal_loses_columns_and_no_word_is_cut(width: int | None) -> None:
     rows = [host_row("spark-01.local", NODE, NOW), host_row("spark-02.local", {"error": "x"})]
-    lines = fitted(rows, width)
+    lines = fitted(HEADINGS, rows, width, DISPENSABLE)
     assert width is None or max(map(len, lines)) <= width
     for heading in ("host", "state", "image tag", "acceptance"):
         assert heading in lines[0]
@@ -135,7 +136,7 @@ def test_a_hundred_hosts_stay_readable() -> None:
     nodes = {f"spark-{number:03}": NODE for number in range(1, 101)}
     nodes["spark-050"] = {"error": "it cannot be reached"}
     nodes["spark-077"] = {"fleet": {**FLEET, "serving": {"unit": "active", "drift": ["another image"]}}}
-    slow = {**FLEET, "watch": {**FLEET["watch"], "tokens_per_second": 9.5}}
+    slow = {**FLEET, "watch": {**FLEET["watch"], "tokens_per_second": 9.5, "acceptance": 0.41}}
     nodes["spark-099"] = {**NODE, "fleet": slow}
     rows = arranged([host_row(name, node, NOW) for name, node in nodes.items()])
     assert [row[:2] for row in rows] == [
@@ -144,6 +145,9 @@ def test_a_hundred_hosts_stay_readable() -> None:
         ("98: spark-001 … spark-100", "verified"),
     ]
     assert rows[-1][HEADINGS.index("tok/s")] == "9.5 … 88.1"
+    usual = rows[-1][HEADINGS.index("acceptance")].partition(" … ")[2]
+    assert rows[-1][HEADINGS.index("acceptance")] == f"41 … {usual}"
+    assert max(map(len, fitted(HEADINGS, rows, 80, DISPENSABLE))) <= 80
     few = [host_row(f"spark-{number}", NODE, NOW) for number in range(4)]
     assert arranged(few) == few
 
@@ -157,8 +161,22 @@ def test_history_is_one_story_of_all_hosts() -> None:
             ("c", "2026-11-01T10:00:00.000Z", "committed", {}),
         )
     }
-    found = history_rows(rows)
-    assert [row[1] for row in found] == ["c", "b", "a"]
-    assert found[1][2:] == ("ann@desk", "deploy", "nothing", "01234567", "reverted", "–", "0.0 %")
-    assert found[2][3] == "rollback"
-    assert found[2][7] == "240 s"
+    heading, first, second, why, third = history_lines(rows, None)
+    assert heading.split() == ["when", "host", "who", "what", "from", "to", "outcome", "took"]
+    assert [line.split()[1] for line in (first, second, third)] == ["c", "b", "a"]
+    assert second.split()[2:] == ["ann@desk", "deploy", "nothing", "01234567", "reverted", "–"]
+    assert why == "    0.0 %"
+    assert third.split()[3] == "rollback"
+    assert third.endswith("240 s")
+    assert max(map(len, history_lines(rows, 60))) <= 60
+
+
+def test_long_lines_are_wrapped_between_words_and_a_pipe_gets_them_whole() -> None:
+    line = "  next: \x1b[31msystemctl enable --no-reload nvidia-cdi-refresh.path\x1b[0m"
+    assert wrapped(f"short\n{line}\n", None) == f"short\n{line}\n"
+    assert wrapped(f"\x1b[32mshort\x1b[0m\n{line}\n", 40).split("\n") == [
+        "\x1b[32mshort\x1b[0m",
+        "  next: systemctl enable --no-reload",
+        "      nvidia-cdi-refresh.path",
+        "",
+    ]

@@ -77,8 +77,9 @@ def test_what_serves_already_is_left_alone(serving: World) -> None:
         lambda world: world.paths.unit.write_text("edited by hand"),
         lambda world: world.power_cut(),
         lambda world: setattr(world, "enabled", False),
+        lambda world: write(world.paths.drop_ins / "override.conf", "[Service]\nEnvironment=A=1\n"),
     ],
-    ids=["other arguments", "edited unit", "not running", "not enabled"],
+    ids=["other arguments", "edited unit", "not running", "not enabled", "drop-in"],
 )
 def test_a_verified_release_that_drifted_is_brought_up_again(serving: World, spoil: Callable[[World], None]) -> None:
     spoil(serving)
@@ -89,6 +90,12 @@ def test_a_verified_release_that_drifted_is_brought_up_again(serving: World, spo
     assert run.states == FORWARD
     assert serving.running == OLD["id"]
     assert serving.paths.linked("previous") is None
+    assert not serving.paths.drop_ins.exists()
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
 
 
 def test_requests_are_drained_before_the_engine_stops(serving: World) -> None:

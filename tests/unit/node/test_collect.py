@@ -71,36 +71,36 @@ def test_a_bundle_says_the_same_as_the_host(tmp_path: Path) -> None:
     raw = bundle(
         unread={"/etc/cdi/odd.yaml": "Permission denied"}, answers={"firmware": Completed((), None, timeout=10.0)}
     )
-    collect.write(raw, tmp_path / "bundle")
-    host, again = collect.read(tmp_path / "bundle")
+    documents = collect.documents(raw)
+    (tmp_path / "b.tar.gz").write_bytes(collect.pack(documents))
+    host, again = collect.read(tmp_path / "b.tar.gz")
 
     assert facts(again) == {
         **facts(raw),
         "host": {**facts(raw)["host"], "boot_id": "00000000-0000-0000-0000-000000000000"},
     }
     assert probe(host, again)["fleet"]["serving"] is None
-    answer = json.loads((tmp_path / "bundle/commands/gpu.json").read_text())
+    answer = json.loads(documents["commands/gpu.json"])
     assert answer["argv"][0] == "nvidia-smi"
     assert {"rc", "stdout", "stderr", "seconds"} <= set(answer)
-    assert (tmp_path / "bundle/files/proc/meminfo").read_text() == raw.files["/proc/meminfo"]
+    assert documents["files/proc/meminfo"] == raw.files["/proc/meminfo"]
 
 
-def test_a_bundle_is_never_written_over_something_else(tmp_path: Path) -> None:
-    (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(Refused, match="name a new folder"):
-        collect.write(bundle(), tmp_path)
-    with pytest.raises(Refused, match="make one with `sparknode collect DIR`"):
-        collect.read(tmp_path)
+@pytest.mark.parametrize("content", [b"", b"mine", collect.pack(collect.documents(bundle()))[:500]])
+def test_what_is_no_bundle_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "b.tar.gz").write_bytes(content)
+    with pytest.raises(Refused, match=r"no bundle is there .*; tasks/doctor.py makes one"):
+        collect.read(tmp_path / "b.tar.gz")
 
 
 @pytest.mark.parametrize("spoiled", ["{", "[]", "null", '{"rc": "x", "stdout": 1, "stderr": []}', "\x00\xff"])
 def test_a_spoiled_bundle_says_what_it_lacks(tmp_path: Path, spoiled: str) -> None:
-    collect.write(bundle(), tmp_path / "bundle")
-    (tmp_path / "bundle/commands/gpu.json").write_text(spoiled)
-    (tmp_path / "bundle/commands/disk.json").unlink()
-    (tmp_path / "bundle/bundle.json").write_text(spoiled)
+    documents = collect.documents(bundle())
+    del documents["commands/disk.json"]
+    spoilt = {**documents, "commands/gpu.json": spoiled, "bundle.json": spoiled}
+    (tmp_path / "b.tar.gz").write_bytes(collect.pack(spoilt))
 
-    host, raw = collect.read(tmp_path / "bundle")
+    host, raw = collect.read(tmp_path / "b.tar.gz")
     document = probe(host, raw)
 
     assert document["gpu"]["devices"] == []
@@ -120,19 +120,21 @@ def test_collect_and_probe_run_from_the_command_line(tmp_path: Path, zipped: boo
     (tmp_path / "sparknode.pyz").write_bytes(program())
     start = [str(tmp_path / "sparknode.pyz")] if zipped else ["-m", "sparknode"]
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str) -> subprocess.CompletedProcess[bytes]:
         command = [sys.executable, *start, *arguments]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60, check=False)
 
-    assert run("collect", str(tmp_path / "bundle")).returncode == 0
-    read = run("probe", "--from", str(tmp_path / "bundle"))
+    collected = run("collect")
+    assert collected.returncode == 0, collected.stderr
+    (tmp_path / "b.tar.gz").write_bytes(collected.stdout)
+    read = run("probe", "--from", str(tmp_path / "b.tar.gz"))
     assert read.returncode == 0, read.stderr
     document = json.loads(read.stdout)
     assert document["host"]["hostname"] == os.uname().nodename
     assert document["memory"]["total_kib"] > 0
-    refused = run("collect", str(tmp_path / "bundle"))
+    refused = run("probe", "--from", str(tmp_path))
     assert refused.returncode == 2
-    assert "name a new folder" in refused.stderr
+    assert b"no bundle is there" in refused.stderr
 
 
 FIT = bundle()

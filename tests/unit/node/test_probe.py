@@ -132,6 +132,25 @@ def test_drift_is_told(tmp_path: Path) -> None:
     assert serving["drift"] == ["arguments: the container has ['--enforce-eager'] where the release has nothing"]
 
 
+def test_an_image_under_a_releases_name_is_told_before_a_start_takes_it(tmp_path: Path) -> None:
+    name, digest = OLD["image"]["reference"], OLD["image"]["digest"]
+    world = spark(tmp_path)
+    world.stage(OLD)
+    world.serve(OLD)
+    world.answers["docker image ls"] = Completed((), 0, f"{name} sha256:0ther\n")
+    world.images[name] = {"Id": "sha256:0ther", "RepoDigests": [f"mirror/engine@{digest}"]}
+    # The other image store's id; the digest says that it is the same image.
+    assert probe(world.host)["fleet"]["images"] == [name]
+
+    world.images[name]["RepoDigests"] = []
+    fleet = probe(world.host)["fleet"]
+
+    assert fleet["images"] == []
+    assert fleet["serving"]["drift"] == [
+        f"image: the name {name} stands for sha256:0ther, the release says {OLD['image']['image_ids'][0]}"
+    ]
+
+
 def test_a_unit_that_is_stopped_is_told(tmp_path: Path) -> None:
     world = spark(tmp_path)
     world.stage(OLD)

@@ -24,6 +24,7 @@ def serving(tmp_path: Path) -> World:
     world.paths.program.write_text("zip")
     for name in ("sparkfleet-watch.timer", "sparkfleet-verify.service"):
         world.paths.unit.with_name(name).write_text("[Unit]\n")
+    world.paths.drop_ins.mkdir()
     (world.paths.models / "org/m" / ("c" * 40)).mkdir(parents=True, exist_ok=True)
     (world.paths.models / "org/m" / ("c" * 40) / "model.safetensors").write_text("x")
     return world

@@ -279,7 +279,7 @@ class World:
                 return Completed(command, 1, "[]", f"Error: No such image: {command[3]}")
             return Completed(command, 0, json.dumps([found]))
         if command[1:3] == ("image", "ls"):
-            return Completed(command, 0, "".join(f"{name}\n" for name in self.images))
+            return Completed(command, 0, "".join(f"{name} {image['Id']}\n" for name, image in self.images.items()))
         if command[1:3] == ("image", "rm"):
             return Completed(command, 0 if self.images.pop(command[3], None) else 1)
         if command[1] == "save":

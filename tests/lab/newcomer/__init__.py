@@ -1,0 +1,1 @@
+"""The path of somebody who has just cloned the repository."""
