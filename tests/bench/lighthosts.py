@@ -7,9 +7,8 @@ namespace and every process in a process group that ends with this one: nothing 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -40,18 +39,17 @@ mkdir -p "$ROOT/run/sshd"
 exec chroot "$ROOT" /usr/sbin/sshd -D -o ListenAddress="$ADDRESS" -o PidFile=none
 """
 
-REPLAY = """#!/usr/bin/env python3
+REPLAY = """#!/bin/sh
 # Written by the benchmark: a simulation that repeats what a real host of the lab answered to this command.
-import hashlib, json, pathlib, sys
-argv = [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]
-key = hashlib.sha256(json.dumps(argv).encode()).hexdigest()
-try:
-    said = json.loads(pathlib.Path("/replay", key).read_text())
-except FileNotFoundError:
-    sys.exit(f"light host: no answer was recorded for {argv}")
-sys.stdout.write(said["stdout"])
-sys.stderr.write(said["stderr"])
-sys.exit(said["rc"])
+asked="${0##*/}"
+for word; do asked="$asked $word"; done
+case "$asked" in
+%s*) echo "light host: no answer was recorded for $asked" >&2; exit 99;;
+esac
+"""
+REPLY = """%s) cat <<'=end='; cat >&2 <<'=end='; exit %d;;
+%s=end=
+%s=end=
 """
 
 
@@ -126,16 +124,20 @@ def _furnish(host: LightHost, snapshot: Snapshot, public: str) -> None:
     keys.write_text(public)
     config = "AuthorizedKeysFile /etc/ssh/authorized_keys\nHostKey /etc/ssh/ssh_host_ed25519_key\nUseDNS no\n"
     (ssh / "sshd_config").write_text(config + "StrictModes no\nMaxStartups 200\nAllowTcpForwarding no\nUsePAM yes\n")
-    replay = upper / "replay"
-    replay.mkdir()
     programs = upper / "usr/local/sbin"
     programs.mkdir(parents=True, exist_ok=True)
-    for answer in snapshot.answers:
-        (programs / answer.argv[0]).write_text(REPLAY)
-        (programs / answer.argv[0]).chmod(0o755)
-        said = {"rc": answer.rc, "stdout": answer.stdout, "stderr": answer.stderr}
-        named = hashlib.sha256(json.dumps(list(answer.argv)).encode()).hexdigest()
-        (replay / named).write_text(json.dumps(said))
+    for program in {answer.argv[0] for answer in snapshot.answers}:
+        replies = [_reply(answer) for answer in snapshot.answers if answer.argv[0] == program]
+        (programs / program).write_text(REPLAY % "".join(replies))
+        (programs / program).chmod(0o755)
+
+
+def _reply(answer: Answer) -> str:
+    return REPLY % (shlex.quote(" ".join(answer.argv)), answer.rc, _lines(answer.stdout), _lines(answer.stderr))
+
+
+def _lines(text: str) -> str:
+    return text if text.endswith("\n") or not text else f"{text}\n"
 
 
 def _start(host: LightHost) -> subprocess.Popen[bytes]:

@@ -21,6 +21,9 @@ FOR_ANSIBLE = (
     ("systemctl", "is-enabled", "sparkfleet-serve.service"),
     ("systemctl", "is-enabled", "sparkfleet-serve.service", "-l"),
 )
+# What the light hosts lack; everything else that the probe runs, they run for real.
+REPLAYED = ("docker", "systemctl", "timedatectl", "nvidia-smi", "nvidia-ctk", "fwupdmgr", "nvidia-spark-ota-check")
+HOOK = "nvidia-container-runtime-hook"
 FILES = "var/lib/sparkfleet usr/local/bin/sparknode etc/dgx-release"
 
 
@@ -33,7 +36,7 @@ def converged(folder: Path) -> Iterator[tuple[Snapshot, Path]]:
         _run(sys.executable, "-m", "sparkfleet", "lock", "--inventory", "inventory/lab.py")
         _run(str(Path(sys.executable).parent / "pyinfra"), "inventory/lab.py", "deploy.py", "-y")
         state = json.loads((ROOT / ".lab/state.json").read_text())
-        snapshot = Snapshot([_ask(state, argv) for argv in (*collect.COMMANDS.values(), *FOR_ANSIBLE)])
+        snapshot = Snapshot([_ask(state, argv) for argv in _questions(state)])
         archive = folder / "host.tar"
         units = "$(ls -d etc/systemd/system/sparkfleet-*)"
         with archive.open("wb") as stream:
@@ -45,6 +48,16 @@ def converged(folder: Path) -> Iterator[tuple[Snapshot, Path]]:
     finally:
         _run(sys.executable, "-m", "tests.lab", "down")
     yield snapshot, lock
+
+
+def _questions(state: dict[str, Any]) -> Iterator[Sequence[str]]:
+    yield from (argv for argv in (*collect.COMMANDS.values(), *FOR_ANSIBLE) if argv[0] in REPLAYED)
+    yield ("docker", "ps", "-q")
+    running = _ask(state, ("docker", "ps", "-q")).stdout.split()
+    if running:
+        yield ("docker", "inspect", "--format", collect.INJECTED, *running)
+    if _ask(state, ("which", HOOK)).rc == 0:
+        yield (HOOK,)
 
 
 def _run(*argv: str) -> None:
