@@ -36,6 +36,7 @@ mount --rbind /dev "$ROOT/dev"
 mount -t proc proc "$ROOT/proc"
 mount -t tmpfs tmpfs "$ROOT/run"
 mkdir -p "$ROOT/run/sshd"
+mount --bind "$SHARED" "$ROOT/mnt"
 exec chroot "$ROOT" /usr/sbin/sshd -D -o ListenAddress="$ADDRESS" -o PidFile=none
 """
 
@@ -53,6 +54,22 @@ REPLY = """%s) cat <<'=end='; cat >&2 <<'=end='; exit %d;;
 """
 
 
+# Every command that comes over SSH, counted where it arrives.
+COUNTED = """#!/bin/sh
+echo "$SSH_CONNECTION" >>/mnt/commands
+exec /bin/sh -c "$SSH_ORIGINAL_COMMAND"
+"""
+
+# With /mnt/recorded there, a probe takes as long as on a host that has its processors to itself, and says the same.
+PYTHON = """#!/bin/sh
+if [ "$2" = probe ] && [ -e /mnt/recorded ]; then
+    sleep %.3f
+    exec sed "s/\\"time\\": [0-9.]*/\\"time\\": $(date +%%s)/" /usr/local/share/probe.json
+fi
+exec /usr/bin/python3 "$@"
+"""
+
+
 @dataclass(frozen=True)
 class Answer:
     """What a command of a real host said."""
@@ -63,12 +80,21 @@ class Answer:
     stderr: str = ""
 
 
+@dataclass(frozen=True)
+class Probe:
+    """What the probe of a real host printed, and the seconds that it took beyond those of any command."""
+
+    stdout: str = ""
+    seconds: float = 0.0
+
+
 @dataclass
 class Snapshot:
     """A real host's answers, and the files that it had: archives that are unpacked onto the light one's root."""
 
     answers: list[Answer] = field(default_factory=list)
     archives: list[Path] = field(default_factory=list)
+    probe: Probe = field(default_factory=Probe)
 
 
 @dataclass(frozen=True)
@@ -78,10 +104,34 @@ class LightHost:
     root: Path
 
 
+@dataclass(frozen=True)
+class Light:
+    """Hosts that run, and the ssh settings with which pyinfra and Ansible reach them."""
+
+    hosts: list[LightHost]
+    ssh: dict[str, Any]
+    shared: Path
+
+    def commands(self) -> int:
+        """How many commands came over SSH since this was asked last, all hosts together."""
+        count = len((self.shared / "commands").read_text().splitlines())
+        (self.shared / "commands").write_text("")
+        return count
+
+    def recorded(self, wanted: bool) -> None:
+        """Have probes answered by the recording, or carried out by all hosts on this machine's processors."""
+        (self.shared / "recorded").unlink(missing_ok=True)
+        if wanted:
+            (self.shared / "recorded").touch()
+
+
 @contextmanager
-def light_hosts(count: int, snapshot: Snapshot) -> Iterator[tuple[list[LightHost], dict[str, Any]]]:
-    """Run `count` hosts; yields them and the ssh settings with which pyinfra and Ansible reach them."""
+def light_hosts(count: int, snapshot: Snapshot) -> Iterator[Light]:
     folder = Path(tempfile.mkdtemp(prefix="light-hosts-"))
+    shared = folder / "shared"
+    shared.mkdir()
+    (shared / "commands").touch()
+    (shared / "commands").chmod(0o666)
     processes: list[subprocess.Popen[bytes]] = []
     try:
         key = _key(folder)
@@ -94,7 +144,7 @@ def light_hosts(count: int, snapshot: Snapshot) -> Iterator[tuple[list[LightHost
         known = folder / "known_hosts"
         public = (hosts[0].root / "upper/etc/ssh/ssh_host_ed25519_key.pub").read_text().split()[:2]
         known.write_text("".join(f"{host.address} {' '.join(public)}\n" for host in hosts))
-        yield hosts, {"ssh_user": USER, "ssh_key": str(key), "ssh_known_hosts_file": str(known)}
+        yield Light(hosts, {"ssh_user": USER, "ssh_key": str(key), "ssh_known_hosts_file": str(known)}, shared)
     finally:
         for process in processes:
             process.send_signal(signal.SIGKILL)
@@ -123,13 +173,19 @@ def _furnish(host: LightHost, snapshot: Snapshot, public: str) -> None:
     keys = ssh / "authorized_keys"
     keys.write_text(public)
     config = "AuthorizedKeysFile /etc/ssh/authorized_keys\nHostKey /etc/ssh/ssh_host_ed25519_key\nUseDNS no\n"
-    (ssh / "sshd_config").write_text(config + "StrictModes no\nMaxStartups 200\nAllowTcpForwarding no\nUsePAM yes\n")
+    config += "StrictModes no\nMaxStartups 200\nAllowTcpForwarding no\nUsePAM yes\n"
+    (ssh / "sshd_config").write_text(f"{config}ForceCommand /usr/local/sbin/counted\n")
     programs = upper / "usr/local/sbin"
     programs.mkdir(parents=True, exist_ok=True)
+    scripts = {"counted": COUNTED, "python3": PYTHON % snapshot.probe.seconds}
     for program in {answer.argv[0] for answer in snapshot.answers}:
         replies = [_reply(answer) for answer in snapshot.answers if answer.argv[0] == program]
-        (programs / program).write_text(REPLAY % "".join(replies))
-        (programs / program).chmod(0o755)
+        scripts[program] = REPLAY % "".join(replies)
+    for name, text in scripts.items():
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    (upper / "usr/local/share").mkdir(parents=True, exist_ok=True)
+    (upper / "usr/local/share/probe.json").write_text(snapshot.probe.stdout)
 
 
 def _reply(answer: Answer) -> str:
@@ -150,6 +206,7 @@ def _start(host: LightHost) -> subprocess.Popen[bytes]:
         "WORK": str(host.root / "work"),
         "ROOT": str(host.root / "root"),
         "ADDRESS": host.address,
+        "SHARED": str(host.root.parent / "shared"),
     }
     return subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL, stderr=sys.stderr)
 
