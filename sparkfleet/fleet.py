@@ -88,6 +88,8 @@ class FleetRun:
     # What hosts shall serve where that is not the inventory's: the node's own description of one of its releases.
     targets: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)
+    # Whether any host lacks what a step of staging brings, once it was asked for.
+    lacking: dict[str, bool] = field(default_factory=dict)
     # Why weights did not come, by host; None until they were brought.
     sync_problems: dict[str, str] | None = None
 
@@ -110,11 +112,12 @@ def plan_run(entries: list[HostEntry], intent: Intent = "deploy") -> FleetRun:
     Raises FleetError with the reasons of every host that cannot be planned, so that all are read at once.
     """
     _refuse_same_address(entries)
+    made: dict[str, tuple[Lock, Compiled] | FleetError] = {}
     hosts: dict[str, HostPlan] = {}
     problems: dict[str, list[str]] = {}
     for entry in entries:
         try:
-            hosts[entry.name] = plan_host(entry, required=intent == "deploy")
+            hosts[entry.name] = plan_host(entry, intent == "deploy", made)
         except FleetError as error:
             problems.setdefault(error.text(), []).append(entry.name)
     if problems:
@@ -122,15 +125,25 @@ def plan_run(entries: list[HostEntry], intent: Intent = "deploy") -> FleetRun:
     return FleetRun(hosts, _pace(hosts), intent)
 
 
-def plan_host(entry: HostEntry, required: bool = True) -> HostPlan:
-    """Compile what one host shall run; raises FleetError when that is required and cannot be done."""
+def plan_host(
+    entry: HostEntry, required: bool = True, made: dict[str, tuple[Lock, Compiled] | FleetError] | None = None
+) -> HostPlan:
+    """Compile what one host shall run; raises FleetError when that is required and cannot be done.
+
+    `made` holds what was compiled for other hosts: those that are set alike share it, since it takes some milliseconds.
+    """
     settings = parse_settings(entry.name, entry.data)
-    try:
-        return HostPlan(entry, settings, _compile(settings))
-    except FleetError as error:
-        if required:
-            raise
-        return HostPlan(entry, settings, error)
+    made = {} if made is None else made
+    key = repr(settings)
+    if key not in made:
+        try:
+            made[key] = _compile(settings)
+        except FleetError as error:
+            made[key] = error
+    found = made[key]
+    if required and isinstance(found, FleetError):
+        raise found
+    return HostPlan(entry, settings, found)
 
 
 def _compile(settings: Settings) -> tuple[Lock, Compiled]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Mapping
 from io import StringIO
 from typing import Any
 
@@ -36,6 +36,30 @@ def _plan() -> HostPlan:
 
 def _node() -> dict[str, Any]:
     return guard.run().nodes[host.name]
+
+
+# What a host lacks, as it said before the run's first change.
+LACKS: Mapping[str, Callable[[HostPlan, dict[str, Any]], object]] = {
+    "program": lambda _, node: (node.get("sparknode") or {}).get("installed_sha256") != program_sha256(),
+    "timer": lambda plan, node: bool((node.get("fleet") or {}).get("verify_timer")) != plan.settings.verify_weekly,
+    "weights": lambda plan, node: sync.missing(plan, node) or sync.image_to_spread(plan, node),
+    "release": lambda plan, node: not fleet.staged(plan, node, program_sha256()),
+}
+
+
+def _lacks(what: str) -> bool:
+    return bool(LACKS[what](_plan(), _node()))
+
+
+def lacking(what: str) -> bool:
+    """Say whether any host of the run lacks it; alike for all of them, however far the run is.
+
+    An operation that changes nothing costs more than asking a host: what nobody lacks is not registered.
+    """
+    run = guard.run()
+    if what not in run.lacking:
+        run.lacking[what] = any(LACKS[what](run.hosts[name], node) for name, node in run.nodes.items())
+    return run.lacking[what]
 
 
 @operation()
@@ -72,7 +96,7 @@ def install_node_program() -> Commands:
 
     The program comes last: its hash is what the next run asks for.
     """
-    if (_node().get("sparknode") or {}).get("installed_sha256") == program_sha256():
+    if not _lacks("program"):
         host.noop("sparknode is installed")
         return
     for name in UNITS:
@@ -87,10 +111,10 @@ def install_node_program() -> Commands:
 @operation()
 def keep_verifying() -> Commands:
     """Have the host hash its weights once a week, or not, as the settings say."""
-    wanted = _plan().settings.verify_weekly
-    if bool((_node().get("fleet") or {}).get("verify_timer")) == wanted:
+    if not _lacks("timer"):
         host.noop("the weekly verification is as wanted")
         return
+    wanted = _plan().settings.verify_weekly
     verb = "enable" if wanted else "disable"
     yield StringCommand("systemctl", verb, "--no-reload", "--quiet", VERIFY_TIMER)
     yield StringCommand("systemctl", "start" if wanted else "stop", "--quiet", VERIFY_TIMER)
@@ -113,7 +137,7 @@ def prune_host() -> Commands:
 @operation()
 def sync_models() -> Commands:
     """Bring target and drafter to the host together, where they are missing."""
-    if not sync.missing(_plan(), _node()) and not sync.image_to_spread(_plan(), _node()):
+    if not _lacks("weights"):
         host.noop("target and drafter are here")
         return
     yield FunctionCommand(sync.bring, (), {})
@@ -123,7 +147,7 @@ def sync_models() -> Commands:
 def stage_release() -> Commands:
     """Verify the models, pull the image by digest and write the release; nothing that serves is touched."""
     plan = _plan()
-    if fleet.staged(plan, _node(), program_sha256()):
+    if not _lacks("release"):
         host.noop(f"release {plan.compiled.id} is staged")
         return
     yield FunctionCommand(actions.stage, (plan,), {})
@@ -136,7 +160,7 @@ def retire() -> Commands:
     if not (node.get("sparknode") or {}).get("installed_sha256") and not (node.get("fleet") or {}).get("releases"):
         host.noop("nothing of sparkfleet is here")
         return
-    if (node.get("sparknode") or {}).get("installed_sha256") != program_sha256():
+    if _lacks("program"):
         yield FunctionCommand(actions.upload, (program(), INSTALL_PATH, "0755"), {})
     words = ["retire", "--rollout", run.rollout, "--operator", run.operator]
     yield FunctionCommand(actions.retire, (words + ["--models"] * _plan().settings.retire_models,), {})

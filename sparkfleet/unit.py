@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from sparkfleet.catalog import ROOT
 from sparkfleet.errors import SettingsError
@@ -60,6 +61,15 @@ def serve_unit(
         "stop_post_s": STOP_POST_S,
         "unit_stop_s": timing.unit_stop_s,
     }
-    templates = FileSystemLoader(ROOT / "templates")
-    environment = Environment(loader=templates, undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
-    return environment.get_template("sparkfleet-serve.service.j2").render(context)
+    return _template().render(context)
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(ROOT / "templates"),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    return environment.get_template("sparkfleet-serve.service.j2")

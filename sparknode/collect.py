@@ -27,7 +27,7 @@ UNITS = (
     "suspend.target hibernate.target hybrid-sleep.target"
 ).split()
 PROGRAMS = ("rsync", "systemd-run", "nvidia-container-runtime-hook", "nvidia-ctk")
-_INJECTED = "{{.Name}} {{.HostConfig.Runtime}} {{json .HostConfig.DeviceRequests}}"
+INJECTED = "{{.Name}} {{.HostConfig.Runtime}} {{json .HostConfig.DeviceRequests}}"
 COMMANDS: Mapping[str, tuple[str, ...]] = {
     **fleet.QUESTIONS,
     "gpu": ("nvidia-smi", f"--query-gpu={parse.GPU_FIELDS}", "--format=csv,noheader,nounits"),
@@ -36,7 +36,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "docker": ("docker", "info", "--format", "{{json .}}"),
     "containers": (
         *("sh", "-c"),
-        f"ids=$(docker ps -q) || exit 1; [ -z \"$ids\" ] || docker inspect --format '{_INJECTED}' $ids",
+        f"ids=$(docker ps -q) || exit 1; [ -z \"$ids\" ] || docker inspect --format '{INJECTED}' $ids",
     ),
     "docker-group": ("getent", "group", "docker"),
     "cdi": ("nvidia-ctk", "cdi", "list"),

@@ -11,7 +11,8 @@ from sparkfleet.operations import activate_release, conclude_wave, install_node_
 def roll_out() -> None:
     """Activate the staged releases wave by wave; each node goes back by itself when its gates fail."""
     waves = guard.waves()
-    take_lease(name="Roll out: take the lease of every host that changes")
+    if waves:
+        take_lease(name="Roll out: take the lease of every host that changes")
     for number, wave in enumerate(host.loop(waves), start=1):
         activate_release(name=f"Wave {number} of {len(waves)}: {', '.join(wave)}", wave=number)
         conclude_wave(name=f"After wave {number} of {len(waves)}", wave=number)

@@ -7,9 +7,8 @@ namespace and every process in a process group that ends with this one: nothing 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -37,21 +36,37 @@ mount --rbind /dev "$ROOT/dev"
 mount -t proc proc "$ROOT/proc"
 mount -t tmpfs tmpfs "$ROOT/run"
 mkdir -p "$ROOT/run/sshd"
+mount --bind "$SHARED" "$ROOT/mnt"
 exec chroot "$ROOT" /usr/sbin/sshd -D -o ListenAddress="$ADDRESS" -o PidFile=none
 """
 
-REPLAY = """#!/usr/bin/env python3
+REPLAY = """#!/bin/sh
 # Written by the benchmark: a simulation that repeats what a real host of the lab answered to this command.
-import hashlib, json, pathlib, sys
-argv = [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]
-key = hashlib.sha256(json.dumps(argv).encode()).hexdigest()
-try:
-    said = json.loads(pathlib.Path("/replay", key).read_text())
-except FileNotFoundError:
-    sys.exit(f"light host: no answer was recorded for {argv}")
-sys.stdout.write(said["stdout"])
-sys.stderr.write(said["stderr"])
-sys.exit(said["rc"])
+asked="${0##*/}"
+for word; do asked="$asked $word"; done
+case "$asked" in
+%s*) echo "light host: no answer was recorded for $asked" >&2; exit 99;;
+esac
+"""
+REPLY = """%s) cat <<'=end='; cat >&2 <<'=end='; exit %d;;
+%s=end=
+%s=end=
+"""
+
+
+# Every command that comes over SSH, counted where it arrives.
+COUNTED = """#!/bin/sh
+echo "$SSH_CONNECTION" >>/mnt/commands
+exec /bin/sh -c "$SSH_ORIGINAL_COMMAND"
+"""
+
+# With /mnt/recorded there, a probe takes as long as on a host that has its processors to itself, and says the same.
+PYTHON = """#!/bin/sh
+if [ "$2" = probe ] && [ -e /mnt/recorded ]; then
+    sleep %.3f
+    exec sed "s/\\"time\\": [0-9.]*/\\"time\\": $(date +%%s)/" /usr/local/share/probe.json
+fi
+exec /usr/bin/python3 "$@"
 """
 
 
@@ -65,12 +80,21 @@ class Answer:
     stderr: str = ""
 
 
+@dataclass(frozen=True)
+class Probe:
+    """What the probe of a real host printed, and the seconds that it took beyond those of any command."""
+
+    stdout: str = ""
+    seconds: float = 0.0
+
+
 @dataclass
 class Snapshot:
     """A real host's answers, and the files that it had: archives that are unpacked onto the light one's root."""
 
     answers: list[Answer] = field(default_factory=list)
     archives: list[Path] = field(default_factory=list)
+    probe: Probe = field(default_factory=Probe)
 
 
 @dataclass(frozen=True)
@@ -80,10 +104,34 @@ class LightHost:
     root: Path
 
 
+@dataclass(frozen=True)
+class Light:
+    """Hosts that run, and the ssh settings with which pyinfra and Ansible reach them."""
+
+    hosts: list[LightHost]
+    ssh: dict[str, Any]
+    shared: Path
+
+    def commands(self) -> int:
+        """How many commands came over SSH since this was asked last, all hosts together."""
+        count = len((self.shared / "commands").read_text().splitlines())
+        (self.shared / "commands").write_text("")
+        return count
+
+    def recorded(self, wanted: bool) -> None:
+        """Have probes answered by the recording, or carried out by all hosts on this machine's processors."""
+        (self.shared / "recorded").unlink(missing_ok=True)
+        if wanted:
+            (self.shared / "recorded").touch()
+
+
 @contextmanager
-def light_hosts(count: int, snapshot: Snapshot) -> Iterator[tuple[list[LightHost], dict[str, Any]]]:
-    """Run `count` hosts; yields them and the ssh settings with which pyinfra and Ansible reach them."""
+def light_hosts(count: int, snapshot: Snapshot) -> Iterator[Light]:
     folder = Path(tempfile.mkdtemp(prefix="light-hosts-"))
+    shared = folder / "shared"
+    shared.mkdir()
+    (shared / "commands").touch()
+    (shared / "commands").chmod(0o666)
     processes: list[subprocess.Popen[bytes]] = []
     try:
         key = _key(folder)
@@ -96,7 +144,7 @@ def light_hosts(count: int, snapshot: Snapshot) -> Iterator[tuple[list[LightHost
         known = folder / "known_hosts"
         public = (hosts[0].root / "upper/etc/ssh/ssh_host_ed25519_key.pub").read_text().split()[:2]
         known.write_text("".join(f"{host.address} {' '.join(public)}\n" for host in hosts))
-        yield hosts, {"ssh_user": USER, "ssh_key": str(key), "ssh_known_hosts_file": str(known)}
+        yield Light(hosts, {"ssh_user": USER, "ssh_key": str(key), "ssh_known_hosts_file": str(known)}, shared)
     finally:
         for process in processes:
             process.send_signal(signal.SIGKILL)
@@ -125,17 +173,27 @@ def _furnish(host: LightHost, snapshot: Snapshot, public: str) -> None:
     keys = ssh / "authorized_keys"
     keys.write_text(public)
     config = "AuthorizedKeysFile /etc/ssh/authorized_keys\nHostKey /etc/ssh/ssh_host_ed25519_key\nUseDNS no\n"
-    (ssh / "sshd_config").write_text(config + "StrictModes no\nMaxStartups 200\nAllowTcpForwarding no\nUsePAM yes\n")
-    replay = upper / "replay"
-    replay.mkdir()
+    config += "StrictModes no\nMaxStartups 200\nAllowTcpForwarding no\nUsePAM yes\n"
+    (ssh / "sshd_config").write_text(f"{config}ForceCommand /usr/local/sbin/counted\n")
     programs = upper / "usr/local/sbin"
     programs.mkdir(parents=True, exist_ok=True)
-    for answer in snapshot.answers:
-        (programs / answer.argv[0]).write_text(REPLAY)
-        (programs / answer.argv[0]).chmod(0o755)
-        said = {"rc": answer.rc, "stdout": answer.stdout, "stderr": answer.stderr}
-        named = hashlib.sha256(json.dumps(list(answer.argv)).encode()).hexdigest()
-        (replay / named).write_text(json.dumps(said))
+    scripts = {"counted": COUNTED, "python3": PYTHON % snapshot.probe.seconds}
+    for program in {answer.argv[0] for answer in snapshot.answers}:
+        replies = [_reply(answer) for answer in snapshot.answers if answer.argv[0] == program]
+        scripts[program] = REPLAY % "".join(replies)
+    for name, text in scripts.items():
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    (upper / "usr/local/share").mkdir(parents=True, exist_ok=True)
+    (upper / "usr/local/share/probe.json").write_text(snapshot.probe.stdout)
+
+
+def _reply(answer: Answer) -> str:
+    return REPLY % (shlex.quote(" ".join(answer.argv)), answer.rc, _lines(answer.stdout), _lines(answer.stderr))
+
+
+def _lines(text: str) -> str:
+    return text if text.endswith("\n") or not text else f"{text}\n"
 
 
 def _start(host: LightHost) -> subprocess.Popen[bytes]:
@@ -148,6 +206,7 @@ def _start(host: LightHost) -> subprocess.Popen[bytes]:
         "WORK": str(host.root / "work"),
         "ROOT": str(host.root / "root"),
         "ADDRESS": host.address,
+        "SHARED": str(host.root.parent / "shared"),
     }
     return subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL, stderr=sys.stderr)
 

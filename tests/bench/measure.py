@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -18,6 +18,7 @@ class Series:
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
     peak_mib: float = 0.0
+    remote_commands: list[int] = field(default_factory=list)
 
     def cells(self) -> str:
         low, high = min(self.wall), max(self.wall)
@@ -29,16 +30,27 @@ def ratio(one: Series, other: Series) -> float:
     return median(one.wall) / median(other.wall)
 
 
-def interleaved(commands: Mapping[str, Sequence[str]], rounds: int, cwd: Path, **env: str) -> dict[str, Series]:
+def interleaved(
+    commands: Mapping[str, Sequence[str]],
+    rounds: int,
+    cwd: Path,
+    before: Callable[[str], None] = lambda _: None,
+    count: Callable[[], int] = lambda: 0,
+    **env: str,
+) -> dict[str, Series]:
     """Run each command once unmeasured, then all of them `rounds` times in turn.
 
+    `before` is told which comes next; `count` says afterwards how many commands reached hosts.
     Raises RuntimeError with a command's own words when it fails: a figure of something that broke is none.
     """
     series = {name: Series() for name in commands}
     for number in range(rounds + 1):
         for name, argv in commands.items():
+            before(name)
             wall, cpu, peak = _once(name, argv, cwd, env)
+            reached = count()
             if number:
+                series[name].remote_commands.append(reached)
                 series[name].wall.append(wall)
                 series[name].cpu.append(cpu)
                 series[name].peak_mib = max(series[name].peak_mib, peak)

@@ -6,21 +6,27 @@ import json
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sparknode import collect
-from tests.bench.lighthosts import Answer, Snapshot
+from tests.bench.lighthosts import Answer, Probe, Snapshot
 from tests.lab.config import ROOT
 
-# What Ansible's systemd module asks beside the probe's own questions.
+# What the playbook and Ansible's systemd module ask beside the probe's own questions.
 FOR_ANSIBLE = (
+    ("nvidia-smi", "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader"),
+    ("docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}"),
     ("systemctl", "show", "sparkfleet-serve.service"),
     ("systemctl", "is-enabled", "sparkfleet-serve.service"),
     ("systemctl", "is-enabled", "sparkfleet-serve.service", "-l"),
 )
+# What the light hosts lack; everything else that the probe runs, they run for real.
+REPLAYED = ("docker", "systemctl", "timedatectl", "nvidia-smi", "nvidia-ctk", "fwupdmgr", "nvidia-spark-ota-check")
+HOOK = "nvidia-container-runtime-hook"
 FILES = "var/lib/sparkfleet usr/local/bin/sparknode etc/dgx-release"
 
 
@@ -33,7 +39,8 @@ def converged(folder: Path) -> Iterator[tuple[Snapshot, Path]]:
         _run(sys.executable, "-m", "sparkfleet", "lock", "--inventory", "inventory/lab.py")
         _run(str(Path(sys.executable).parent / "pyinfra"), "inventory/lab.py", "deploy.py", "-y")
         state = json.loads((ROOT / ".lab/state.json").read_text())
-        snapshot = Snapshot([_ask(state, argv) for argv in (*collect.COMMANDS.values(), *FOR_ANSIBLE)])
+        snapshot = Snapshot([_ask(state, argv) for argv in _questions(state)])
+        snapshot.probe = min((_probe(state) for _ in range(3)), key=lambda one: one.seconds)
         archive = folder / "host.tar"
         units = "$(ls -d etc/systemd/system/sparkfleet-*)"
         with archive.open("wb") as stream:
@@ -45,6 +52,25 @@ def converged(folder: Path) -> Iterator[tuple[Snapshot, Path]]:
     finally:
         _run(sys.executable, "-m", "tests.lab", "down")
     yield snapshot, lock
+
+
+def _questions(state: dict[str, Any]) -> Iterator[Sequence[str]]:
+    yield from (argv for argv in (*collect.COMMANDS.values(), *FOR_ANSIBLE) if argv[0] in REPLAYED)
+    yield ("docker", "ps", "-q")
+    running = _ask(state, ("docker", "ps", "-q")).stdout.split()
+    if running:
+        yield ("docker", "inspect", "--format", collect.INJECTED, *running)
+    if _ask(state, ("which", HOOK)).rc == 0:
+        yield (HOOK,)
+
+
+def _probe(state: dict[str, Any]) -> Probe:
+    began = time.monotonic()
+    said = _ask(state, ("/usr/local/bin/sparknode", "probe"))
+    wall = time.monotonic() - began
+    began = time.monotonic()
+    _ask(state, ("true",))
+    return Probe(said.stdout, max(0.0, wall - (time.monotonic() - began)))
 
 
 def _run(*argv: str) -> None:
