@@ -61,6 +61,11 @@ registry_mirrors = {}
 fetch_on = "seeds"
 seed_group = "seeds"
 
+# The package index that a seed takes its download tool from, e.g. "http://10.0.0.5:8080/simple"; None = what the host's
+# own pip.conf or uv.toml says, else PyPI. Hashes are pinned (catalog/hub-tool.txt). Without credentials: those belong
+# into the host's netrc.
+tool_index = None
+
 # Where the controller keeps what it downloaded.
 artefact_cache = ".sparkfleet/artefacts"
 

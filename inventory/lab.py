@@ -18,7 +18,7 @@ _data = {
     "catalog_overlays": ["tests/lab/catalog"],
     "lock_file": ".lab/fleet.lock.json",
     "artefact_cache": ".lab/artefacts",
-    # The hosts of the lab reach no package index, which the seeds' download tool comes from.
+    # The lab's package index, which the seeds' download tool comes from, runs only for the case that needs it.
     "fetch_on": "controller",
     "hub_endpoint": _state["hub"],
     "registry_mirrors": {"ghcr.io": f"http://{_state['registry']}"},

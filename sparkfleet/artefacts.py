@@ -61,6 +61,7 @@ def fetch_request(plan: HostPlan, manifest: dict[str, Any]) -> dict[str, Any]:
         "token": os.environ.get("HF_TOKEN"),
         "limit_bytes_s": limit * 1e6 if limit else None,
         "reserve_bytes": reserve(plan),
+        "tool_index": plan.settings.tool_index,
         "requirements": (ROOT / "catalog" / "hub-tool.txt").read_text(encoding="utf-8"),
     }
 

@@ -14,8 +14,8 @@ from sparkfleet.errors import SettingsError
 # Read by huggingface_hub.
 NAME = "HF_TOKEN"
 COMMAND_S = 30
-# What tokens of the Hub, of GitHub and of OpenAI-like services look like.
-_TOKEN = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,})")
+# What tokens of the Hub, of GitHub and of OpenAI-like services look like, and a password in a URL.
+_TOKEN = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,})|://[^/\s:@]*:[^/\s@]+@")
 
 
 def provide(environment: MutableMapping[str, str] = os.environ) -> None:
@@ -43,7 +43,7 @@ def refuse_in_data(host: str, data: Mapping[str, Any]) -> None:
     for key, value in data.items():
         if _TOKEN.search(str(value)):
             raise SettingsError(
-                f"{host}: {key} holds what looks like a token",
+                f"{host}: {key} holds what looks like a token or a password",
                 "no secret in the inventory",
                 "take it out and revoke it; give HF_TOKEN by environment, HF_TOKEN_FILE or HF_TOKEN_COMMAND, and the "
                 "engine's key by api_key_file on the node",

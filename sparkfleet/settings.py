@@ -107,6 +107,7 @@ class Settings(Pace):
     artefact_cache: str = ".sparkfleet/artefacts"
     fetch_on: Literal["seeds", "controller"] = "seeds"
     seed_group: str = "seeds"
+    tool_index: str | None = Field(default=None, pattern=r"^https?://")
     fetch_limit_mb_s: float = Field(default=0, ge=0)
     distribution: Literal["auto", "swarm", "rsync", "controller"] = "auto"
     image_distribution: Literal["pull", "spread"] = "pull"

@@ -9,6 +9,7 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from sparknode import SCHEMAS
 from sparknode import manifest as manifests
@@ -20,10 +21,12 @@ from sparknode.manifest import File, Manifest
 from sparknode.progress import Meter
 from sparknode.serving import read_stamp
 from sparknode.shape import Node, parse
+from sparknode.shell import environment
 from sparknode.stage import complete, discard, listed, move_in, proven, remove_tree, write_stamp
 from sparknode.system import Host
 
 TOOL_S = 900.0
+TRY_S = 60.0
 LONGEST_S = 24 * 3600.0
 # Bytes may come wrong once (huggingface_hub#3643); a source that does it twice is not asked a third time.
 ROUNDS = 2
@@ -109,7 +112,9 @@ def download(
     host: Host, request: dict[str, Any], manifest: Manifest, missing: list[File], parts: Path, tell: Tell
 ) -> None:
     """Run the downloader in its own process and environment."""
-    python = request.get("python") or str(tool_python(host, str(request["requirements"]), tell))
+    python = request.get("python") or str(
+        tool_python(host, str(request["requirements"]), request.get("tool_index"), tell)
+    )
     program = ["-m", "sparknode"] if request.get("python") else [str(host.paths.program)]
     order = {
         "repo": manifest.repo,
@@ -141,28 +146,39 @@ def download(
         raise Failed(f"model {manifest.name}: not fetched: {done.why}; what came is kept, so run this again")
 
 
-def tool_python(host: Host, requirements: str, tell: Tell) -> Path:
-    """The interpreter of the tool environment with exactly these packages; made where it is missing."""
-    folder = host.paths.data / "tools" / hashlib.sha256(requirements.encode()).hexdigest()[:12]
+def tool_python(host: Host, requirements: str, index: str | None, tell: Tell) -> Path:
+    """The interpreter of the tool environment with exactly these packages; made where it is missing or broken.
+
+    Packages come from `index` (the URL of a simple index), else from where the host's own settings say; with the hashes
+    of the requirements it does not matter who serves them. Raises Failed.
+    """
+    tools = host.paths.data / "tools"
+    folder = tools / hashlib.sha256(requirements.encode()).hexdigest()[:12]
     python, ready = folder / "bin/python", folder / ".ready"
-    if ready.exists():
+    # An upgrade of the system may have taken away the Python that it was made with.
+    if ready.exists() and host.system.run([str(python), "-c", "import huggingface_hub.file_download"], TRY_S).ok:
         return python
     tell(f"making the download tool's environment in {folder}")
-    shutil.rmtree(folder, ignore_errors=True)
-    listed_in = folder.with_suffix(".txt")
-    atomic_write(listed_in, requirements.encode())
-    uv = shutil.which("uv")
-    install = ["--quiet", "--no-deps", "--requirement", str(listed_in)]
+    shutil.rmtree(tools, ignore_errors=True)
+    wanted = folder.with_suffix(".txt")
+    atomic_write(wanted, requirements.encode())
+    install = ["install", "--quiet", "--no-cache-dir", "--no-deps", "--only-binary", ":all:"]
+    install += ["--require-hashes", "--requirement", str(wanted)]
+    if index:
+        install += ["--index-url", index, *(["--trusted-host", urlsplit(index).netloc] * index.startswith("http:"))]
+    uv = shutil.which("uv", path=environment()["PATH"])
     if uv:
-        steps = [[uv, "venv", "--quiet", str(folder)], [uv, "pip", "install", "--python", str(python), *install]]
+        make = [uv, "venv", "--quiet", "--no-python-downloads", str(folder)]
+        fill = [uv, "pip", *install, "--python", str(python)]
     else:
-        steps = [["python3", "-m", "venv", str(folder)], [str(python), "-m", "pip", "install", *install]]
-    for step in steps:
+        make, fill = ["python3", "-m", "venv", str(folder)], [str(python), "-m", "pip", *install]
+    # On the disk before it counts as made.
+    for step in (make, fill, ["sync", "--file-system", str(folder)]):
         done = host.system.run(step, TOOL_S)
         if not done.ok:
             raise Failed(
-                f"the download tool's environment can't be made: {done.why}; apt install python3-venv (or uv), see "
-                "that this host reaches a package index, or set fetch_on to controller"
+                f"the download tool's environment can't be made: {done.why}; apt install python3-venv (or uv), set "
+                "tool_index to a package index that this host reaches, or set fetch_on to controller"
             )
-    ready.touch()
+    atomic_write(ready, b"")
     return python

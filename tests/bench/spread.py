@@ -2,7 +2,8 @@
 
 The least possible time is that of Kumar and Ross (HOTWEB 2006) for the rates that the links are shaped to; beside the
 swarm stands the rsync star of the same run. The time is the controller's: from its first question to the hosts until
-the last one has all and nobody gives any more. Ends with 1 where a swarm needs more than LIMIT times the bound.
+the last one has all and nobody gives any more. Ends with 1 where a swarm needs more than LIMIT times the bound. The
+hosts' folders are in memory: nine of them on one disk would measure that disk, and in a fleet each has its own.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def main() -> int:
     parser.add_argument("--engines", nargs="*", default=["swarm", "rsync"])
     options = parser.parse_args()
     missed = False
-    with tempfile.TemporaryDirectory(prefix="sparkfleet-bench-") as name:
+    with tempfile.TemporaryDirectory(prefix="sparkfleet-bench-", dir="/dev/shm") as name:
         source = Path(name) / "model"
         model = make_model(source, int(options.megabytes * 1e6))
         size = sum(row["size"] for row in model["files"])

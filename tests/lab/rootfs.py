@@ -20,7 +20,7 @@ GUEST_FILES = Path(__file__).parent / "guest"
 
 PACKAGES = (
     "systemd,systemd-sysv,dbus,openssh-server,sudo,python3,iproute2,ca-certificates,curl,"
-    "docker.io,iptables,rsync,aria2,procps,kmod,iputils-ping,netbase"
+    "docker.io,iptables,rsync,aria2,procps,kmod,iputils-ping,netbase,python3-venv"
 ).split(",")
 # Debian 13 split the docker client from the daemon.
 EXTRA_PACKAGES = {"bookworm": [], "trixie": ["docker-cli"]}

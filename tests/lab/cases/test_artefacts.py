@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import pytest
 
-from tests.lab import faults, hub_faults
+from tests.lab import faults, hub_faults, packages
 from tests.lab.cases.conftest import make_bare
-from tests.lab.cases.reading import CURRENT_TAG, PREFIX_TAG, STATE, Node, pyinfra, sparkfleet
+from tests.lab.cases.reading import CURRENT_TAG, PREFIX_TAG, ROOT, STATE, Node, pyinfra, sparkfleet
 
 WEIGHTS = f"{STATE}/models/AEON-7/Gemma-4-26B-A4B-it-Uncensored-NVFP4"
 
@@ -18,6 +21,48 @@ def task(name: str, *arguments: str) -> tuple[int, str]:
 
 def listening(node: Node) -> str:
     return node.sudo("ss -Hltn | grep -c ':6891 ' || true").strip()
+
+
+def test_a_seed_makes_its_own_tool_and_fetches_once_for_all(booted: list[Node]) -> None:
+    outcome = sparkfleet("lock", "--inventory", "inventory/lab.py")
+    assert outcome.code == 0, outcome.output
+    repos = json.loads((ROOT / ".lab/fleet.lock.json").read_text())["repos"]
+    files = {f"{repo}/{row['commit']}/{file['path']}": file for repo, row in repos.items() for file in row["files"]}
+    size = sum(file["size"] for file in files.values())
+    seed, *others = booted
+    for node in booted:
+        make_bare(node)
+    seeding = ("--data", "fetch_on=seeds", "--data")
+
+    # An index that does not answer: every seed says so, and no host has a part of a model in place.
+    code, output = task("stage", *seeding, "tool_index=http://10.83.0.1:9/simple")
+    assert code != 0
+    assert output.count("the download tool's environment can't be made") >= 2
+    assert "set tool_index to a package index that this host reaches" in output
+    assert [node.sudo(f"find {STATE}/models -type f 2>/dev/null | wc -l").strip() for node in booted] == ["0"] * 4
+
+    packages.serve()
+    for turn in ("made", "found again"):
+        before, wheels = hub_faults.bytes_served(), len(packages.taken())
+        code, output = task("stage", *seeding, f"tool_index={packages.URL}")
+        assert code == 0, output
+        assert size <= hub_faults.bytes_served() - before <= 1.05 * size
+        pinned = len(re.findall(r"^\w\S*==", packages.REQUIREMENTS.read_text(), re.MULTILINE))
+        assert len(packages.taken()) - wheels == (pinned if turn == "made" else 0)
+        assert set(packages.taken()) == {seed.address}
+        for node in booted:
+            for path, file in files.items():
+                if file["sha256"]:
+                    assert node.sudo(f"sha256sum {STATE}/models/{path}").split()[0] == file["sha256"]
+        assert [node.sudo(f"ls {STATE}/tools 2>/dev/null || true") for node in others] == [""] * 3
+        # A second time with everything here asks neither the Hub nor the index.
+        before, wheels = hub_faults.bytes_served(), len(packages.taken())
+        assert task("stage", *seeding, f"tool_index={packages.URL}")[0] == 0
+        assert (hub_faults.bytes_served(), len(packages.taken())) == (before, wheels)
+        for node in booted:
+            node.sudo(f"rm -rf {STATE}/models {STATE}/incoming")
+    for node in booted:
+        make_bare(node)
 
 
 @pytest.fixture(scope="module")

@@ -69,6 +69,8 @@ def test_what_the_command_line_made_a_number_is_a_text_again(key: str, value: ob
         ("roll_forwards", "x", "did you mean 'roll_forward'?"),
         ("api_key_file", TOKEN, "looks like a token"),
         ("overrides", {"seed": TOKEN}, "looks like a token"),
+        ("tool_index", f"https://user:{TOKEN[3:]}@index.example/simple", "looks like a token or a password"),
+        ("tool_index", "10.0.0.5/simple", "tool_index is"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(key: str, value: object, says: str) -> None:
