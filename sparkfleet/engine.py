@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sparkfleet.catalog import ROOT, Model, Profile, Scalar
+from pydantic import Field
+
+from sparkfleet.catalog import ROOT, Model, Profile, Scalar, read_file
 from sparkfleet.contract import Flag
 from sparkfleet.rows import Row
-from sparkfleet.yamltext import parse_yaml
 
 if TYPE_CHECKING:
     from sparkfleet.recipe import Recipe
@@ -66,9 +68,14 @@ def _number_text(value: float) -> str:
     return text if float(text) == value else str(value)
 
 
-def _read() -> dict[str, Engine]:
-    document = parse_yaml((ROOT / "catalog" / "engines.yaml").read_text(encoding="utf-8"))
-    return {kind: Engine.model_validate({"kind": kind, **row}) for kind, row in document["engines"].items()}
+class Engines(Row):
+    """catalog/engines.yaml."""
+
+    schema_: int = Field(alias="schema")
+    engines: dict[str, Engine]
 
 
-ENGINES = _read()
+@cache
+def engines() -> dict[str, Engine]:
+    """Return the engines by their names in the catalogue; raises CatalogError naming the key that cannot be used."""
+    return read_file(ROOT / "catalog" / "engines.yaml", Engines).engines
