@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -42,24 +43,26 @@ class Engine(Row):
         arguments: dict[str, Scalar] = {name: getattr(model, cell) or None for name, cell in self.of_model.items()}
         return {**arguments, **({self.stop_argument: profile.timing.shutdown_timeout_s} if self.stop_argument else {})}
 
-    def arguments(self, recipe: Recipe) -> list[str]:
-        """The card's order first, then the others by name, the drafter last."""
+    def flags(self, recipe: Recipe) -> Iterator[tuple[str, list[str]]]:
+        """Yield each argument with its words: the card's order first, then the others by name."""
         rest = sorted(key for key in recipe.args if key not in self.card_order)
-        arguments = [*self.model_words, recipe.model.container_path]
         for key in [*(key for key in self.card_order if key in recipe.args), *rest]:
-            arguments += _flag_words(recipe, key, recipe.args[key])
+            # A key that the engine does not know is still shown.
+            unknown = Flag(key, (f"--{key.replace('_', '-')}",), kind="", type=None, many=False, choices=())
+            value = recipe.args[key]
+            shown = _number_text(value) if isinstance(value, float) else value
+            yield key, recipe.contract.flags.get(key, unknown).words(shown)
+
+    def arguments(self, recipe: Recipe) -> list[str]:
+        """Return the model's folder, the flags, and the drafter last."""
+        arguments = [*self.model_words, recipe.model.container_path]
+        arguments += [word for _, words in self.flags(recipe) for word in words]
         if recipe.speculative is not None:
             arguments += ["--speculative-config", json.dumps(recipe.speculative, separators=(",", ":"))]
         return arguments
 
     def command(self, recipe: Recipe) -> list[str]:
         return [*self.program, *self.arguments(recipe)]
-
-
-def _flag_words(recipe: Recipe, key: str, value: Scalar) -> list[str]:
-    # A key that the engine does not know is still shown.
-    unknown = Flag(key, (f"--{key.replace('_', '-')}",), kind="", type=None, many=False, choices=())
-    return recipe.contract.flags.get(key, unknown).words(_number_text(value) if isinstance(value, float) else value)
 
 
 def _number_text(value: float) -> str:
