@@ -339,6 +339,15 @@ def _validated(sections: dict[str, Any], origin: Mapping[tuple[str, str], Path],
     return catalog
 
 
+def read_file(path: Path, kind: type[R]) -> R:
+    """Read a file of the catalogue that is one document; raises CatalogError naming file and key."""
+    try:
+        return kind.model_validate(_read(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise CatalogError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
 def _readable(error: ValidationError, origin: Mapping[tuple[str, str], Path], base: Path) -> CatalogError:
     first = error.errors()[0]
     where = [str(part) for part in first["loc"]]

@@ -59,11 +59,8 @@ class Flag:
             return None
         if isinstance(value, list) and not self.many:
             return "takes one value, not a list"
-        for item in value if isinstance(value, list) else [value]:
-            problem = self._problem_with_item(item)
-            if problem:
-                return problem
-        return None
+        problems = map(self._problem_with_item, value if isinstance(value, list) else [value])
+        return next((problem for problem in problems if problem), None)
 
     def words(self, value: Any) -> list[str]:
         """Return the flag with its value as words of a command line; none where «false» has no flag of its own."""

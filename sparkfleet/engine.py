@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sparkfleet.catalog import ROOT, Model, Profile, Scalar
+from pydantic import Field
+
+from sparkfleet.catalog import ROOT, Model, Profile, Scalar, read_file
 from sparkfleet.contract import Flag
 from sparkfleet.rows import Row
-from sparkfleet.yamltext import parse_yaml
 
 if TYPE_CHECKING:
     from sparkfleet.recipe import Recipe
@@ -40,12 +43,20 @@ class Engine(Row):
         arguments: dict[str, Scalar] = {name: getattr(model, cell) or None for name, cell in self.of_model.items()}
         return {**arguments, **({self.stop_argument: profile.timing.shutdown_timeout_s} if self.stop_argument else {})}
 
-    def arguments(self, recipe: Recipe) -> list[str]:
-        """The card's order first, then the others by name, the drafter last."""
+    def flags(self, recipe: Recipe) -> Iterator[tuple[str, list[str]]]:
+        """Yield each argument with its words: the card's order first, then the others by name."""
         rest = sorted(key for key in recipe.args if key not in self.card_order)
-        arguments = [*self.model_words, recipe.model.container_path]
         for key in [*(key for key in self.card_order if key in recipe.args), *rest]:
-            arguments += _flag_words(recipe, key, recipe.args[key])
+            # A key that the engine does not know is still shown.
+            unknown = Flag(key, (f"--{key.replace('_', '-')}",), kind="", type=None, many=False, choices=())
+            value = recipe.args[key]
+            shown = _number_text(value) if isinstance(value, float) else value
+            yield key, recipe.contract.flags.get(key, unknown).words(shown)
+
+    def arguments(self, recipe: Recipe) -> list[str]:
+        """Return the model's folder, the flags, and the drafter last."""
+        arguments = [*self.model_words, recipe.model.container_path]
+        arguments += [word for _, words in self.flags(recipe) for word in words]
         if recipe.speculative is not None:
             arguments += ["--speculative-config", json.dumps(recipe.speculative, separators=(",", ":"))]
         return arguments
@@ -54,21 +65,20 @@ class Engine(Row):
         return [*self.program, *self.arguments(recipe)]
 
 
-def _flag_words(recipe: Recipe, key: str, value: Scalar) -> list[str]:
-    # A key that the engine does not know is still shown.
-    unknown = Flag(key, (f"--{key.replace('_', '-')}",), kind="", type=None, many=False, choices=())
-    return recipe.contract.flags.get(key, unknown).words(_number_text(value) if isinstance(value, float) else value)
-
-
 def _number_text(value: float) -> str:
     """Write 0.8 as 0.80, like the model card, without losing a digit of 0.355."""
     text = f"{value:.2f}"
     return text if float(text) == value else str(value)
 
 
-def _read() -> dict[str, Engine]:
-    document = parse_yaml((ROOT / "catalog" / "engines.yaml").read_text(encoding="utf-8"))
-    return {kind: Engine.model_validate({"kind": kind, **row}) for kind, row in document["engines"].items()}
+class Engines(Row):
+    """catalog/engines.yaml."""
+
+    schema_: int = Field(alias="schema")
+    engines: dict[str, Engine]
 
 
-ENGINES = _read()
+@cache
+def engines() -> dict[str, Engine]:
+    """Return the engines by their names in the catalogue; raises CatalogError naming the key that cannot be used."""
+    return read_file(ROOT / "catalog" / "engines.yaml", Engines).engines

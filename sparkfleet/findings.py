@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from sparkfleet.catalog import ROOT
-from sparkfleet.errors import CatalogError
+from sparkfleet.catalog import ROOT, read_file
 from sparkfleet.rows import Row
 from sparkfleet.rules.book import Finding, Severity
-from sparkfleet.yamltext import parse_yaml
 
 FILE = ROOT / "catalog" / "preflight.yaml"
 
@@ -72,13 +69,9 @@ class Book(Row):
 
 
 @cache
-def book(path: Path = FILE) -> Book:
+def book() -> Book:
     """Return the texts and thresholds; raises CatalogError naming the key that cannot be used."""
-    try:
-        return Book.model_validate(parse_yaml(path.read_text(encoding="utf-8")))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise CatalogError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    return read_file(FILE, Book)
 
 
 Values = Mapping[str, Any]

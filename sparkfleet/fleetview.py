@@ -83,7 +83,7 @@ def examine(run: FleetRun, today: datetime.date) -> dict[str, list[Finding]]:
                 f"{column} is {cell(column, node)}, most hosts have {usual}" for column, usual in differs[name].items()
             )
             said.append(finding("fleet.skew", {"what": "; ".join(words)}))
-        found[name] = decided(said, plan.settings.decisions, today)
+        found[name] = decided(said, plan.settings, today)
     return found
 
 

@@ -193,26 +193,16 @@ def _sparkrun_name(key: str) -> str:
 
 def _command_lines(compiled: Compiled) -> list[str]:
     """One flag a line, as placeholders where the defaults have the value; literal braces are doubled."""
-    recipe = compiled.recipe
-    lines = [" ".join([recipe.line.entrypoint, *recipe.engine.program])]
-    words = list(recipe.arguments)
-    if recipe.engine.kind == "vllm":
-        lines[0] += " {model}"
-        words = words[1:]
-    while words:
-        option = words.pop(0)
-        values = []
-        while words and not words[0].startswith("--"):
-            values.append(words.pop(0))
-        flag = recipe.contract.options[option]
-        if flag.dest in recipe.args and not isinstance(recipe.args[flag.dest], bool | list):
-            lines.append(f"{option} {{{_sparkrun_name(flag.dest)}}}")
-        elif option == "--speculative-config":
-            lines.append(f"{option} '{_drafter_json(compiled)}'")
-        elif option == "--model-path":
-            lines.append(f"{option} {{model}}")
+    recipe, engine = compiled.recipe, compiled.recipe.engine
+    program, model = [recipe.line.entrypoint, *engine.program], [*engine.model_words, "{model}"]
+    lines = [" ".join(program), " ".join(model)] if engine.model_words else [" ".join([*program, *model])]
+    for key, words in engine.flags(recipe):
+        if isinstance(recipe.args[key], bool | list):
+            lines += [" ".join(words)] if words else []
         else:
-            lines.append(" ".join([option, *values]))
+            lines.append(f"{words[0]} {{{_sparkrun_name(key)}}}")
+    if recipe.speculative is not None:
+        lines.append(f"--speculative-config '{_drafter_json(compiled)}'")
     return lines
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import asdict, replace
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from sparkfleet.catalog import Catalog
 from sparkfleet.checks import CHECKS, Check, View, kind_of
+from sparkfleet.errors import nearest
 from sparkfleet.findings import book, finding, unknown
 from sparkfleet.rows import Row
 from sparkfleet.rules.book import ORDER, Finding, Severity
@@ -61,21 +62,32 @@ def _apply(row: str, look: Check, view: View) -> list[Finding]:
     return found or [unknown(row, str(why)) for why in unread[:1]]
 
 
-@dataclass(frozen=True)
-class Decisions:
+Named = TypeVar("Named", list[str], dict[str, Waiver])
+Repair = Literal["apt_holds", "cdi_refresh", "cdi_spec", "docker_group", "drop_caches", "earlyoom", "sleep_targets"]
+
+
+def _checks(given: Named) -> Named:
+    # Reading the catalogue's texts takes a tenth of a second, and most hosts name no check.
+    if given and (unknown := [name for name in given if name not in book().checks]):
+        known = list(book().checks)
+        raise ValueError(f"there is no check '{unknown[0]}'{nearest(unknown[0], known)}: one of {', '.join(known)}")
+    return given
+
+
+class Decisions(Row):
     """What a host's operator decided: failures passed over for this run, warnings waived, repairs asked for."""
 
-    forced: Sequence[str] = ()
-    waivers: Mapping[str, Waiver] = field(default_factory=dict)
-    repairs: Sequence[str] = ()
+    force_preflight: Annotated[list[str], AfterValidator(_checks)] = []
+    preflight_waivers: Annotated[dict[str, Waiver], AfterValidator(_checks)] = {}
+    repairs: list[Repair] = []
 
 
 def decided(findings: Iterable[Finding], decisions: Decisions, today: datetime.date) -> list[Finding]:
     """Apply decisions: a failure that is forced or about to be repaired warns, a waived warning informs."""
     result = []
     for one in findings:
-        waiver, repair = decisions.waivers.get(one.id), book().checks[one.id].repair
-        if one.severity == "fail" and one.id in decisions.forced:
+        waiver, repair = decisions.preflight_waivers.get(one.id), book().checks[one.id].repair
+        if one.severity == "fail" and one.id in decisions.force_preflight:
             one = replace(one, severity="warn", found=f"passed over by force_preflight: {one.found}")
         elif one.severity != "info" and repair in decisions.repairs:
             one = replace(one, severity="warn", found=f"{one.found}; the repair {repair} was asked for")

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from sparkfleet.catalog import Catalog, Hardware, Image, Line, Model, Profile, Scalar
 from sparkfleet.contract import Contract, contract_for
-from sparkfleet.engine import ENGINES, Engine
+from sparkfleet.engine import Engine, engines
 from sparkfleet.errors import nearest
 from sparkfleet.rows import Gates
 from sparkfleet.rules.book import refusal
@@ -76,7 +76,7 @@ class Recipe:
 
     @property
     def engine(self) -> Engine:
-        return ENGINES[self.line.engine]
+        return engines()[self.line.engine]
 
     @cached_property
     def arguments(self) -> tuple[str, ...]:
@@ -111,7 +111,7 @@ def compile_recipe(catalog: Catalog, choice: Choice) -> Recipe:
     image, line, image_known = find_image(catalog, choice.image_tag, choice.image_line)
 
     drafter = model.drafter if profile.speculative and line.drafter is not None else None
-    args = {**profile.args, **ENGINES[line.engine].model_arguments(model, profile), **line.args}
+    args = {**profile.args, **engines()[line.engine].model_arguments(model, profile), **line.args}
     caching = _prefix_caching(profile, line, drafter is not None) if line.engine == "vllm" else None
     if caching is not None:
         args["enable_prefix_caching"] = caching
@@ -225,7 +225,7 @@ def _override(
     args: dict[str, Scalar], speculative: dict[str, Any] | None, choice: Choice, line: Line
 ) -> tuple[Override, ...]:
     contract = contract_for(line.engine_version, line.engine)
-    reserved = ENGINES[line.engine].reserved
+    reserved = engines()[line.engine].reserved
     overridden = []
     for key, value in sorted(choice.overrides.items()):
         if key in SPECULATIVE_KEYS:

@@ -10,15 +10,14 @@ import datetime
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from sparkfleet import secrets
 from sparkfleet.catalog import ROOT, Catalog, load
 from sparkfleet.errors import SettingsError, nearest
-from sparkfleet.findings import book
-from sparkfleet.preflight import Decisions, Waiver
+from sparkfleet.preflight import Decisions
 from sparkfleet.recipe import Choice
 from sparkfleet.release import Operation
 from sparkfleet.rows import Row
@@ -41,9 +40,6 @@ def _text(value: object, digits: int = 0) -> object:
 Text = Annotated[str, BeforeValidator(_text)]
 # Sixteen hex digits; one in two thousand ids has no letter, and may begin with a zero.
 ReleaseId = Annotated[str, BeforeValidator(partial(_text, digits=16)), Field(pattern=r"^[0-9a-f]{16}$")]
-
-Repair = Literal["apt_holds", "cdi_refresh", "cdi_spec", "docker_group", "drop_caches", "earlyoom", "sleep_targets"]
-Named = TypeVar("Named", list[str], dict[str, Waiver])
 
 
 class Terms(Row):
@@ -81,15 +77,7 @@ class Rotation(Row):
     timeout_s: int = Field(default=10, ge=1, le=300)
 
 
-def _checks(given: Named) -> Named:
-    # Reading the catalogue's texts takes a tenth of a second, and most hosts name no check.
-    if given and (unknown := [name for name in given if name not in book().checks]):
-        known = list(book().checks)
-        raise ValueError(f"there is no check '{unknown[0]}'{nearest(unknown[0], known)}: one of {', '.join(known)}")
-    return given
-
-
-class Settings(Pace):
+class Settings(Pace, Decisions):
     model: Text
     image_tag: Text
     profile: Text
@@ -126,9 +114,6 @@ class Settings(Pace):
     roll_forward: ReleaseId | None = None
     retire_models: bool = False
     sync_parallel: int = Field(default=4, ge=1)
-    force_preflight: Annotated[list[str], AfterValidator(_checks)] = []
-    preflight_waivers: Annotated[dict[str, Waiver], AfterValidator(_checks)] = {}
-    repairs: list[Repair] = []
 
     def catalog(self) -> Catalog:
         return load(tuple((ROOT / overlay).resolve() for overlay in self.catalog_overlays))
@@ -150,10 +135,6 @@ class Settings(Pace):
     def operation(self) -> Operation:
         rotation = self.rotation.model_dump(by_alias=True, exclude_none=True) if self.rotation else None
         return Operation(self.soak_s, self.watch, rotation, "drop_caches" in self.repairs)
-
-    @property
-    def decisions(self) -> Decisions:
-        return Decisions(self.force_preflight, self.preflight_waivers, self.repairs)
 
     @property
     def deployment(self) -> Deployment:

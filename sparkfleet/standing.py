@@ -23,11 +23,8 @@ def targets(intent: str, nodes: Mapping[str, Node]) -> dict[str, Mapping[str, An
     """
     silent = [name for name, node in nodes.items() if "error" in node]
     if silent:
-        raise FleetError(
-            "; ".join(f"{name}: {nodes[name]['error']}" for name in silent),
-            "hosts that say how they stand",
-            "mend them, or leave them out with --exclude",
-        )
+        silence = "; ".join(f"{name}: {nodes[name]['error']}" for name in silent)
+        raise FleetError(silence, "hosts that say how they stand", "mend them, or leave them out with --exclude")
     if intent == "restart":
         return {
             name: fleet["release"]

@@ -65,10 +65,9 @@ def identity(subject: Subject) -> GateResult:
     release = subject.release
     found = docker.container(subject.host.system, release.container.name)
     for _ in range(DOCKER_TRIES - 1):
-        if not found.error:
-            break
-        subject.host.system.sleep(DOCKER_PAUSE_S)
-        found = docker.container(subject.host.system, release.container.name)
+        if found.error:
+            subject.host.system.sleep(DOCKER_PAUSE_S)
+            found = docker.container(subject.host.system, release.container.name)
     differences = docker.drift(subject.host.system, release, found)
     if release.engine_version:
         version = subject.engine.version()

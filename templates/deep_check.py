@@ -1,4 +1,4 @@
-"""Runs inside an image, whose Transformers differs from the controller's: do configuration, tokenizer and processor load?
+"""Runs inside an image, whose Transformers is not the controller's: do configuration, tokenizer and processor load?
 
 config.json is read as JSON where a value is compared: since Transformers 5.23 some attributes of a loaded Gemma 4
 configuration raise when they are read.
@@ -14,9 +14,9 @@ expected = json.loads(sys.argv[1])
 problems, loaded = [], []
 
 
-def attempt(what, load):
+def attempt(what, kind, folder, options):
     try:
-        loaded.append(f"{what} {type(load()).__name__}")
+        loaded.append(f"{what} {type(getattr(transformers, kind).from_pretrained(folder, **options)).__name__}")
     except Exception as error:
         problems.append(f"{what}: {type(error).__name__}: {error}")
 
@@ -24,11 +24,11 @@ def attempt(what, load):
 for part in expected["parts"]:
     folder = pathlib.Path(part["path"])
     options = {"trust_remote_code": part["trust_remote_code"], "local_files_only": True}
-    attempt("config", lambda: transformers.AutoConfig.from_pretrained(folder, **options))
+    attempt("config", "AutoConfig", folder, options)
     if part["tokenizer"]:
-        attempt("tokenizer", lambda: transformers.AutoTokenizer.from_pretrained(folder, **options))
+        attempt("tokenizer", "AutoTokenizer", folder, options)
     if part["processor"]:
-        attempt("processor", lambda: transformers.AutoProcessor.from_pretrained(folder, **options))
+        attempt("processor", "AutoProcessor", folder, options)
     if part["eos_token_ids"]:
         found = json.loads((folder / "generation_config.json").read_text()).get("eos_token_id")
         found = found if isinstance(found, list) else [found]

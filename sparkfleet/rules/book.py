@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import ValidationError
+from pydantic import Field
 
-from sparkfleet.catalog import ROOT
-from sparkfleet.errors import CatalogError, SettingsError
+from sparkfleet.catalog import ROOT, read_file
+from sparkfleet.errors import SettingsError
 from sparkfleet.rows import Row
-from sparkfleet.yamltext import parse_yaml
 
 if TYPE_CHECKING:
     from sparkfleet.recipe import Recipe
@@ -35,6 +33,13 @@ class RuleText(Row):
     remedy: str
     # Looking at a release is allowed before it may be deployed: `show` turns these failures into warnings.
     warn_when_showing: bool = False
+
+
+class Rules(Row):
+    """catalog/rules.yaml."""
+
+    schema_: int = Field(alias="schema")
+    rules: dict[str, RuleText]
 
 
 @dataclass(frozen=True)
@@ -70,15 +75,9 @@ class Finding:
 
 
 @cache
-def rule_texts(path: Path = RULES_FILE) -> dict[str, RuleText]:
+def rule_texts() -> dict[str, RuleText]:
     """Return reason, source and remedy of every rule; raises CatalogError naming the row that cannot be used."""
-    document = parse_yaml(path.read_text(encoding="utf-8"))
-    try:
-        return {rule_id: RuleText.model_validate(row) for rule_id, row in document["rules"].items()}
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise CatalogError(f"{path}: {where}: {first['msg']}", ", ".join(RuleText.model_fields)) from None
+    return read_file(RULES_FILE, Rules).rules
 
 
 def findings(recipe: Recipe, deployment: Deployment, checks: Iterable[Check]) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from sparkfleet.catalog import ROOT, Catalog
-from sparkfleet.engine import ENGINES
+from sparkfleet.engine import engines
 from sparkfleet.errors import LockError, RefusedError
 from sparkfleet.fleet import HostEntry, plan_run
 from sparkfleet.lock import Lock
@@ -151,7 +151,7 @@ def test_an_unknown_tag_is_marked_in_the_release() -> None:
 
 
 def test_the_engines_say_how_they_are_found_ready_and_measured() -> None:
-    vllm, sglang = ENGINES["vllm"], ENGINES["sglang"]
+    vllm, sglang = engines()["vllm"], engines()["sglang"]
     assert (vllm.api["readiness_generates"], sglang.api["readiness_generates"]) == (False, True)
     assert (vllm.api["health_while_draining"], sglang.api["health_while_draining"]) == (200, 503)
     release = compiled().release

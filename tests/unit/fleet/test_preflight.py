@@ -445,9 +445,9 @@ def warning(row: str = "net.wifi") -> Finding:
 
 def test_a_waiver_holds_until_its_day_and_its_end_is_said() -> None:
     waivers = {"net.wifi": Waiver(reason="no cable there", until=TODAY)}
-    (one,) = preflight.decided([warning()], Decisions(waivers=waivers), TODAY)
+    (one,) = preflight.decided([warning()], Decisions(preflight_waivers=waivers), TODAY)
     assert (one.severity, one.found) == ("info", "found (waived until 2026-11-23: no cable there)")
-    after = preflight.decided([warning()], Decisions(waivers=waivers), TODAY + datetime.timedelta(days=1))
+    after = preflight.decided([warning()], Decisions(preflight_waivers=waivers), TODAY + datetime.timedelta(days=1))
     assert [(one.id, one.severity) for one in after] == [("waiver.expired", "warn"), ("net.wifi", "warn")]
     assert "ended on 2026-11-23 (no cable there)" in after[0].text()
 
@@ -455,10 +455,10 @@ def test_a_waiver_holds_until_its_day_and_its_end_is_said() -> None:
 def test_a_failure_is_not_waived_but_forced_by_name() -> None:
     failed = finding("docker.version", {}, PretendedView())
     waivers = {"docker.version": Waiver(reason="we know", until=TODAY)}
-    assert not preflight.fit(preflight.decided([failed], Decisions(waivers=waivers), TODAY))
-    (one,) = preflight.decided([failed], Decisions(forced=["docker.version"]), TODAY)
+    assert not preflight.fit(preflight.decided([failed], Decisions(preflight_waivers=waivers), TODAY))
+    (one,) = preflight.decided([failed], Decisions(force_preflight=["docker.version"]), TODAY)
     assert (one.severity, one.found) == ("warn", "passed over by force_preflight: Docker 23")
-    assert not preflight.fit(preflight.decided([failed], Decisions(forced=["docker.access"]), TODAY))
+    assert not preflight.fit(preflight.decided([failed], Decisions(force_preflight=["docker.access"]), TODAY))
 
 
 class PretendedView:
