@@ -39,12 +39,12 @@ def width() -> int | None:
 
 def wrapped(text: str, columns: int | None) -> str:
     """Return the text with long lines wrapped between words, and their rest further in; only those lose colour."""
-    lines = []
-    for line in text.split("\n"):
-        plain = click.unstyle(line)
-        if columns is None or len(plain) <= columns:
-            lines.append(line)
-            continue
-        rest = " " * (len(plain) - len(plain.lstrip()) + 4)
-        lines += textwrap.wrap(plain, columns, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False)
-    return "\n".join(lines)
+    return "\n".join(_folded(line, columns) for line in text.split("\n"))
+
+
+def _folded(line: str, columns: int | None) -> str:
+    plain = click.unstyle(line)
+    if columns is None or len(plain) <= columns:
+        return line
+    rest = " " * (len(plain) - len(plain.lstrip()) + 4)
+    return textwrap.fill(plain, columns, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False)
