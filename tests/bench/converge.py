@@ -1,4 +1,4 @@
-"""What it costs to hear that nothing needs doing: beside connecting alone, and beside Ansible with and without mitogen."""
+"""What it costs to hear that nothing needs doing: beside connecting alone, and beside Ansible and mitogen."""
 
 from __future__ import annotations
 
