@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -43,10 +43,10 @@ class Plan:
 
 FULL = Plan(
     4,
-    ((4, 4, 3), (16, 4, 2), (64, 3, 0), (128, 2, 0)),
+    ((4, 4, 2), (16, 3, 2), (64, 2, 0), (128, 1, 0)),
     (50, 100, 200),
     3,
-    (("spread", ("--megabytes", "100")), ("hashing", ())),
+    (("spread", ("--megabytes", "50")), ("hashing", ("--megabytes", "128"))),
 )
 SMALL = Plan(
     1, ((2, 1, 0),), (2, 4), 1, (("spread", ("--megabytes", "5", "--hosts", "2")), ("hashing", ("--megabytes", "4")))
@@ -62,20 +62,22 @@ def main() -> int:
     lines = head()
     with tempfile.TemporaryDirectory(prefix="sparkfleet-bench-") as name:
         folder = Path(name)
-        parts: dict[str, Callable[[], list[str]]] = {
+        parts: dict[str, Callable[[], Iterable[str]]] = {
             "Scale": lambda: scaling(folder, plan),
             "Booted hosts, light hosts and Ansible": lambda: hosts(folder, plan),
             **{what.capitalize(): partial(other, what, words) for what, words in plan.others},
         }
         for title, part in parts.items():
-            print(f"{title} …", file=sys.stderr, flush=True)
+            print(f"{(time.monotonic() - began) / 60:4.1f} min: {title} …", file=sys.stderr, flush=True)
             lines += ["", f"## {title}", ""]
             try:
-                lines += part()
+                # Line by line, so that what was measured before a failure stays.
+                for line in part():
+                    lines.append(line)
             except Exception as problem:
                 traceback.print_exc()
                 failed.append(title)
-                lines.append(f"Not measured on this machine: {str(problem).splitlines()[-1]}")
+                lines += ["", f"Not measured to its end: {(str(problem).splitlines() or [repr(problem)])[-1][:300]}"]
     lines += ["", f"All of it took {(time.monotonic() - began) / 60:.1f} minutes."]
     text = "\n".join(lines) + "\n"
     print(text)
@@ -110,29 +112,27 @@ def scaling(folder: Path, plan: Plan) -> list[str]:
     return lines + scale.planning(folder, plan.fake[-1], plan.rounds)
 
 
-def hosts(folder: Path, plan: Plan) -> list[str]:
+def hosts(folder: Path, plan: Plan) -> Iterator[str]:
     """One spell of booted hosts, then light ones that repeat the first of them."""
     with snapshot.lab(plan.nodes) as state:
         first = rolling.roll(state)
         taken, lock = snapshot.take(state, folder)
         again = rolling.roll(state, f"image_tag={rolling.OTHER_TAG}")
-    lines = [
+    yield (
         f"| {plan.nodes} booted hosts, simulated engine that loads in 2 s | command, s | waves by the journals, s "
-        "| ratio | added a wave, s | goal |",
-        "|---|---|---|---|---|---|",
-    ]
+        "| ratio | added a wave, s | goal |"
+    )
+    yield "|---|---|---|---|---|---|"
     for what, one, goal in (("first deploy", first, "5 s a wave"), ("rolling upgrade", again, "ratio 1.1")):
         cells = f"{one.wall:.1f} | {sum(one.waves):.1f} in {len(one.waves)} | {one.ratio:.2f} | {one.added:.1f}"
-        lines.append(f"| {what}, after staging | {cells} | {goal} |")
-    lines += [
-        "",
-        f"A probe on a booted host: {spread(taken.probe.wall)} s wall (goal: 1), {spread(taken.probe.cpu)} s CPU with "
-        "every program that it asks (goal: 0.3).",
-    ]
+        yield f"| {what}, after staging | {cells} | {goal} |"
+    yield (
+        f"\nA probe on a booted host: {spread(taken.probe.wall)} s wall (goal: 1), {spread(taken.probe.cpu)} s CPU "
+        "with every program that it asks (goal: 0.3)."
+    )
     for count, rounds, peer_rounds in plan.light:
         with light_hosts(count, taken) as light:
-            lines += converge.report(count, converge.measure(folder, lock, light, rounds, peer_rounds))
-    return lines
+            yield from converge.report(count, converge.measure(folder, lock, light, rounds, peer_rounds))
 
 
 def other(name: str, words: Sequence[str]) -> list[str]:
