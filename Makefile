@@ -7,7 +7,7 @@ PYTHON := $(VENV)/bin/python
 NODES ?= 4
 ENGINE ?= sim
 
-.PHONY: help setup demo test test-fast test-docs test-hub test-walk test-lab test-crash test-contract bench-spread bench-hashing lab-up lab-down lint fmt
+.PHONY: help setup demo test test-fast test-docs test-hub test-walk test-lab test-crash test-contract bench bench-small lab-up lab-down lint fmt
 
 help: ## print this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,11 +50,11 @@ test-crash: setup ## the whole crash matrix: who dies at which line of the journ
 test-contract: setup ## every rendered recipe through the real vLLM argument parser
 	@$(PYTHON) -m tests.tiers contract
 
-bench-spread: setup ## a model to 8 hosts over shaped links, beside the bound and an rsync star
-	@$(PYTHON) -m tests.bench.spread
+bench: setup ## every benchmark in a quarter of an hour, as root; writes docs/benchmarks.md
+	@$(PYTHON) -m tests.bench
 
-bench-hashing: setup ## verifying from a cold cache, beside sha256sum on all cores
-	@$(PYTHON) -m tests.bench.hashing
+bench-small: setup ## little of every benchmark, to see that they work
+	@$(PYTHON) -m tests.bench --small
 
 lab-up: setup ## boot the lab: make lab-up NODES=4 [ENGINE=vllm]
 	@$(PYTHON) -m tests.lab up --nodes $(NODES) --engine $(ENGINE)

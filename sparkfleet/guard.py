@@ -35,6 +35,14 @@ INTENTS: dict[str, Intent] = {
     "retire.py": "retire",
     **dict.fromkeys(("status.py", "history.py", "diff.py", "logs.py", "doctor.py"), "look"),
 }
+# Options of pyinfra's that do other than they promise: why, and what serves instead.
+TRAPS = {
+    "no_wait": ("reports failed hosts as success", "waves already run their hosts in parallel"),
+    "serial": (
+        "takes each host through everything before the next",
+        "--data batch_size=1 changes one host at a time",
+    ),
+}
 _ROLLING = ("deploy.py", "roll_out.py", "rollback.py", "restart.py")
 
 _run: FleetRun | None = None
@@ -194,18 +202,10 @@ def _refuse_traps(parameters: dict[str, Any]) -> None:
     if inventory.endswith(".py") and not Path(inventory).exists():
         present = ", ".join(str(path) for path in sorted(Path("inventory").glob("*.py"))) or "none"
         raise SettingsError(f"there is no inventory file {inventory}", f"one of {present}", "check the path")
-    if parameters.get("no_wait"):
-        raise SettingsError(
-            "--no-wait was given, which reports failed hosts as success",
-            "a run without it",
-            "leave --no-wait out; waves already run their hosts in parallel",
-        )
-    if parameters.get("serial"):
-        raise SettingsError(
-            "--serial was given, which takes each host through everything before the next",
-            "a run without it",
-            "leave --serial out; --data batch_size=1 changes one host at a time",
-        )
+    for option, (why, instead) in TRAPS.items():
+        if parameters.get(option):
+            flag = f"--{option.replace('_', '-')}"
+            raise SettingsError(f"{flag} was given, which {why}", "a run without it", f"leave {flag} out; {instead}")
 
 
 def _no_host(parameters: dict[str, Any], state: Any) -> SettingsError:

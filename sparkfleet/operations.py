@@ -47,19 +47,20 @@ LACKS: Mapping[str, Callable[[HostPlan, dict[str, Any]], object]] = {
 }
 
 
-def _lacks(what: str) -> bool:
-    return bool(LACKS[what](_plan(), _node()))
-
-
 def lacking(what: str) -> bool:
-    """Say whether any host of the run lacks it; alike for all of them, however far the run is.
-
-    An operation that changes nothing costs more than asking a host: what nobody lacks is not registered.
-    """
+    """Say whether any host of the run lacks it: an operation that no host needs is not worth registering."""
     run = guard.run()
     if what not in run.lacking:
         run.lacking[what] = any(LACKS[what](run.hosts[name], node) for name, node in run.nodes.items())
     return run.lacking[what]
+
+
+def _has(what: str) -> bool:
+    """Say whether this host has it already, and note that it has."""
+    if LACKS[what](_plan(), _node()):
+        return False
+    host.noop(f"the {what} is as wanted")
+    return True
 
 
 @operation()
@@ -96,8 +97,7 @@ def install_node_program() -> Commands:
 
     The program comes last: its hash is what the next run asks for.
     """
-    if not _lacks("program"):
-        host.noop("sparknode is installed")
+    if _has("program"):
         return
     for name in UNITS:
         yield FunctionCommand(actions.upload, (unit(name), f"{UNITS_PATH}/{name}", "0644"), {})
@@ -111,8 +111,7 @@ def install_node_program() -> Commands:
 @operation()
 def keep_verifying() -> Commands:
     """Have the host hash its weights once a week, or not, as the settings say."""
-    if not _lacks("timer"):
-        host.noop("the weekly verification is as wanted")
+    if _has("timer"):
         return
     wanted = _plan().settings.verify_weekly
     verb = "enable" if wanted else "disable"
@@ -137,8 +136,7 @@ def prune_host() -> Commands:
 @operation()
 def sync_models() -> Commands:
     """Bring target and drafter to the host together, where they are missing."""
-    if not _lacks("weights"):
-        host.noop("target and drafter are here")
+    if _has("weights"):
         return
     yield FunctionCommand(sync.bring, (), {})
 
@@ -147,8 +145,7 @@ def sync_models() -> Commands:
 def stage_release() -> Commands:
     """Verify the models, pull the image by digest and write the release; nothing that serves is touched."""
     plan = _plan()
-    if not _lacks("release"):
-        host.noop(f"release {plan.compiled.id} is staged")
+    if _has("release"):
         return
     yield FunctionCommand(actions.stage, (plan,), {})
 
@@ -160,7 +157,7 @@ def retire() -> Commands:
     if not (node.get("sparknode") or {}).get("installed_sha256") and not (node.get("fleet") or {}).get("releases"):
         host.noop("nothing of sparkfleet is here")
         return
-    if _lacks("program"):
+    if LACKS["program"](_plan(), node):
         yield FunctionCommand(actions.upload, (program(), INSTALL_PATH, "0755"), {})
     words = ["retire", "--rollout", run.rollout, "--operator", run.operator]
     yield FunctionCommand(actions.retire, (words + ["--models"] * _plan().settings.retire_models,), {})

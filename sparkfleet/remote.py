@@ -130,8 +130,7 @@ def hang_up(host: Host) -> None:
 
 def local_address(host: Host) -> str:
     """Return the address that the node sees us under, as far as it is known here."""
-    client = getattr(host.connector, "client", None)
-    transport = client.get_transport() if client else None
+    transport = _transport(host)
     try:
         return str(transport.sock.getsockname()[0]) if transport else "this computer"
     except (OSError, AttributeError, TypeError, IndexError):
@@ -140,18 +139,21 @@ def local_address(host: Host) -> str:
 
 def peer_address(host: Host) -> str | None:
     """Return the address under which we reached the node; None where the connector does not say."""
-    client = getattr(host.connector, "client", None)
-    transport = client.get_transport() if client else None
+    transport = _transport(host)
     try:
         return str(transport.getpeername()[0]) if transport else None
     except (OSError, AttributeError, TypeError, IndexError):
         return None
 
 
+def _transport(host: Host) -> Any:
+    client = getattr(host.connector, "client", None)
+    return client.get_transport() if client else None
+
+
 def _alive(host: Host) -> bool:
     """Say whether the connection carries commands; connectors without one of their own always do."""
     if not hasattr(host.connector, "client"):
         return True
-    client = host.connector.client
-    transport = client.get_transport() if client is not None else None
-    return transport is not None and transport.is_active()
+    transport = _transport(host)
+    return transport is not None and bool(transport.is_active())

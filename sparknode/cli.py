@@ -12,6 +12,7 @@ import os
 import sys
 import uuid
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 from sparknode import INTENTS, SCHEMAS
@@ -107,22 +108,13 @@ def dispatch(host: Host, options: argparse.Namespace) -> int:
 
         say(json.dumps(probe.status(host), ensure_ascii=False))
         return 0
-    if options.command == "stage":
-        from sparknode import stage
-
-        return stage.stage(host, sys.stdin.read(), say)
-    if options.command == "fetch":
-        from sparknode import fetch
-
-        return fetch.fetch(host, sys.stdin.read(), say)
+    if options.command in ("stage", "fetch", "prune"):
+        command = getattr(import_module(f"sparknode.{options.command}"), options.command)
+        return int(command(host, sys.stdin.read(), say))
     if options.command == "hub-get":
         from sparknode import hub
 
         return hub.main(options.order, os.environ.get("HF_TOKEN"), say)
-    if options.command == "prune":
-        from sparknode import prune
-
-        return prune.prune(host, sys.stdin.read(), say)
     if options.command == "sync":
         return sync_command(host, options.verb, options.wait)
     if options.command == "verify":

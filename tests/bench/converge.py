@@ -1,75 +1,61 @@
-"""What it costs to hear that nothing needs doing: beside connecting alone, and beside Ansible with and without mitogen.
-
-python -m tests.bench.converge [--hosts 4 16 64] [--rounds 5]
-"""
+"""What it costs to hear that nothing needs doing: beside connecting alone, and beside Ansible and mitogen."""
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import platform
-import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from tests.bench.lighthosts import Light, LightHost, light_hosts
+from tests.bench.lighthosts import Light, LightHost
 from tests.bench.measure import Series, interleaved, ratio
-from tests.bench.snapshot import converged
+from tests.bench.snapshot import PYINFRA
 from tests.lab.config import ROOT
 
-PYINFRA = str(Path(sys.executable).parent / "pyinfra")
 PLAYBOOK = Path(__file__).parent / "ansible" / "site.yml"
 ANSIBLE_ENV = Path.home() / ".cache/sparkfleet/bench/ansible"
 ANSIBLE_PACKAGES = ("ansible-core>=2.17,<2.20", "mitogen>=0.3.24,<0.4")
 # With the probes answered after the time that a host of its own takes: what hosts do costs this machine nothing then.
 OWN = ", own processors"
-# Above this many hosts Ansible takes minutes a round, and its ratio only grows.
-ANSIBLE_HOSTS = 16
+# Above this many hosts only what the ratio needs is measured: their sshds have this machine's processors to share.
+LARGE = 64
+PEERS = ("ansible", "mitogen")
 
 
-def main() -> None:
-    options = argparse.ArgumentParser(prog="python -m tests.bench.converge")
-    options.add_argument("--hosts", type=int, nargs="+", default=[4, 16, 64])
-    options.add_argument("--rounds", type=int, default=5)
-    options.add_argument("--without-ansible", action="store_true")
-    asked = options.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="bench-converge-"))
-    try:
-        with converged(folder) as (snapshot, lock):
-            for count in asked.hosts:
-                with light_hosts(count, snapshot) as light:
-                    ansible = count <= ANSIBLE_HOSTS and not asked.without_ansible
-                    report(count, measure(folder, lock, light, asked.rounds, ansible=ansible))
-    finally:
-        shutil.rmtree(folder)
-
-
-def measure(folder: Path, lock: Path, light: Light, rounds: int, *, ansible: bool) -> dict[str, Series]:
-    """Seconds of each way, all in one interleaved run."""
-    hosts, ssh = light.hosts, light.ssh
-    inventory = str(write_inventory(folder, lock, hosts, ssh))
+def measure(folder: Path, lock: Path, light: Light, rounds: int, peer_rounds: int) -> dict[str, Series]:
+    """Seconds of each way, all in one interleaved run; Ansible only where it gets a round."""
+    inventory = str(write_inventory(folder, lock, light.hosts, light.ssh))
     commands = {
         "connect": [PYINFRA, inventory, "exec", "--", "true"],
         "no-op": [PYINFRA, inventory, "deploy.py", "-y", "--chdir", str(ROOT)],
-        "status": [PYINFRA, inventory, "tasks/status.py", "--chdir", str(ROOT)],
         "dry": [PYINFRA, inventory, "deploy.py", "--dry", "--chdir", str(ROOT)],
+        "status": [PYINFRA, inventory, "tasks/status.py", "--chdir", str(ROOT)],
     }
     commands |= {f"{name}{OWN}": commands[name] for name in ("no-op", "dry", "status")}
-    if ansible:
-        playbook = [str(ensure_ansible() / "bin/ansible-playbook"), "-i", str(write_hosts(folder, hosts, ssh))]
-        playbook += ["-f", str(len(hosts)), "-e", f"@{write_variables(folder)}", str(PLAYBOOK)]
+    if len(light.hosts) > LARGE:
+        commands = {name: commands[name] for name in ("connect", "no-op", f"no-op{OWN}")}
+    if peer_rounds:
+        playbook = [str(ensure_ansible() / "bin/ansible-playbook"), "-i", str(write_hosts(folder, light))]
+        playbook += ["-f", str(len(light.hosts)), "-e", f"@{write_variables(folder)}", str(PLAYBOOK)]
         commands |= {"ansible": playbook, "mitogen": ["env", *mitogen(), *playbook]}
     settings = folder / "ansible.cfg"
     settings.write_text("[defaults]\n")
-    common = {"PYINFRA_PROGRESS": "off", "ANSIBLE_PIPELINING": "True", "ANSIBLE_CONFIG": str(settings)}
     light.commands()
     return interleaved(
-        commands, rounds, folder, lambda name: light.recorded(name.endswith(OWN)), light.commands, **common
+        commands,
+        rounds,
+        folder,
+        lambda name: light.recorded(name.endswith(OWN)),
+        light.commands,
+        dict.fromkeys(PEERS, peer_rounds),
+        PYINFRA_PROGRESS="off",
+        ANSIBLE_PIPELINING="True",
+        ANSIBLE_CONFIG=str(settings),
     )
 
 
@@ -90,7 +76,8 @@ def write_inventory(folder: Path, lock: Path, hosts: list[LightHost], ssh: dict[
     return path
 
 
-def write_hosts(folder: Path, hosts: list[LightHost], ssh: dict[str, Any]) -> Path:
+def write_hosts(folder: Path, light: Light) -> Path:
+    ssh = light.ssh
     options = f"-o UserKnownHostsFile={ssh['ssh_known_hosts_file']} -o ControlMaster=auto -o ControlPersist=60s"
     common = {
         "ansible_user": ssh["ssh_user"],
@@ -98,7 +85,7 @@ def write_hosts(folder: Path, hosts: list[LightHost], ssh: dict[str, Any]) -> Pa
         "ansible_ssh_common_args": options,
         "ansible_python_interpreter": "/usr/bin/python3",
     }
-    named = {host.name: {"ansible_host": host.address} for host in hosts}
+    named = {host.name: {"ansible_host": host.address} for host in light.hosts}
     path = folder / "hosts.json"
     path.write_text(json.dumps({"sparks": {"hosts": named, "vars": common}}))
     return path
@@ -142,22 +129,29 @@ def mitogen() -> list[str]:
     return [f"ANSIBLE_STRATEGY_PLUGINS={found.stdout.strip()}/plugins/strategy", "ANSIBLE_STRATEGY=mitogen_linear"]
 
 
-def report(count: int, series: dict[str, Series]) -> None:
-    print(
-        f"\n{count} light hosts (sshd for real; their docker, systemctl and nvidia-smi repeat a real lab host's words)"
-    )
-    for name, one in series.items():
-        print(f"  {name:24} {one.cells()}, {max(one.remote_commands) / count:.1f} commands a host")
-    print(f"  {'ratio':24} all on this machine, hosts with processors of their own; goal")
+def report(count: int, series: dict[str, Series]) -> list[str]:
+    """Return the page's lines."""
+    lines = [
+        "",
+        f"### {count} hosts",
+        "",
+        "| command | wall, s | client CPU, s | peak MiB | remote commands a host |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {name} | {one.cells()} | {max(one.remote_commands) / count:.1f} |"
+        for name, one in series.items()
+        if one.wall
+    ]
+    lines += ["", "| ratio | hosts with processors of their own | all on this machine | goal |", "|---|---|---|---|"]
     for name, against, goal in (("no-op", "connect", "at most 1.5"), ("dry", "no-op", "at most 2")):
+        if name not in series:
+            continue
         own = ratio(series[name + OWN], series[against if against == "connect" else against + OWN])
-        print(f"  {name + ' / ' + against:24} {ratio(series[name], series[against]):.2f}, {own:.2f}; {goal}")
-    for peer in ("ansible", "mitogen"):
+        lines.append(f"| {name} / {against} | {own:.2f} | {ratio(series[name], series[against]):.2f} | {goal} |")
+    for peer in PEERS:
         if peer in series:
-            cpu = sum(series[peer].cpu) / sum(series["no-op"].cpu)
-            wall = f"{ratio(series[peer], series['no-op']):.1f}, client CPU {cpu:.1f}"
-            print(f"  {peer + ' / no-op':24} {wall}; at least 20")
-
-
-if __name__ == "__main__":
-    main()
+            wall = f"{ratio(series[peer], series['no-op']):.1f}"
+            cpu = median(series[peer].cpu) / median(series["no-op"].cpu)
+            lines.append(f"| {peer} / no-op | – | {wall}; client CPU {cpu:.1f} | at least 20 |")
+    return lines

@@ -1,10 +1,11 @@
 """How fast models are verified from a cold cache, beside sha256sum on all cores over the same files in the same run.
 
-`make bench-hashing`, as root. Ends with 1 below LIMIT of it.
+`python -m tests.bench.hashing`, as root. Ends with 1 below LIMIT of it.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from sparknode import manifest as manifests
 from sparknode.shape import Node
 from tests.lab.spread.net import document
 
-LIMIT, FILES, MEGABYTES, ROUNDS = 0.8, 6, 256, 3
+LIMIT, FILES, ROUNDS = 0.8, 6, 3
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -29,10 +30,13 @@ def timed(work: Callable[[], object]) -> float:
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--megabytes", type=int, default=256, help="of each file")
+    megabytes = parser.parse_args().megabytes
     with tempfile.TemporaryDirectory(prefix="sparkfleet-bench-", dir="/var/tmp") as name:
         folder = Path(name)
         for number in range(FILES):
-            (folder / f"{number}.safetensors").write_bytes(os.urandom(MEGABYTES * 1_000_000))
+            (folder / f"{number}.safetensors").write_bytes(os.urandom(megabytes * 1_000_000))
         manifest = manifests.from_node(Node(document(folder, "acme/toy", "a" * 40), "model"))
         listed = "\0".join(str(folder / file.path) for file in manifest.files)
         command = ["xargs", "-0", "-n1", f"-P{os.cpu_count()}", "sha256sum"]
@@ -46,7 +50,7 @@ def main() -> int:
         best = {what: min(timed(work) for _ in range(ROUNDS)) for what, work in (("sha256sum", theirs), ("ours", ours))}
     share = best["sha256sum"] / best["ours"]
     for what, seconds in best.items():
-        print(f"{what:11} {FILES * MEGABYTES / seconds:6.0f} MB/s on {os.cpu_count()} cores, best of {ROUNDS}")
+        print(f"{what:11} {FILES * megabytes / seconds:6.0f} MB/s on {os.cpu_count()} cores, best of {ROUNDS}")
     print(f"share       {share:6.2f}")
     return int(share < LIMIT)
 

@@ -82,10 +82,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class Probe:
-    """What the probe of a real host printed, and the seconds that it took beyond those of any command."""
+    """What the probe of a real host printed, and the seconds that it took, one number a time."""
 
     stdout: str = ""
-    seconds: float = 0.0
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
 
 
 @dataclass
@@ -177,7 +178,7 @@ def _furnish(host: LightHost, snapshot: Snapshot, public: str) -> None:
     (ssh / "sshd_config").write_text(f"{config}ForceCommand /usr/local/sbin/counted\n")
     programs = upper / "usr/local/sbin"
     programs.mkdir(parents=True, exist_ok=True)
-    scripts = {"counted": COUNTED, "python3": PYTHON % snapshot.probe.seconds}
+    scripts = {"counted": COUNTED, "python3": PYTHON % min(snapshot.probe.wall)}
     for program in {answer.argv[0] for answer in snapshot.answers}:
         replies = [_reply(answer) for answer in snapshot.answers if answer.argv[0] == program]
         scripts[program] = REPLAY % "".join(replies)

@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
+# A command that takes longer hangs.
+LONGEST_S = 400
+
 
 @dataclass
 class Series:
@@ -21,8 +24,12 @@ class Series:
     remote_commands: list[int] = field(default_factory=list)
 
     def cells(self) -> str:
-        low, high = min(self.wall), max(self.wall)
-        return f"{median(self.wall):.2f} s ({low:.2f}–{high:.2f}), client CPU {median(self.cpu):.2f} s"
+        """Cells of a table: wall time, client CPU and peak memory, medians with ranges."""
+        return f"{spread(self.wall)} | {spread(self.cpu)} | {self.peak_mib:.0f}"
+
+
+def spread(numbers: Sequence[float]) -> str:
+    return f"{median(numbers):.2f} ({min(numbers):.2f}–{max(numbers):.2f})"
 
 
 def ratio(one: Series, other: Series) -> float:
@@ -36,16 +43,20 @@ def interleaved(
     cwd: Path,
     before: Callable[[str], None] = lambda _: None,
     count: Callable[[], int] = lambda: 0,
+    fewer: Mapping[str, int] | None = None,
     **env: str,
 ) -> dict[str, Series]:
     """Run each command once unmeasured, then all of them `rounds` times in turn.
 
-    `before` is told which comes next; `count` says afterwards how many commands reached hosts.
-    Raises RuntimeError with a command's own words when it fails: a figure of something that broke is none.
+    Those in `fewer` take part in so many rounds only, and not in the first. `before` is told which comes next; `count`
+    says afterwards how many commands reached hosts. Raises RuntimeError with a command's own words when it fails: a
+    figure of something that broke is none.
     """
     series = {name: Series() for name in commands}
     for number in range(rounds + 1):
         for name, argv in commands.items():
+            if name in (fewer or {}) and not 0 < number <= (fewer or {})[name]:
+                continue
             before(name)
             wall, cpu, peak = _once(name, argv, cwd, env)
             reached = count()
@@ -61,7 +72,12 @@ def _once(name: str, argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> 
     started = time.monotonic()
     with (cwd / "last.log").open("w+b") as log:
         process = subprocess.Popen(
-            argv, cwd=cwd, env={**os.environ, **env}, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            ["timeout", str(LONGEST_S), *argv],
+            cwd=cwd,
+            env={**os.environ, **env},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
         )
         # wait4 tells what this one process and its children used, whatever else has been run before.
         _, status, usage = os.wait4(process.pid, 0)

@@ -16,6 +16,8 @@ from sparknode import collect
 from tests.bench.lighthosts import Answer, Probe, Snapshot
 from tests.lab.config import ROOT
 
+INVENTORY = "inventory/lab.py"
+PYINFRA = str(Path(sys.executable).parent / "pyinfra")
 # What the playbook and Ansible's systemd module ask beside the probe's own questions.
 FOR_ANSIBLE = (
     ("nvidia-smi", "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader"),
@@ -28,63 +30,70 @@ FOR_ANSIBLE = (
 REPLAYED = ("docker", "systemctl", "timedatectl", "nvidia-smi", "nvidia-ctk", "fwupdmgr", "nvidia-spark-ota-check")
 HOOK = "nvidia-container-runtime-hook"
 FILES = "var/lib/sparkfleet usr/local/bin/sparknode etc/dgx-release"
+# Wall and CPU seconds of the probe with all that it runs, by bash's own clock.
+TIMED_PROBE = ("bash", "-c", "TIMEFORMAT='%R %U %S'; time /usr/local/bin/sparknode probe")
+PROBES = 5
 
 
 @contextmanager
-def converged(folder: Path) -> Iterator[tuple[Snapshot, Path]]:
-    """Bring up one host, deploy to it, and take it down again; yields what it was, and the lock that it was deployed
-    with."""
+def lab(nodes: int) -> Iterator[dict[str, Any]]:
+    """Boot hosts and lock what they serve; yields the lab's own description of them."""
     try:
-        _run(sys.executable, "-m", "tests.lab", "up", "--nodes", "1")
-        _run(sys.executable, "-m", "sparkfleet", "lock", "--inventory", "inventory/lab.py")
-        _run(str(Path(sys.executable).parent / "pyinfra"), "inventory/lab.py", "deploy.py", "-y")
-        state = json.loads((ROOT / ".lab/state.json").read_text())
-        snapshot = Snapshot([_ask(state, argv) for argv in _questions(state)])
-        snapshot.probe = min((_probe(state) for _ in range(3)), key=lambda one: one.seconds)
-        archive = folder / "host.tar"
-        units = "$(ls -d etc/systemd/system/sparkfleet-*)"
-        with archive.open("wb") as stream:
-            command = f"sudo sh -c {shlex.quote(f'cd / && tar -c --ignore-failed-read {FILES} {units}')}"
-            subprocess.run(_ssh(state, command), stdout=stream, check=True, timeout=300)
-        snapshot.archives.append(archive)
-        lock = folder / "fleet.lock.json"
-        lock.write_bytes((ROOT / ".lab/fleet.lock.json").read_bytes())
+        run(sys.executable, "-m", "tests.lab", "up", "--nodes", str(nodes))
+        run(sys.executable, "-m", "sparkfleet", "lock", "--inventory", INVENTORY)
+        yield json.loads((ROOT / ".lab/state.json").read_text())
     finally:
-        _run(sys.executable, "-m", "tests.lab", "down")
-    yield snapshot, lock
+        run(sys.executable, "-m", "tests.lab", "down")
+
+
+def take(state: dict[str, Any], folder: Path) -> tuple[Snapshot, Path]:
+    """Return what the first host is, once it serves, and the lock that it was deployed with."""
+    snapshot = Snapshot([_answer(state, argv) for argv in _questions(state)])
+    asked = [ask(state, TIMED_PROBE) for _ in range(PROBES)]
+    times = [tuple(map(float, done.stderr.split()[-3:])) for done in asked]
+    walls, cpus = [wall for wall, _, _ in times], [user + system for _, user, system in times]
+    snapshot.probe = Probe(asked[-1].stdout, walls, cpus)
+    archive = folder / "host.tar"
+    units = "$(ls -d etc/systemd/system/sparkfleet-*)"
+    with archive.open("wb") as stream:
+        command = f"sudo sh -c {shlex.quote(f'cd / && tar -c --ignore-failed-read {FILES} {units}')}"
+        subprocess.run(_ssh(state, command), stdout=stream, check=True, timeout=300)
+    snapshot.archives.append(archive)
+    lock = folder / "fleet.lock.json"
+    lock.write_bytes((ROOT / ".lab/fleet.lock.json").read_bytes())
+    return snapshot, lock
 
 
 def _questions(state: dict[str, Any]) -> Iterator[Sequence[str]]:
     yield from (argv for argv in (*collect.COMMANDS.values(), *FOR_ANSIBLE) if argv[0] in REPLAYED)
     yield ("docker", "ps", "-q")
-    running = _ask(state, ("docker", "ps", "-q")).stdout.split()
+    running = ask(state, ("docker", "ps", "-q")).stdout.split()
     if running:
         yield ("docker", "inspect", "--format", collect.INJECTED, *running)
-    if _ask(state, ("which", HOOK)).rc == 0:
+    if ask(state, ("which", HOOK)).returncode == 0:
         yield (HOOK,)
 
 
-def _probe(state: dict[str, Any]) -> Probe:
+def run(*argv: str) -> float:
+    """Run a command in the repository; return its seconds, or raise RuntimeError with its own words."""
     began = time.monotonic()
-    said = _ask(state, ("/usr/local/bin/sparknode", "probe"))
-    wall = time.monotonic() - began
-    began = time.monotonic()
-    _ask(state, ("true",))
-    return Probe(said.stdout, max(0.0, wall - (time.monotonic() - began)))
-
-
-def _run(*argv: str) -> None:
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(argv)} ended with {done.returncode}: {(done.stdout + done.stderr)[-2000:]}")
+    return time.monotonic() - began
 
 
-def _ssh(state: dict[str, Any], command: str) -> list[str]:
+def ask(state: dict[str, Any], argv: Sequence[str], host: int = 0) -> subprocess.CompletedProcess[str]:
+    """What a command says as root on a host of the lab, asked by plain ssh."""
+    command = _ssh(state, f"sudo {shlex.join(argv)}", host)
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def _ssh(state: dict[str, Any], command: str, host: int = 0) -> list[str]:
     options = ["-o", "BatchMode=yes", "-o", f"UserKnownHostsFile={state['known_hosts']}", "-i", state["key"]]
-    return ["ssh", *options, f"{state['user']}@{state['hosts'][0]['address']}", command]
+    return ["ssh", *options, f"{state['user']}@{state['hosts'][host]['address']}", command]
 
 
-def _ask(state: dict[str, Any], argv: Sequence[str]) -> Answer:
-    command = f"sudo {shlex.join(argv)}"
-    done = subprocess.run(_ssh(state, command), capture_output=True, text=True, timeout=60, check=False)
+def _answer(state: dict[str, Any], argv: Sequence[str]) -> Answer:
+    done = ask(state, argv)
     return Answer(argv, done.returncode, done.stdout, done.stderr)

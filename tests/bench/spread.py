@@ -1,4 +1,4 @@
-"""How near to the physical limit a model spreads: `make bench-spread`, as root.
+"""How near to the physical limit a model spreads: `python -m tests.bench.spread`, as root.
 
 The least possible time is that of Kumar and Ross (HOTWEB 2006) for the rates that the links are shaped to; beside the
 swarm stands the rsync star of the same run. The time is the controller's: from its first question to the hosts until

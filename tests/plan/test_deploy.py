@@ -53,6 +53,8 @@ def test_a_second_run_asks_once_and_changes_nothing(fleet: FakeFleet) -> None:
     assert outcome.code == 0, outcome.output
     assert outcome.changes() == []
     assert len(outcome.commands) == len(HOSTS)
+    assert "Preflight" in outcome.output
+    assert "Stage" not in outcome.output, "an operation that no host needs was registered"
 
 
 def test_the_node_s_program_travels_only_to_hosts_that_lack_it(fleet: FakeFleet) -> None:

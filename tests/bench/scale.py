@@ -1,0 +1,67 @@
+"""How the controller's time and memory grow with the fleet, on pyinfra's fake connector."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+
+from sparkfleet.catalog import ROOT
+from sparkfleet.fleet import HostEntry, plan_run
+from tests.bench.measure import Series, interleaved, spread
+from tests.bench.snapshot import PYINFRA
+from tests.plan.harness import CURRENT_TAG, FakeFleet, release_of, serving
+
+
+def fake(folder: Path, count: int) -> FakeFleet:
+    """Fake hosts that serve what is wanted."""
+    folder.mkdir()
+    fleet = FakeFleet(folder, [f"spark-{number}" for number in range(count)])
+    fleet.probes = dict.fromkeys(fleet.hosts, serving(release_of(CURRENT_TAG)))
+    return fleet
+
+
+def measure(folder: Path, counts: Sequence[int], rounds: int) -> dict[str, Series]:
+    commands = {}
+    for count in counts:
+        inventory = str(fake(folder / str(count), count).write())
+        commands[f"no-op, {count} hosts"] = [PYINFRA, inventory, "deploy.py", "-y", "--chdir", str(ROOT)]
+    show = [sys.executable, "-m", "sparkfleet", "show", "@fake/spark-0", "--inventory", str(inventory)]
+    return interleaved({**commands, "sparkfleet show": ["env", "-C", str(ROOT), *show]}, rounds, folder)
+
+
+def planning(folder: Path, count: int, rounds: int) -> list[str]:
+    """Compile every host's release, once with all hosts set alike and once in many ways."""
+    data = {key: value for key, value in runpy.run_path(str(ROOT / "group_data/all.py")).items() if key[0] != "_"}
+    data |= fake(folder / "planning", 1).data
+    lines = []
+    for what, settings in (("alike", 1), ("in 64 ways", 64)):
+        seconds = []
+        for _ in range(rounds):
+            entries = [
+                HostEntry(f"n{n}", f"n{n}:22", (), {**data, "overrides": {"max_num_seqs": 1 + n % settings}})
+                for n in range(count)
+            ]
+            began = time.monotonic()
+            plan_run(entries)
+            seconds.append(time.monotonic() - began)
+        lines.append(f"| {count} hosts, set {what} | {spread(seconds)} | {count / median(seconds):.0f} |")
+    return lines
+
+
+def report(counts: Sequence[int], series: dict[str, Series]) -> list[str]:
+    """Return the page's lines; a fleet of twice the size shall cost each further host the same."""
+    lines = ["| command | wall, s | CPU, s | peak MiB |", "|---|---|---|---|"]
+    lines += [f"| {name} | {one.cells()} |" for name, one in series.items()]
+    figures = [series[f"no-op, {count} hosts"] for count in counts]
+    lines += ["", "| from, to | CPU for each further host, ms | memory for each further host, KiB |", "|---|---|---|"]
+    for (less, before), (more, after) in zip(
+        zip(counts, figures, strict=True), zip(counts[1:], figures[1:], strict=True), strict=False
+    ):
+        cpu = (median(after.cpu) - median(before.cpu)) / (more - less) * 1000
+        memory = (after.peak_mib - before.peak_mib) / (more - less) * 1024
+        lines.append(f"| {less}, {more} | {cpu:.1f} | {memory:.0f} |")
+    return lines
