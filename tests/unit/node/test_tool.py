@@ -39,7 +39,7 @@ def machine() -> Machine:
 
 @pytest.fixture
 def host(machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
-    monkeypatch.setattr(fetch.shutil, "which", lambda *_, **__: None)
+    monkeypatch.setattr("shutil.which", lambda *_, **__: None)
     return Host(Paths(tmp_path), machine)
 
 
@@ -98,7 +98,7 @@ def test_packages_come_from_the_index_that_was_set(
 def test_uv_makes_it_where_it_is_installed_and_brings_no_python(
     host: Host, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetch.shutil, "which", lambda *_, **__: "/usr/bin/uv")
+    monkeypatch.setattr("shutil.which", lambda *_, **__: "/usr/bin/uv")
     made = python(host)
     assert machine.commands[0] == ["/usr/bin/uv", "venv", "--quiet", "--no-python-downloads", str(made.parents[1])]
     assert machine.commands[1][:3] == ["/usr/bin/uv", "pip", "install"]
