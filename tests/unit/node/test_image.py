@@ -128,7 +128,7 @@ def test_an_image_that_finds_no_room_as_a_file_is_said_and_saved_the_next_time(
 
     with monkeypatch.context() as patch:
         patch.setattr(World, "run", full)
-        with pytest.raises(Failed, match="can't be saved: .* no space left on device; set image_distribution to pull"):
+        with pytest.raises(Failed, match=r"can't be saved: .* no space left on device; set image_distribution to pull"):
             save_image(world.host, request, lambda _: None)
     assert not world.paths.models.exists()
 
