@@ -75,6 +75,7 @@ def test_a_step_that_fails_is_said_and_the_next_time_it_begins_again(host: Host,
     machine.broken = word
     with pytest.raises(Failed, match=rf"{word} failed; apt install python3-venv \(or uv\), set tool_index"):
         python(host)
+    assert not (host.paths.data / "tools").exists()
     machine.broken, machine.commands = None, []
     python(host)
     assert [len(machine.named(step)) for step in ("venv", "install", "sync")] == [1, 1, 1]
