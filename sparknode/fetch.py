@@ -176,6 +176,7 @@ def tool_python(host: Host, requirements: str, index: str | None, tell: Tell) ->
     for step in (make, fill, ["sync", "--file-system", str(folder)]):
         done = host.system.run(step, TOOL_S)
         if not done.ok:
+            shutil.rmtree(tools, ignore_errors=True)
             raise Failed(
                 f"the download tool's environment can't be made: {done.why}; apt install python3-venv (or uv), set "
                 "tool_index to a package index that this host reaches, or set fetch_on to controller"

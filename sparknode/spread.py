@@ -136,6 +136,8 @@ def _swarm(host: Host, manifest: Manifest, order: Order, announce: str) -> list[
     place = source(host, manifest) if giving else host.paths.incoming_dir(manifest.repo, manifest.commit)
     if not giving:
         _make_room(manifest, place, order)
+        # The pieces are hashed anyhow, and a file that a full disk cut short would stop every further try.
+        control(place).unlink(missing_ok=True)
     meta = host.paths.spread / "torrent"
     atomic_write(meta, base64.b64decode(order.torrent or ""))
     stall = 0 if giving else order.stall_s
@@ -225,6 +227,7 @@ def _run(host: Host, manifest: Manifest, order: Order, argv: list[str], tell: Te
     last: list[str] = []
     came = threading.Event()
     ends = time.monotonic() + order.deadline_s
+    asked, heard = 0.0, time.monotonic()
     verb = "taking" if taking else "giving"
     with (
         _program(argv, last, came) as process,
@@ -240,7 +243,10 @@ def _run(host: Host, manifest: Manifest, order: Order, argv: list[str], tell: Te
             if (host.paths.spread / "stop").exists():
                 ended = "it was told to stop"
                 break
-            if time.time() - (host.paths.spread / "asked").stat().st_mtime > SILENCE_S:
+            # That it changes counts and not how old it is: a clock that is set meanwhile is no silence.
+            if asked != (asked := (host.paths.spread / "asked").stat().st_mtime):
+                heard = time.monotonic()
+            if time.monotonic() - heard > SILENCE_S:
                 ended = f"nobody asked for {SILENCE_S:.0f} s"
                 break
             if time.monotonic() > ends:
@@ -252,8 +258,9 @@ def _run(host: Host, manifest: Manifest, order: Order, argv: list[str], tell: Te
         control(place).unlink(missing_ok=True)
     if whole or not taking:
         return 0 if whole or ended == "it was told to stop" else 1
-    said = [line for line in last if "ERROR" in line or "rsync" in line] or last
-    raise Failed(f"{manifest.name} did not come whole: {ended}{': ' + said[-1][:300] if said else ''}")
+    # A full disk first, since that is what a person can mend; the programs' last words are of its consequences.
+    said = [line for word in ("No space left", "ERROR", "rsync") for line in last if word in line] or last[-1:]
+    raise Failed(f"{manifest.name} did not come whole: {ended}{': ' + said[0][:300] if said else ''}")
 
 
 def _allocated(folder: Path) -> int:
@@ -286,7 +293,7 @@ def _program(argv: list[str], last: list[str], came: threading.Event) -> Iterato
             if "SEED(" in line:
                 came.set()
             if line.strip():
-                last[:] = [*last[-9:], line.strip()]
+                last[:] = [*last[-39:], line.strip()]
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()

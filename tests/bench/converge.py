@@ -33,10 +33,11 @@ def measure(folder: Path, lock: Path, light: Light, rounds: int, peer_rounds: in
     commands = {
         "connect": [PYINFRA, inventory, "exec", "--", "true"],
         "no-op": [PYINFRA, inventory, "deploy.py", "-y", "--chdir", str(ROOT)],
+        "sync": [PYINFRA, inventory, "tasks/stage.py", "-y", "--chdir", str(ROOT)],
         "dry": [PYINFRA, inventory, "deploy.py", "--dry", "--chdir", str(ROOT)],
         "status": [PYINFRA, inventory, "tasks/status.py", "--chdir", str(ROOT)],
     }
-    commands |= {f"{name}{OWN}": commands[name] for name in ("no-op", "dry", "status")}
+    commands |= {f"{name}{OWN}": commands[name] for name in ("no-op", "sync", "dry", "status")}
     if len(light.hosts) > LARGE:
         commands = {name: commands[name] for name in ("connect", "no-op", f"no-op{OWN}")}
     if peer_rounds:
@@ -149,6 +150,9 @@ def report(count: int, series: dict[str, Series]) -> list[str]:
             continue
         own = ratio(series[name + OWN], series[against if against == "connect" else against + OWN])
         lines.append(f"| {name} / {against} | {own:.2f} | {ratio(series[name], series[against]):.2f} | {goal} |")
+    if "sync" in series:
+        own, here = (median(series[f"sync{how}"].wall) - median(series["connect"].wall) for how in (OWN, ""))
+        lines.append(f"| sync − connect, s a host | {own / count:.2f} | {here / count:.2f} | at most 0.3 |")
     for peer in PEERS:
         if peer in series:
             wall = f"{ratio(series[peer], series['no-op']):.1f}"

@@ -41,9 +41,10 @@ class Hub:
     sent: int = 0
     authorizations: set[str | None] = field(default_factory=set)
     url: str = ""
+    commits: set[str] = field(default_factory=lambda: {COMMIT, "c" * 40})
 
     def serve(self, handler: BaseHTTPRequestHandler) -> None:
-        path = handler.path.split(f"/{REPO}/resolve/", 1)[-1].partition("/")[2]
+        revision, _, path = handler.path.split(f"/{REPO}/resolve/", 1)[-1].partition("/")
         self.authorizations.add(handler.headers.get("Authorization"))
         wanted = handler.headers.get("Range")
         first = int(wanted.split("=")[1].split("-")[0]) if wanted else 0
@@ -52,10 +53,10 @@ class Hub:
             self.asked.append((path, wanted))
             if self.answer(handler, number, first):
                 return
-        content = self.files.get(path)
+        content = self.files.get(path) if revision in self.commits else None
         if content is None:
             handler.send_response(404)
-            handler.send_header("X-Error-Code", "EntryNotFound")
+            handler.send_header("X-Error-Code", "EntryNotFound" if revision in self.commits else "RevisionNotFound")
             handler.send_header("Content-Length", "0")
             handler.end_headers()
             return
@@ -279,6 +280,18 @@ def test_a_repository_that_lost_a_file_is_a_clear_failure(hub: Hub, tmp_path: Pa
     words = refuse(hub, tmp_path)
     assert "model.safetensors" in words
     assert "404" in words
+
+
+def test_a_revision_that_moved_away_under_its_name_does_not_matter_until_it_is_gone(hub: Hub, tmp_path: Path) -> None:
+    # `main` means another commit now: what is asked for is the locked one, and never a name.
+    run(hub, tmp_path / "before")
+    assert in_place(tmp_path / "before") == FILES
+    hub.commits = {"d" * 40}
+
+    words = refuse(hub, tmp_path / "after")
+
+    assert "404" in words
+    assert "RevisionNotFound" in words
 
 
 def test_a_token_goes_to_the_hub_and_to_no_line_or_file(hub: Hub, tmp_path: Path) -> None:

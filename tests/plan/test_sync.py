@@ -6,7 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.plan.harness import DRAFTER, DRAFTER_COMMIT, TARGET, TARGET_COMMIT, FakeFleet, Outcome, probe
+from tests.plan.harness import (
+    CURRENT_TAG,
+    DRAFTER,
+    DRAFTER_COMMIT,
+    TARGET,
+    TARGET_COMMIT,
+    FakeFleet,
+    Outcome,
+    probe,
+    release_of,
+    serving,
+)
 
 HOSTS = [f"spark-{number}" for number in range(1, 5)]
 MODELS = [{"repo": TARGET, "commit": TARGET_COMMIT}, {"repo": DRAFTER, "commit": DRAFTER_COMMIT}]
@@ -104,3 +115,12 @@ def test_everything_here_costs_no_further_trip(fleet: FakeFleet) -> None:
     outcome = stage(fleet)
     assert counts(outcome) == {"fetch": [], "torrent": [], "share": []}
     assert not outcome.named("sync look")
+
+
+def test_unchanged_artefacts_cost_one_round_trip_a_host(fleet: FakeFleet) -> None:
+    for name in HOSTS:
+        fleet.probes[name] = serving(release_of(CURRENT_TAG))
+        has(fleet, name)
+    outcome = fleet.run("-y", deploy="tasks/stage.py")
+    assert outcome.code == 0, outcome.output
+    assert sorted(name for name, _ in outcome.commands) == HOSTS, outcome.commands

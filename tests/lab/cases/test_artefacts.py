@@ -46,7 +46,7 @@ def test_a_seed_makes_its_own_tool_and_fetches_once_for_all(booted: list[Node]) 
         before, wheels = hub_faults.bytes_served(), len(packages.taken())
         code, output = task("stage", *seeding, f"tool_index={packages.URL}")
         assert code == 0, output
-        assert size <= hub_faults.bytes_served() - before <= 1.05 * size
+        assert 0.99 * size <= hub_faults.bytes_served() - before <= 1.05 * size
         pinned = len(re.findall(r"^\w\S*==", packages.REQUIREMENTS.read_text(), re.MULTILINE))
         assert len(packages.taken()) - wheels == (pinned if turn == "made" else 0)
         assert set(packages.taken()) == {seed.address}

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +160,44 @@ def test_a_host_without_room_is_refused_and_the_others_get_theirs(net: Net, mode
 
     assert set(problems) == {light.name for light in others[:2]}
     assert all("must stay free" in text for text in problems.values())
+
+
+@pytest.mark.parametrize("engine", ["swarm", "rsync"])
+def test_a_disk_that_fills_up_on_the_way_fails_that_host_and_it_goes_on_later(
+    net: Net, model: tuple[Path, dict[str, Any]], engine: str
+) -> None:
+    one, full, other = net.hosts[:3]
+    put(one, *model)
+    disk = Paths(full.root).incoming
+    disk.mkdir(parents=True)
+    # Its processes have mounts of their own, which are those of the time when they began.
+    full.power_off()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(disk)], check=True, timeout=10)
+    full.boot()
+    ways = Ways(distribution=engine, stall_s=6, deadline_s=90, limit_bytes_s=4e6)  # type: ignore[arg-type]
+
+    def fill() -> None:
+        """Somebody else takes the room while it comes."""
+        while shutil.disk_usage(disk).used < 1_000_000:
+            gevent.sleep(0.05)
+        with suppress(OSError):
+            (disk / "filler").write_bytes(bytes(40_000_000))
+
+    try:
+        filling = gevent.spawn(fill)
+        problems, _ = go(model[1], [one], [full, other], ways)
+        filling.kill()
+
+        assert set(problems) == {full.name}
+        assert "No space left" in problems[full.name]
+        assert wrong(other, model[1]) == []
+        assert wrong(full, model[1]) != []
+        (disk / "filler").unlink()
+        assert go(model[1], [one], [full], ways)[0] == {}
+        assert wrong(full, model[1]) == []
+    finally:
+        full.power_off()
+        subprocess.run(["umount", str(disk)], check=True, timeout=10)
 
 
 def test_without_aria2_somewhere_it_goes_by_rsync_and_says_so(

@@ -112,3 +112,27 @@ def test_an_image_that_docker_lost_half_of_is_pulled_again(world: World) -> None
     world.images[REFERENCE] = {**IMAGE, "Id": "sha256:half"}
     run(world)
     assert world.images[REFERENCE]["Id"] == IMAGE["Id"]
+
+
+def test_an_image_that_finds_no_room_as_a_file_is_said_and_saved_the_next_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = json.dumps({"schema": 1, "release": DOCUMENT, "image_source": SOURCE, "manifests": []})
+    run_there = World.run
+
+    def full(self: World, argv: Sequence[str], timeout: float) -> Completed:
+        if tuple(argv[:2]) != ("docker", "save"):
+            return run_there(self, argv, timeout)
+        Path(argv[3]).write_bytes(b"half")
+        return Completed(tuple(argv), 1, "", "write image.tar: no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(World, "run", full)
+        with pytest.raises(Failed, match=r"can't be saved: .* no space left on device; set image_distribution to pull"):
+            save_image(world.host, request, lambda _: None)
+    assert not world.paths.models.exists()
+
+    lines: list[str] = []
+    assert save_image(world.host, request, lines.append) == 0
+    manifest = json.loads(lines[-1])
+    assert (world.paths.model_dir(manifest["repo"], manifest["commit"]) / "image.tar").read_bytes() != b"half"

@@ -39,7 +39,7 @@ def machine() -> Machine:
 
 @pytest.fixture
 def host(machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
-    monkeypatch.setattr(fetch.shutil, "which", lambda *_, **__: None)
+    monkeypatch.setattr("shutil.which", lambda *_, **__: None)
     return Host(Paths(tmp_path), machine)
 
 
@@ -75,6 +75,7 @@ def test_a_step_that_fails_is_said_and_the_next_time_it_begins_again(host: Host,
     machine.broken = word
     with pytest.raises(Failed, match=rf"{word} failed; apt install python3-venv \(or uv\), set tool_index"):
         python(host)
+    assert not (host.paths.data / "tools").exists()
     machine.broken, machine.commands = None, []
     python(host)
     assert [len(machine.named(step)) for step in ("venv", "install", "sync")] == [1, 1, 1]
@@ -98,7 +99,7 @@ def test_packages_come_from_the_index_that_was_set(
 def test_uv_makes_it_where_it_is_installed_and_brings_no_python(
     host: Host, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetch.shutil, "which", lambda *_, **__: "/usr/bin/uv")
+    monkeypatch.setattr("shutil.which", lambda *_, **__: "/usr/bin/uv")
     made = python(host)
     assert machine.commands[0] == ["/usr/bin/uv", "venv", "--quiet", "--no-python-downloads", str(made.parents[1])]
     assert machine.commands[1][:3] == ["/usr/bin/uv", "pip", "install"]
