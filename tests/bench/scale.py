@@ -29,8 +29,11 @@ def measure(folder: Path, counts: Sequence[int], rounds: int) -> dict[str, Serie
     for count in counts:
         inventory = str(fake(folder / str(count), count).write())
         commands[f"no-op, {count} hosts"] = [PYINFRA, inventory, "deploy.py", "-y", "--chdir", str(ROOT)]
-    show = [sys.executable, "-m", "sparkfleet", "show", "@fake/spark-0", "--inventory", str(inventory)]
-    return interleaved({**commands, "sparkfleet show": ["env", "-C", str(ROOT), *show]}, rounds, folder)
+    few = str(fake(folder / "few", 4).write())
+    show = [sys.executable, "-m", "sparkfleet", "show", "@fake/spark-0", "--inventory", few]
+    return interleaved(
+        {**commands, "sparkfleet show, 4 hosts in the inventory": ["env", "-C", str(ROOT), *show]}, rounds, folder
+    )
 
 
 def planning(folder: Path, count: int, rounds: int) -> list[str]:
