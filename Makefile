@@ -7,7 +7,7 @@ PYTHON := $(VENV)/bin/python
 NODES ?= 4
 ENGINE ?= sim
 
-.PHONY: help setup demo test test-fast test-docs test-hub test-walk test-lab test-crash test-contract bench-spread bench-resync bench-hashing lab-up lab-down lint fmt
+.PHONY: help setup demo test test-fast test-docs test-hub test-walk test-lab test-crash test-contract bench-spread bench-hashing lab-up lab-down lint fmt
 
 help: ## print this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,9 +52,6 @@ test-contract: setup ## every rendered recipe through the real vLLM argument par
 
 bench-spread: setup ## a model to 8 hosts over shaped links, beside the bound and an rsync star
 	@$(PYTHON) -m tests.bench.spread
-
-bench-resync: setup ## what a second sync of unchanged artefacts costs a host
-	@$(PYTHON) -m tests.bench.resync
 
 bench-hashing: setup ## verifying from a cold cache, beside sha256sum on all cores
 	@$(PYTHON) -m tests.bench.hashing
