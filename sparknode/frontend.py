@@ -20,7 +20,7 @@ from sparknode.release import Release
 from sparknode.shell import Completed
 from sparknode.system import Host
 
-POLL_S = 0.5
+POLL_S = 0.2
 TICK_S = 10.0
 # From the start of the unit to its first journal line; a loaded host needs a while to start Python.
 FIRST_LINE_S = 60.0

@@ -38,7 +38,7 @@ class Plan:
     light: Sequence[tuple[int, int, int]]
     fake: Sequence[int]
     rounds: int
-    others: Sequence[tuple[str, Sequence[str]]]
+    others: Sequence[tuple[str, str, Sequence[str]]]
 
 
 FULL = Plan(
@@ -46,10 +46,21 @@ FULL = Plan(
     ((4, 4, 2), (16, 3, 2), (64, 2, 0), (128, 1, 0)),
     (50, 100, 200),
     3,
-    (("spread", ("--megabytes", "50")), ("hashing", ("--megabytes", "128"))),
+    (
+        ("Spread: swarm", "spread", ("--megabytes", "300", "--engines", "swarm")),
+        ("Spread: rsync star", "spread", ("--megabytes", "50", "--engines", "rsync")),
+        ("Hashing", "hashing", ("--megabytes", "128")),
+    ),
 )
 SMALL = Plan(
-    1, ((2, 1, 0),), (2, 4), 1, (("spread", ("--megabytes", "5", "--hosts", "2")), ("hashing", ("--megabytes", "4")))
+    1,
+    ((2, 1, 0),),
+    (2, 4),
+    1,
+    (
+        ("Spread", "spread", ("--megabytes", "5", "--hosts", "2")),
+        ("Hashing", "hashing", ("--megabytes", "4")),
+    ),
 )
 
 
@@ -65,7 +76,7 @@ def main() -> int:
         parts: dict[str, Callable[[], Iterable[str]]] = {
             "Scale": lambda: scaling(folder, plan),
             "Booted hosts, light hosts and Ansible": lambda: hosts(folder, plan),
-            **{what.capitalize(): partial(other, what, words) for what, words in plan.others},
+            **{title: partial(other, name, words) for title, name, words in plan.others},
         }
         for title, part in parts.items():
             print(f"{(time.monotonic() - began) / 60:4.1f} min: {title} …", file=sys.stderr, flush=True)
