@@ -144,6 +144,8 @@ def remove() -> None:
             continue
         light = Light(int(row["name"].removeprefix(PREFIX)), Path("/nowhere"))
         light.kill()
+        # By its own name: the kernel takes its time to clear a namespace, and its cables stand until then.
+        ip("link", "delete", f"{light.name}v", check=False)
         ip("netns", "delete", light.name, check=False)
     if Path("/sys/class/net", BRIDGE).exists():
         ip("link", "delete", BRIDGE)
