@@ -329,7 +329,7 @@ def _check(options: argparse.Namespace) -> int:
 
 def _probe(path: Path) -> dict[str, Any]:
     try:
-        if path.name.endswith(".tar.gz"):
+        if path.is_dir() or path.name.endswith(".tar.gz"):
             return probe.probe(*collect.read(path))
         text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError, Refused) as error:

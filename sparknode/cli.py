@@ -44,7 +44,8 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True)
     probing = commands.add_parser("probe", help="print one JSON document about this node")
     probing.add_argument("--from", dest="bundle", type=Path, help="a bundle of `collect`, instead of this node")
-    commands.add_parser("collect", help="print what a probe reads, without secrets, as a tar.gz for a report")
+    collecting = commands.add_parser("collect", help="keep what a probe reads, without secrets, for a report")
+    collecting.add_argument("folder", nargs="?", type=Path, help="new or empty; without one a tar.gz is printed")
     commands.add_parser("status", help="print what is staged, serving and under way as JSON")
     commands.add_parser("stage", help="read a stage request from stdin and carry it out")
     commands.add_parser("fetch", help="read a fetch request from stdin and bring its model from the Hub")
@@ -101,7 +102,10 @@ def dispatch(host: Host, options: argparse.Namespace) -> int:
         from sparknode import collect
 
         raw = collect.collect(host, {**collect.COMMANDS, **collect.STORY})
-        sys.stdout.buffer.write(collect.pack(collect.documents(raw)))
+        if options.folder:
+            collect.write(collect.documents(raw), options.folder)
+        else:
+            sys.stdout.buffer.write(collect.pack(collect.documents(raw)))
         return 0
     if options.command == "status":
         from sparknode import probe

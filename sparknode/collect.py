@@ -1,7 +1,8 @@
 """The raw material of a node: files and what programs answer, read once, all programs at once under one deadline.
 
-A bundle is that material in an archive, with what names a machine or opens a door taken out, so that a report of a
-problem can be looked at elsewhere: `files/…` mirrors absolute paths, `commands/NAME.json` holds one program each.
+A bundle is that material in a folder or an archive, with what names a machine or opens a door taken out, so that a
+report of a problem can be looked at elsewhere: `files/…` mirrors absolute paths, `commands/NAME.json` holds one program
+each.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from sparknode import SCHEMAS, fleet, parse
 from sparknode.errors import Refused
+from sparknode.files import read_text
 from sparknode.paths import Paths
 from sparknode.shell import Completed
 from sparknode.system import Host, RealSystem, System
@@ -166,6 +168,15 @@ def pack(documents: Mapping[str, str]) -> bytes:
     return packed.getvalue()
 
 
+def write(documents: Mapping[str, str], folder: Path) -> None:
+    """Write a bundle's files into a folder that is new or empty; raises Refused for any other."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise Refused(f"{folder}: it is there and not empty; name a new folder for the bundle")
+    for name, text in documents.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+
+
 class Recorded(RealSystem):
     def __init__(self, commands: Mapping[str, Completed]) -> None:
         self.answers = {done.argv: done for done in commands.values()}
@@ -176,15 +187,8 @@ class Recorded(RealSystem):
 
 
 def read(path: Path) -> tuple[Host, Raw]:
-    """A bundle as a host and its material; raises Refused where there is none."""
-    import tarfile
-
-    try:
-        with tarfile.open(path, "r:gz") as archive:
-            found = {member.name.partition("/")[2]: archive.extractfile(member) for member in archive}
-            texts = {name: stream.read().decode("utf-8", "replace") for name, stream in found.items() if stream}
-    except (OSError, EOFError, tarfile.TarError) as problem:
-        raise Refused(f"{path}: no bundle is there ({problem}); tasks/doctor.py makes one") from None
+    """A bundle, an archive or a folder, as a host and its material; raises Refused where there is none."""
+    texts = _folder(path) if path.is_dir() else _archive(path)
     files = {name.removeprefix("files"): text for name, text in texts.items() if name.startswith("files/")}
     about = parse.json_object(texts.get("bundle.json", ""))
     unread, at = about.get("unread"), about.get("at")
@@ -192,6 +196,27 @@ def read(path: Path) -> tuple[Host, Raw]:
     reasons = unread if isinstance(unread, dict) else {}
     moment = float(at) if isinstance(at, (int, float)) else 0.0
     return Host(Paths(path / "nothing"), Recorded(commands)), Raw(files, reasons, commands, moment)
+
+
+def _folder(path: Path) -> dict[str, str]:
+    texts = {
+        file.relative_to(path).as_posix(): read_text(file) or "" for file in sorted(path.rglob("*")) if file.is_file()
+    }
+    if not any(name.startswith(("commands/", "files/")) for name in texts):
+        raise Refused(f"{path}: no bundle is there; make one with `sparknode collect DIR`")
+    return texts
+
+
+def _archive(path: Path) -> dict[str, str]:
+    import tarfile
+    import zlib
+
+    try:
+        with tarfile.open(path, "r:gz") as archive:
+            found = {member.name.partition("/")[2]: archive.extractfile(member) for member in archive}
+            return {name: stream.read().decode("utf-8", "replace") for name, stream in found.items() if stream}
+    except (OSError, EOFError, tarfile.TarError, zlib.error) as problem:
+        raise Refused(f"{path}: no bundle is there ({problem}); tasks/doctor.py makes one") from None
 
 
 def _answer(text: str, argv: tuple[str, ...]) -> Completed:

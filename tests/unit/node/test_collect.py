@@ -84,6 +84,10 @@ def test_a_bundle_says_the_same_as_the_host(tmp_path: Path) -> None:
     assert answer["argv"][0] == "nvidia-smi"
     assert {"rc", "stdout", "stderr", "seconds"} <= set(answer)
     assert documents["files/proc/meminfo"] == raw.files["/proc/meminfo"]
+    collect.write(documents, tmp_path / "bundle")
+    assert facts(collect.read(tmp_path / "bundle")[1]) == facts(again)
+    with pytest.raises(Refused, match="name a new folder"):
+        collect.write(documents, tmp_path / "bundle")
 
 
 @pytest.mark.parametrize("content", [b"", b"mine", collect.pack(collect.documents(bundle()))[:500]])
@@ -91,6 +95,12 @@ def test_what_is_no_bundle_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "b.tar.gz").write_bytes(content)
     with pytest.raises(Refused, match=r"no bundle is there .*; tasks/doctor.py makes one"):
         collect.read(tmp_path / "b.tar.gz")
+
+
+def test_a_folder_of_something_else_is_no_bundle(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(Refused, match="no bundle is there; make one with `sparknode collect DIR`"):
+        collect.read(tmp_path)
 
 
 @pytest.mark.parametrize("spoiled", ["{", "[]", "null", '{"rc": "x", "stdout": 1, "stderr": []}', "\x00\xff"])
@@ -132,6 +142,8 @@ def test_collect_and_probe_run_from_the_command_line(tmp_path: Path, zipped: boo
     document = json.loads(read.stdout)
     assert document["host"]["hostname"] == os.uname().nodename
     assert document["memory"]["total_kib"] > 0
+    assert run("collect", str(tmp_path / "folder")).returncode == 0
+    assert json.loads(run("probe", "--from", str(tmp_path / "folder")).stdout)["memory"]["total_kib"] > 0
     refused = run("probe", "--from", str(tmp_path))
     assert refused.returncode == 2
     assert b"no bundle is there" in refused.stderr
