@@ -63,6 +63,15 @@ def _has(what: str) -> bool:
     return True
 
 
+def _is_bare() -> bool:
+    """Say whether nothing of this tool is on this host, and note it."""
+    node = _node()
+    if (node.get("sparknode") or {}).get("installed_sha256") or (node.get("fleet") or {}).get("releases"):
+        return False
+    host.noop("nothing of sparkfleet is here")
+    return True
+
+
 @operation()
 def refuse_unfit() -> Commands:
     """Stop before any change when a host is unfit for its release."""
@@ -122,12 +131,15 @@ def keep_verifying() -> Commands:
 @operation(is_idempotent=False, idempotent_notice="It reads every byte each time.")
 def verify_models() -> Commands:
     """Hash every model on the host against its lock, without a network; damage is named by file."""
-    yield FunctionCommand(actions.verify, (), {})
+    if not _is_bare():
+        yield FunctionCommand(actions.verify, (), {})
 
 
 @operation(is_idempotent=False, idempotent_notice="What may go is known on the host alone.")
 def prune_host() -> Commands:
     """Remove what no release needs; said before anything goes."""
+    if _is_bare():
+        return
     if not _executing():
         actions.prune(host.state, host, _plan(), dry=True)
     yield FunctionCommand(actions.prune, (_plan(), False), {})
@@ -153,11 +165,10 @@ def stage_release() -> Commands:
 @operation()
 def retire() -> Commands:
     """Drain and stop the engine and remove everything of the tool's; the weights only where the settings say so."""
-    run, node = guard.run(), _node()
-    if not (node.get("sparknode") or {}).get("installed_sha256") and not (node.get("fleet") or {}).get("releases"):
-        host.noop("nothing of sparkfleet is here")
+    run = guard.run()
+    if _is_bare():
         return
-    if LACKS["program"](_plan(), node):
+    if LACKS["program"](_plan(), _node()):
         yield FunctionCommand(actions.upload, (program(), INSTALL_PATH, "0755"), {})
     words = ["retire", "--rollout", run.rollout, "--operator", run.operator]
     yield FunctionCommand(actions.retire, (words + ["--models"] * _plan().settings.retire_models,), {})

@@ -124,3 +124,13 @@ def test_unchanged_artefacts_cost_one_round_trip_a_host(fleet: FakeFleet) -> Non
     outcome = fleet.run("-y", deploy="tasks/stage.py")
     assert outcome.code == 0, outcome.output
     assert sorted(name for name, _ in outcome.commands) == HOSTS, outcome.commands
+
+
+@pytest.mark.parametrize("task", ["verify", "prune"])
+def test_on_a_bare_host_there_is_nothing_to_hash_or_to_remove(fleet: FakeFleet, task: str) -> None:
+    outcome = fleet.run("-y", deploy=f"tasks/{task}.py")
+    assert outcome.code == 0, outcome.output
+    assert not outcome.named(f"sparknode {task}")
+    fleet.probes[HOSTS[0]] = serving(release_of(CURRENT_TAG))
+    outcome = fleet.run("-y", deploy=f"tasks/{task}.py")
+    assert {name for name, command in outcome.commands if f"sparknode {task}" in command} == {HOSTS[0]}
