@@ -18,10 +18,9 @@ from tests.lab.cases.reading import (
     pyinfra,
     report_of,
     shown,
-    start_pyinfra,
     wait_for,
 )
-from tests.lab.pairs.test_interruptions import Attempt, end
+from tests.lab.pairs.attempts import starting
 from tests.lab.workers import limits, set_knobs
 
 
@@ -31,20 +30,14 @@ def takeovers(node: Node) -> list[str]:
 
 
 def test_a_second_operator_is_told_who_is_at_work_and_ctrl_c_ends_after_the_wave(pair: list[Node]) -> None:
-    canary, other = pair
-    attempt = Attempt(canary, shown(canary.name, f"image_tag={THIRD_TAG}")["id"])
+    other = pair[1]
     others_release = shown(other.name, f"image_tag={THIRD_TAG}")["id"]
     tried = other.tried(others_release)
-    set_knobs(pair, THIRD_TAG, slow_load_s=5)
-    first = start_pyinfra("--data", f"image_tag={THIRD_TAG}", *limits(pair))
-    try:
-        attempt.reached("starting")
+    with starting(pair, THIRD_TAG, 5, *limits(pair)) as (attempt, first):
         # A host that the first one's later waves are to change: its lease is taken from the beginning.
         second = pyinfra("--data", f"image_tag={PREFIX_TAG}", "--limit", other.name)
         first.send_signal(signal.SIGINT)
         output, _ = first.communicate(timeout=120)
-    finally:
-        end(first)
 
     assert second.code == exits.LEASE_HELD, second.output
     assert re.search(r"roll-out \w+ of \S+ works on this host since \S+ \(from 10\.83\.\d+\.1, until", second.output)
@@ -56,16 +49,10 @@ def test_a_second_operator_is_told_who_is_at_work_and_ctrl_c_ends_after_the_wave
 
 
 def test_the_lease_of_an_owner_who_died_is_taken_over_and_the_journal_says_so(pair: list[Node]) -> None:
-    canary, other = pair
+    other = pair[1]
     before = takeovers(other)
-    attempt = Attempt(canary, shown(canary.name, f"image_tag={THIRD_TAG}")["id"])
-    set_knobs(pair, THIRD_TAG, slow_load_s=5)
-    run = start_pyinfra("--data", f"image_tag={THIRD_TAG}", *limits(pair))
-    try:
-        attempt.reached("starting")
-    finally:
+    with starting(pair, THIRD_TAG, 5, *limits(pair)) as (attempt, run):
         os.killpg(run.pid, signal.SIGKILL)
-        run.communicate(timeout=30)
 
     # Nothing happens on this host, and still it is the dead owner's until the lease ends.
     too_early = pyinfra("--data", f"image_tag={PREFIX_TAG}", "--limit", other.name)
@@ -85,19 +72,13 @@ def test_the_lease_of_an_owner_who_died_is_taken_over_and_the_journal_says_so(pa
 
 
 def test_a_controller_that_comes_back_from_the_dead_touches_nothing_more(pair: list[Node]) -> None:
-    canary, other = pair
-    attempt = Attempt(canary, shown(canary.name, f"image_tag={THIRD_TAG}")["id"])
-    set_knobs(pair, THIRD_TAG, slow_load_s=5)
-    sleeper = start_pyinfra("--data", f"image_tag={THIRD_TAG}", *limits(pair))
-    try:
-        attempt.reached("starting")
+    other = pair[1]
+    with starting(pair, THIRD_TAG, 5, *limits(pair)) as (attempt, sleeper):
         os.killpg(sleeper.pid, signal.SIGSTOP)
         wait_for(f"the end of the lease on {other.name}", other.is_free, LEASE_S + 5)
         second = pyinfra("--data", f"image_tag={PREFIX_TAG}", "--limit", other.name)
         os.killpg(sleeper.pid, signal.SIGCONT)
         output, _ = sleeper.communicate(timeout=120)
-    finally:
-        end(sleeper)
 
     assert second.code == 0, second.output
     assert sleeper.returncode == exits.HALTED_MIXED, output
