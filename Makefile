@@ -16,7 +16,7 @@ setup: $(VENV)/.ready ## make .venv with everything the tool and its tests need
 
 $(VENV)/.ready: pyproject.toml
 	@if command -v uv >/dev/null; then \
-		uv venv --quiet --allow-existing $(VENV) && uv pip install --quiet --python $(PYTHON) --group dev -e .; \
+		uv venv --quiet --seed --allow-existing $(VENV) && uv pip install --quiet --python $(PYTHON) --group dev -e .; \
 	else \
 		python3 -m venv $(VENV) && $(PYTHON) -m pip install --quiet --upgrade 'pip>=25.1' && \
 		PYTHONWARNINGS=ignore $(PYTHON) -m pip install --quiet --group dev -e .; \

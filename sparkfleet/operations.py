@@ -66,7 +66,12 @@ def _has(what: str) -> bool:
 def _is_bare() -> bool:
     """Say whether nothing of this tool is on this host, and note it."""
     node = _node()
-    if (node.get("sparknode") or {}).get("installed_sha256") or (node.get("fleet") or {}).get("releases"):
+    # What can't be told is not nothing: the step itself will say what it meets.
+    if (
+        "error" in node
+        or (node.get("sparknode") or {}).get("installed_sha256")
+        or (node.get("fleet") or {}).get("releases")
+    ):
         return False
     host.noop("nothing of sparkfleet is here")
     return True

@@ -66,7 +66,8 @@ def remove_image(system: System, reference: str) -> str | None:
     """
     found = image(system, reference).found or {}
     done = system.run(["docker", "image", "rm", reference, *_texts(found.get("RepoDigests"))], REMOVE_S)
-    return done.why if image(system, str(found.get("Id"))).found else None
+    left = image(system, str(found.get("Id", reference)))
+    return done.why if left.found or left.error else None
 
 
 def gpu_argv(name: str) -> list[str]:

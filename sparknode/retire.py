@@ -48,12 +48,14 @@ def _remove(host: Host, *, models: bool, tell: Tell) -> None:
         system.run(["systemctl", "disable", "--now", "--quiet", *others], ORDER_S)
     silence(host, disable=True, patience=ORDER_S)
     # By their tags and not by the releases: a host may have lost a release whose image it still has.
-    references = images(system.run(QUESTIONS["images"], docker.INSPECT_S))
+    listed = system.run(QUESTIONS["images"], docker.INSPECT_S)
+    if not listed.ok:
+        tell(f"images: left, since Docker did not say which are here: {listed.why}; see `docker image ls`")
     for unit in units:
         unit.unlink()
     shutil.rmtree(paths.drop_ins, ignore_errors=True)
     daemon_reload(system)
-    for reference in references:
+    for reference in images(listed):
         why = docker.remove_image(system, reference)
         tell(f"image {reference}: {f'left: {why}' if why else 'removed'}")
     for path in sorted(paths.data.iterdir()) if paths.data.exists() else []:

@@ -69,6 +69,13 @@ def test_an_image_whose_release_was_lost_goes_too(serving: World) -> None:
     assert f"mirror/vllm@sha256:{'f' * 64}" in {name for command in removed for name in command[3:]}
 
 
+def test_images_that_docker_does_not_list_are_not_called_removed(serving: World) -> None:
+    serving.docker_silent = True
+    _, lines = give_back(serving)
+    assert not [line for line in lines if line.endswith(": removed")]
+    assert any(line.startswith("images: left, since Docker did not say which are here: ") for line in lines)
+
+
 def test_a_bare_host_has_nothing_to_lose(tmp_path: Path) -> None:
     assert give_back(World(tmp_path))[0] == DONE
 

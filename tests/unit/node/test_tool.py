@@ -85,7 +85,7 @@ def test_a_step_that_fails_is_said_and_the_next_time_it_begins_again(host: Host,
     ("index", "options"),
     [
         ("http://10.0.0.5:8080/simple", ["http://10.0.0.5:8080/simple", "--trusted-host", "10.0.0.5:8080"]),
-        ("https://pypi.example/simple", ["https://pypi.example/simple"]),
+        ("https://packages.example/simple", ["https://packages.example/simple"]),
     ],
 )
 def test_packages_come_from_the_index_that_was_set(
