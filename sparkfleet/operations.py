@@ -115,6 +115,9 @@ def install_node_program() -> Commands:
         return
     for name in UNITS:
         yield FunctionCommand(actions.upload, (unit(name), f"{UNITS_PATH}/{name}", "0644"), {})
+    # A failed look whose file somebody removed is kept as «not found», and its timer would refuse to start. The pattern
+    # is no error where nothing matches.
+    yield StringCommand("systemctl", "reset-failed", QuoteString("sparkfleet-watch.*"))
     # --no-reload: a reload could take the GPU from running containers (nvidia-container-toolkit#48), and systemd reads
     # a unit that it does not know yet when it is started.
     yield StringCommand("systemctl", "enable", "--no-reload", "--quiet", RECOVER_UNIT, WATCH_TIMER)

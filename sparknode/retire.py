@@ -47,6 +47,9 @@ def _remove(host: Host, *, models: bool, tell: Tell) -> None:
     if others:
         system.run(["systemctl", "disable", "--now", "--quiet", *others], ORDER_S)
     silence(host, disable=True, patience=ORDER_S)
+    # A look that was ended halfway has failed, and systemd keeps a failed unit without its file: its timer could then
+    # never be started again (systemd.timer: the unit to trigger must be loaded).
+    system.run(["systemctl", "reset-failed", *(unit.name for unit in units)], ORDER_S)
     # By their tags and not by the releases: a host may have lost a release whose image it still has.
     listed = system.run(QUESTIONS["images"], docker.INSPECT_S)
     if not listed.ok:

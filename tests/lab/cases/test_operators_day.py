@@ -273,10 +273,21 @@ def test_a_first_boot_user_is_enrolled(fresh: Node, tmp_path: Path) -> None:
         wait_for("the host", fresh.reachable)
 
 
+def begin_a_look_that_hangs(node: Node) -> None:
+    drop_in = "/run/systemd/system/sparkfleet-watch.service.d"
+    node.sudo(f"mkdir -p {drop_in}; printf '[Service]\\nExecStartPre=/bin/sleep 50\\n' >{drop_in}/slow.conf;"
+              "systemctl daemon-reload; systemctl stop sparkfleet-watch.service;"
+              f"systemctl start --no-block sparkfleet-watch.service; rm -r {drop_in}")  # fmt: skip
+    wait_for(
+        "the look to begin", lambda: "activating" in node.sudo("systemctl is-active sparkfleet-watch", check=False)
+    )
+
+
 def test_a_host_is_retired_and_taken_back(serving: list[Node]) -> None:
     leaving, others = serving[3], serving[:3]
     before = started(others)
     wait_for("the lease to end", leaving.is_free, LEASE_S + 5)
+    begin_a_look_that_hangs(leaving)
     outcome = pyinfra("--limit", leaving.name, deploy="tasks/retire.py")
     assert outcome.code == 0, outcome.output
     assert leaving.container() is None

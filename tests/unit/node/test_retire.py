@@ -51,6 +51,14 @@ def test_requests_end_before_the_engine_and_everything_else_goes(serving: World)
     assert any(line.startswith(f"image {OLD['image']['reference']}: ") for line in lines)
 
 
+def test_no_unit_stays_behind_as_failed_without_its_file(serving: World) -> None:
+    give_back(serving)
+    orders = [command[1] for command in serving.commands if command[0] == "systemctl"]
+    forgotten = next(command for command in serving.commands if command[:2] == ("systemctl", "reset-failed"))
+    assert {"sparkfleet-watch.timer", "sparkfleet-verify.service", "sparkfleet-serve.service"} < set(forgotten)
+    assert orders.index("stop") < orders.index("reset-failed") < orders.index("daemon-reload")
+
+
 def test_the_weights_go_when_they_are_named(serving: World) -> None:
     code, lines = give_back(serving, models=True)
     assert code == DONE
