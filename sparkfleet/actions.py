@@ -15,6 +15,7 @@ from pyinfra.api import Host, State
 
 from sparkfleet import artefacts, guard, remote
 from sparkfleet.fleet import HostPlan
+from sparkfleet.nodeprogram import INSTALL_PATH, build, program
 from sparkfleet.remote import ConnectionLost
 
 # How much an image unpacks to where nobody says: 50.6 GB of 21.4 GB and 18.5 GB of 8.2 GB (AEON README).
@@ -30,9 +31,18 @@ def refuse(state: State, host: Host, reasons: list[str]) -> bool:  # noqa: ARG00
 
 def upload(state: State, host: Host, content: bytes, path: str, mode: str) -> bool:  # noqa: ARG001
     """Write a file as root, whole or not at all; its text is not part of any command line."""
+    return _put(host, content, path, mode)
+
+
+def install_program(state: State, host: Host) -> bool:  # noqa: ARG001
+    """Put the node's program in place once it has run there: a host whose Python cannot keeps the one it has."""
+    return _put(host, program(), INSTALL_PATH, "0755", f"{{new}} compile {build()}")
+
+
+def _put(host: Host, content: bytes, path: str, mode: str, trial: str = "true") -> bool:
     text = base64.encodebytes(content).decode().splitlines()
     new = f"{path}.new"
-    command = f"base64 -d >{new} && chmod {mode} {new} && sync {new} && mv -f {new} {path}"
+    command = f"base64 -d >{new} && chmod {mode} {new} && {trial.format(new=new)} && sync {new} && mv -f {new} {path}"
     ok, _ = host.run_shell_command(command, _sudo=True, _stdin=text)
     return bool(ok)
 

@@ -16,7 +16,16 @@ VERIFY_TIMER = "sparkfleet-verify.timer"
 UNITS = (RECOVER_UNIT, "sparkfleet-watch.service", WATCH_TIMER, "sparkfleet-verify.service", VERIFY_TIMER)
 UNITS_PATH = "/etc/systemd/system"
 _SHEBANG = b"#!/usr/bin/env python3\n"
-_MAIN = b"import sys\n\nfrom sparknode.cli import main\n\nsys.exit(main())\n"
+_MAIN = """\
+import sys
+
+# What `sparknode compile` wrote for this build and this Python, where it did; a path that is not there is passed over.
+sys.path.insert(0, f"/usr/local/lib/sparknode/{build}.{{sys.implementation.cache_tag}}.zip")
+
+from sparknode.cli import main
+
+sys.exit(main())
+"""
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -25,13 +34,27 @@ def program() -> bytes:
     """Return the zipapp's bytes; they depend on nothing but the sources."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        _add(archive, "__main__.py", _MAIN)
-        for path in sorted((ROOT / "sparknode").rglob("*.py")):
-            _add(archive, f"sparknode/{path.relative_to(ROOT / 'sparknode').as_posix()}", path.read_bytes())
+        _add(archive, "__main__.py", _MAIN.format(build=build()).encode())
+        for name, content in _sources().items():
+            _add(archive, name, content)
         # Packed so that the program's hash also says which units were installed with it.
         for name in UNITS:
             _add(archive, name, unit(name))
     return _SHEBANG + buffer.getvalue()
+
+
+@cache
+def _sources() -> dict[str, bytes]:
+    return {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in sorted((ROOT / "sparknode").rglob("*.py"))}
+
+
+@cache
+def build() -> str:
+    """Return what names the compiled form of these sources: the first 16 digits of their sha256."""
+    digest = hashlib.sha256()
+    for name, content in _sources().items():
+        digest.update(f"{name} {len(content)}\n".encode() + content)
+    return digest.hexdigest()[:16]
 
 
 def unit(name: str) -> bytes:

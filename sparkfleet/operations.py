@@ -15,13 +15,11 @@ from sparkfleet import actions, conduct, fleet, guard, repairs, sync
 from sparkfleet.checks import View
 from sparkfleet.fleet import HostPlan
 from sparkfleet.nodeprogram import (
-    INSTALL_PATH,
     RECOVER_UNIT,
     UNITS,
     UNITS_PATH,
     VERIFY_TIMER,
     WATCH_TIMER,
-    program,
     program_sha256,
     unit,
 )
@@ -122,7 +120,7 @@ def install_node_program() -> Commands:
     # a unit that it does not know yet when it is started.
     yield StringCommand("systemctl", "enable", "--no-reload", "--quiet", RECOVER_UNIT, WATCH_TIMER)
     yield StringCommand("systemctl", "start", "--quiet", WATCH_TIMER)
-    yield FunctionCommand(actions.upload, (program(), INSTALL_PATH, "0755"), {})
+    yield FunctionCommand(actions.install_program, (), {})
 
 
 @operation()
@@ -177,7 +175,7 @@ def retire() -> Commands:
     if _is_bare():
         return
     if LACKS["program"](_plan(), _node()):
-        yield FunctionCommand(actions.upload, (program(), INSTALL_PATH, "0755"), {})
+        yield FunctionCommand(actions.install_program, (), {})
     words = ["retire", "--rollout", run.rollout, "--operator", run.operator]
     yield FunctionCommand(actions.retire, (words + ["--models"] * _plan().settings.retire_models,), {})
 

@@ -72,6 +72,8 @@ def parser() -> argparse.ArgumentParser:
     leaving.add_argument("--rollout", required=True)
     leaving.add_argument("--operator", required=True)
     leaving.add_argument("--models", action="store_true", help="the weights too")
+    building = commands.add_parser("compile", help="what the installation calls, before the program takes its place")
+    building.add_argument("build")
     gate = commands.add_parser("memory-gate", help="wait until a release's memory is free, or exit 1")
     gate.add_argument("release_json", type=Path)
     recovery = commands.add_parser("recover", help="after a boot: finish or take back what was cut off")
@@ -106,6 +108,11 @@ def dispatch(host: Host, options: argparse.Namespace) -> int:
             collect.write(collect.documents(raw), options.folder)
         else:
             sys.stdout.buffer.write(collect.pack(collect.documents(raw)))
+        return 0
+    if options.command == "compile":
+        from sparknode import bytecode
+
+        say(f"compiled: {bytecode.compile_program(host.paths, Path(sys.argv[0]), options.build)}")
         return 0
     if options.command == "status":
         from sparknode import probe

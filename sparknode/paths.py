@@ -30,6 +30,8 @@ class Paths:
         self.fetch_lock = volatile / "fetch.lock"
         self.spread_lock = volatile / "spread.lock"
         self.program = root / "usr/local/bin/sparknode"
+        # Named in the program's `__main__`, which is written before anything of this package can be imported.
+        self.bytecode = root / "usr/local/lib/sparknode"
         self.unit = root / "etc/systemd/system" / SERVE_UNIT
         # Where `systemctl edit` puts what changes the serving unit behind its back.
         self.drop_ins = self.unit.with_name(f"{SERVE_UNIT}.d")

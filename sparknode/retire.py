@@ -68,5 +68,6 @@ def _remove(host: Host, *, models: bool, tell: Tell) -> None:
     if not left and paths.data.exists():
         paths.data.rmdir()
     paths.program.unlink(missing_ok=True)
+    shutil.rmtree(paths.bytecode, ignore_errors=True)
     said = left[0] if left else "nothing"
     tell(f"retired; left: {said}; driver, Docker, its other images and your login are as before")

@@ -29,7 +29,7 @@ FOR_ANSIBLE = (
 # What the light hosts lack; everything else that the probe runs, they run for real.
 REPLAYED = ("docker", "systemctl", "timedatectl", "nvidia-smi", "nvidia-ctk", "fwupdmgr", "nvidia-spark-ota-check")
 HOOK = "nvidia-container-runtime-hook"
-FILES = "var/lib/sparkfleet usr/local/bin/sparknode etc/dgx-release"
+FILES = "var/lib/sparkfleet usr/local/bin/sparknode usr/local/lib/sparknode etc/dgx-release"
 # Wall and CPU seconds of the probe with all that it runs, by bash's own clock.
 TIMED_PROBE = ("bash", "-c", "TIMEFORMAT='%R %U %S'; time /usr/local/bin/sparknode probe")
 PROBES = 5

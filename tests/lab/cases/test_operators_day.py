@@ -292,8 +292,9 @@ def test_a_host_is_retired_and_taken_back(serving: list[Node]) -> None:
     assert outcome.code == 0, outcome.output
     assert leaving.container() is None
     left = leaving.sudo(
-        f"ls {STATE}; ls /usr/local/bin/sparknode /etc/systemd/system | grep spark; systemctl list-units --all "
-        "'sparkfleet*' --no-legend --plain; docker image ls -q --filter reference='*/*/aeon-vllm-ultimate'",
+        f"ls {STATE}; ls -d /usr/local/*/sparknode; ls /etc/systemd/system | grep spark; "
+        "systemctl list-units --all 'sparkfleet*' --no-legend --plain; "
+        "docker image ls -q --filter reference='*/*/aeon-vllm-ultimate'",
         check=False,
     )
     assert left.split() == ["models"]
