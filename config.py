@@ -1,9 +1,14 @@
 """pyinfra's own settings; pyinfra reads this file from the working folder."""
 
+import gc
+
 from pyinfra import config
 from pyinfra.api.state import MAX_PARALLEL
 
-from sparkfleet import guard
+# What is imported and read from here on lives until the end; looking for garbage in it would find none.
+gc.set_threshold(100_000)
+
+from sparkfleet import guard  # noqa: E402
 
 config.REQUIRE_PYINFRA_VERSION = ">=3.10,<4"
 config.SUDO = True

@@ -15,7 +15,7 @@ from pyinfra.api import Host, State
 
 from sparkfleet import artefacts, guard, remote
 from sparkfleet.fleet import HostPlan
-from sparkfleet.nodeprogram import INSTALL_PATH, build, program
+from sparkfleet.nodeprogram import INSTALL_PATH, UNPACK, build, carried, program
 from sparkfleet.remote import ConnectionLost
 
 # How much an image unpacks to where nobody says: 50.6 GB of 21.4 GB and 18.5 GB of 8.2 GB (AEON README).
@@ -40,10 +40,9 @@ def install_program(state: State, host: Host) -> bool:  # noqa: ARG001
 
 
 def _put(host: Host, content: bytes, path: str, mode: str, trial: str = "true") -> bool:
-    text = base64.encodebytes(content).decode().splitlines()
     new = f"{path}.new"
-    command = f"base64 -d >{new} && chmod {mode} {new} && {trial.format(new=new)} && sync {new} && mv -f {new} {path}"
-    ok, _ = host.run_shell_command(command, _sudo=True, _stdin=text)
+    command = f"{UNPACK} >{new} && chmod {mode} {new} && {trial.format(new=new)} && sync {new} && mv -f {new} {path}"
+    ok, _ = host.run_shell_command(command, _sudo=True, _stdin=carried(content))
     return bool(ok)
 
 

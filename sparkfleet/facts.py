@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import base64
 import shlex
 import time
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 import gevent
 from paramiko import SSHException
 from pyinfra.api import Host, State, StringCommand
 
-from sparkfleet import preflight
-from sparkfleet.nodeprogram import INSTALL_PATH, program, program_sha256
+from sparkfleet.nodeprogram import INSTALL_PATH, UNPACK, carried, program, program_sha256
 
 # The probe's own deadline, a slow connection, and the program's way to a host that does not have it.
 ANSWER_S = 60.0
 NO_SUDO = "sudo: a password is required"
+# What a run needs once its hosts have answered: loaded while they think, in the moments when nobody has said anything.
+WANTED_NEXT = ("preflight", "fleetview", "plan", "record", "operations", "report")
 OTHER_PROGRAM = "sparknode is missing or of another version"
-# Runs the program that arrives, as base64, on standard input.
-CARRIED = 't=$(mktemp) && base64 -d >"$t" && python3 "$t" {}; s=$?; rm -f "$t"; exit $s'
+# Runs the program that arrives on standard input.
+CARRIED = f't=$(mktemp) && {UNPACK} >"$t" && python3 "$t" {{}}; s=$?; rm -f "$t"; exit $s'
 
 
 def _as_root(script: str) -> StringCommand:
@@ -42,11 +43,16 @@ def ask_all(state: State) -> dict[str, dict[str, Any]]:
     active = state.inventory.get_active_hosts()
     # Active hosts are a set; what is printed later shall have the inventory's order.
     waiting = {host.name: state.pool.spawn(_ask, host) for host in state.inventory if host in active}
+    for module in WANTED_NEXT:
+        gevent.idle()
+        import_module(f"sparkfleet.{module}")
     return {name: greenlet.get() for name, greenlet in waiting.items()}
 
 
 def _ask(host: Host) -> dict[str, Any]:
     line, why = answer(host, "probe")
+    from sparkfleet import preflight
+
     return {**preflight.read(line), "read_at": time.time()} if line else {"error": why}
 
 
@@ -73,4 +79,4 @@ def answer(host: Host, command: str) -> tuple[str, str]:
 
 @cache
 def program_text() -> list[str]:
-    return base64.encodebytes(program()).decode().splitlines()
+    return carried(program())

@@ -22,7 +22,7 @@ from sparkfleet.rollout import Progress
 from sparkfleet.rules import Finding
 from sparkfleet.settings import Settings, parse_settings
 from sparkfleet.waves import Member, Pace, first_obstacle, plan_waves
-from sparknode.release import described
+from sparknode.document import described
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.state import StateStage
 from pyinfra.context import ctx_state
 
-from sparkfleet import exits, facts, fleetview, plan, record, secrets, standing
+from sparkfleet import exits, facts, secrets, standing
 from sparkfleet.catalog import ROOT
 from sparkfleet.errors import FleetError, RefusedError, SettingsError
 from sparkfleet.fleet import FleetRun, HostEntry, Intent, plan_run, settle_waves
@@ -85,6 +85,8 @@ def waves() -> list[list[str]]:
     global _settled
     found = run()
     if not _settled:
+        from sparkfleet import plan
+
         _settled = True
         try:
             settle_waves(found)
@@ -141,6 +143,8 @@ def install() -> None:
             answers |= silent if found.intent == "look" else {}
             found.nodes.update({name: answers[name] for name in found.hosts if name in answers})
             if found.intent == "deploy":
+                from sparkfleet import fleetview
+
                 found.findings = fleetview.examine(found, found.started.date())
             _begin(parameters)
 
@@ -260,6 +264,8 @@ def _on_interrupt(_signal: int, _frame: FrameType | None) -> None:
 def leave_interrupted() -> NoReturn:
     """End the process at once; pyinfra's own end would report success, or a failed host."""
     if _run and _run.progress.begun:
+        from sparkfleet import record
+
         record.write(_run)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 from sparkfleet.catalog import Catalog, Commit, Digest, Sha256
 from sparkfleet.errors import LockError
 from sparkfleet.rows import Row
-from sparknode.shape import canonical
+from sparknode.document import canonical
 
 SCHEMA = 1
 REVIEW = "run `python -m sparkfleet lock` and review the difference"

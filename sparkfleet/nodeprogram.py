@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import hashlib
 import io
 import zipfile
@@ -26,6 +28,7 @@ from sparknode.cli import main
 
 sys.exit(main())
 """
+UNPACK = "base64 -d | gunzip"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -33,7 +36,8 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 def program() -> bytes:
     """Return the zipapp's bytes; they depend on nothing but the sources."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+    # Not compressed: every run needs the hash, few send the program.
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         _add(archive, "__main__.py", _MAIN.format(build=build()).encode())
         for name, content in _sources().items():
             _add(archive, name, content)
@@ -62,6 +66,11 @@ def unit(name: str) -> bytes:
     return (ROOT / "templates" / name).read_bytes()
 
 
+def carried(content: bytes) -> list[str]:
+    """Return the lines that UNPACK turns into this content again, on a host that has nothing but a shell."""
+    return base64.encodebytes(gzip.compress(content, mtime=0)).decode().splitlines()
+
+
 @cache
 def program_sha256() -> str:
     return hashlib.sha256(program()).hexdigest()
@@ -69,6 +78,5 @@ def program_sha256() -> str:
 
 def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
     info = zipfile.ZipInfo(name, _EPOCH)
-    info.compress_type = zipfile.ZIP_DEFLATED
     info.external_attr = 0o644 << 16
     archive.writestr(info, content)

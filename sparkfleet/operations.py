@@ -75,6 +75,11 @@ def _is_bare() -> bool:
     return True
 
 
+def any_unfit() -> bool:
+    """Say whether some host is unfit: where none is, the findings have said all, and pyinfra need not be asked."""
+    return any(one.severity == "fail" for found in guard.run().findings.values() for one in found)
+
+
 @operation()
 def refuse_unfit() -> Commands:
     """Stop before any change when a host is unfit for its release."""

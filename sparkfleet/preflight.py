@@ -9,25 +9,15 @@ import datetime
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Annotated, Any, Literal, TypeVar
-
-from pydantic import AfterValidator, Field
+from typing import Any
 
 from sparkfleet.catalog import Catalog
 from sparkfleet.checks import CHECKS, Check, View, kind_of
-from sparkfleet.errors import nearest
+from sparkfleet.decisions import Decisions
 from sparkfleet.findings import book, finding, unknown
-from sparkfleet.rows import Row
 from sparkfleet.rules.book import ORDER, Finding, Severity
 
 SCHEMA = 1
-
-
-class Waiver(Row):
-    """A warning that somebody decided to live with, and until when."""
-
-    reason: str = Field(min_length=1)
-    until: datetime.date
 
 
 def read(line: str) -> dict[str, Any]:
@@ -60,26 +50,6 @@ def _apply(row: str, look: Check, view: View) -> list[Finding]:
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as problem:
         return [unknown(row, f"the probe's document has another shape ({type(problem).__name__}: {problem})")]
     return found or [unknown(row, str(why)) for why in unread[:1]]
-
-
-Named = TypeVar("Named", list[str], dict[str, Waiver])
-Repair = Literal["apt_holds", "cdi_refresh", "cdi_spec", "docker_group", "drop_caches", "earlyoom", "sleep_targets"]
-
-
-def _checks(given: Named) -> Named:
-    # Reading the catalogue's texts takes a tenth of a second, and most hosts name no check.
-    if given and (unknown := [name for name in given if name not in book().checks]):
-        known = list(book().checks)
-        raise ValueError(f"there is no check '{unknown[0]}'{nearest(unknown[0], known)}: one of {', '.join(known)}")
-    return given
-
-
-class Decisions(Row):
-    """What a host's operator decided: failures passed over for this run, warnings waived, repairs asked for."""
-
-    force_preflight: Annotated[list[str], AfterValidator(_checks)] = []
-    preflight_waivers: Annotated[dict[str, Waiver], AfterValidator(_checks)] = {}
-    repairs: list[Repair] = []
 
 
 def decided(findings: Iterable[Finding], decisions: Decisions, today: datetime.date) -> list[Finding]:
@@ -127,4 +97,6 @@ def digest(findings: Mapping[str, Sequence[Finding]], least: Severity = "warn") 
         without = " ".join(f"--exclude {name}" for name in unfit)
         lines.append(f"{len(unfit)} of {len(findings)} hosts are unfit: {', '.join(unfit)}; nothing was changed")
         lines.append(f"  to go on without them: {without}")
+    elif findings:
+        lines.append(f"preflight: {len(findings)} of {len(findings)} hosts are fit")
     return lines

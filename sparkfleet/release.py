@@ -13,7 +13,7 @@ from sparkfleet.nearest import nearest_working
 from sparkfleet.recipe import Choice, Recipe, compile_recipe
 from sparkfleet.rules import Deployment, Finding, judge
 from sparkfleet.unit import serve_unit
-from sparknode.release import content_id
+from sparknode.document import content_id
 
 SCHEMA = 1
 STATE = PurePosixPath("/var/lib/sparkfleet")

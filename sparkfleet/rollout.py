@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from sparkfleet.compare import Row
 from sparkfleet.waves import Pace
+
+if TYPE_CHECKING:
+    from sparkfleet.compare import Row
 
 State = Literal["committed", "reverted", "failed", "refused", "no answer"]
 

@@ -16,8 +16,8 @@ from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_
 
 from sparkfleet import secrets
 from sparkfleet.catalog import ROOT, Catalog, load
+from sparkfleet.decisions import Decisions
 from sparkfleet.errors import SettingsError, nearest
-from sparkfleet.preflight import Decisions
 from sparkfleet.recipe import Choice
 from sparkfleet.release import Operation
 from sparkfleet.rows import Row

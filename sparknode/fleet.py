@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from sparknode import docker, journal, lease, lock, units
+from sparknode.document import described
 from sparknode.files import read_object
 from sparknode.journal import Attempt, Record
 from sparknode.paths import Paths
-from sparknode.release import Release, described, load_linked
+from sparknode.release import Release, load_linked
 from sparknode.serving import folder_problems, read_stamp, unit_drift
 from sparknode.shell import Completed
 from sparknode.system import Host, System

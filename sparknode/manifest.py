@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from sparknode.document import canonical
 from sparknode.errors import Refused
 from sparknode.release import checked_repo
-from sparknode.shape import Node, canonical
+from sparknode.shape import Node
 
 _CHUNK = 4 << 20
 _LFS_POINTER = b"version https://git-lfs"

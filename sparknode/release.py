@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sparknode import SCHEMAS
+from sparknode.document import content_id
 from sparknode.errors import Refused
 from sparknode.files import read_text
 from sparknode.paths import RELEASE_ID, Paths
-from sparknode.shape import Node, canonical, parse
+from sparknode.shape import Node, parse
 
 ENGINES = ("vllm",)
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -167,23 +166,6 @@ class Release:
     watch: WatchRules | None
     api_key_file: str | None
     unit: str
-
-
-def content_id(raw: dict[str, Any]) -> str:
-    content = {key: value for key, value in raw.items() if key != "id"}
-    return hashlib.sha256(canonical(content)).hexdigest()[:16]
-
-
-def described(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """What a person asks of a release, and what the plan of another one is held against."""
-    return {
-        **{key: raw[key] for key in ("id", "image_tag", "model", "profile")},
-        **{key: raw["image"][key] for key in ("digest", "reference")},
-        **{key: raw["serve"].get(key) for key in ("drafter_backend", "prefix_caching")},
-        "commits": {row["repo"]: row["commit"] for row in raw["artefacts"]},
-        **{key: raw["container"][key] for key in ("args", "env")},
-        **{key: raw.get(key) for key in ("overrides", "gates", "timing", "watch", "memory")},
-    }
 
 
 def checked_repo(node: Node) -> tuple[str, str]:

@@ -20,11 +20,6 @@ class _Dataclass(Protocol):
 T = TypeVar("T", bound=_Dataclass)
 
 
-def canonical(document: object) -> bytes:
-    """The one spelling of a JSON document that hashes are taken over."""
-    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-
-
 def parse(text: str, name: str) -> Node:
     """A JSON object from text."""
     try:

@@ -22,7 +22,7 @@ from sparkfleet.nodeprogram import program_sha256
 from sparkfleet.recipe import Choice
 from sparkfleet.release import compile_release
 from sparkfleet.rules import Deployment
-from sparknode.release import described
+from sparknode.document import described
 from tests import bundles
 
 TARGET = "AEON-7/Gemma-4-26B-A4B-it-Uncensored-NVFP4"

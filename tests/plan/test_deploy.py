@@ -53,7 +53,7 @@ def test_a_second_run_asks_once_and_changes_nothing(fleet: FakeFleet) -> None:
     assert outcome.code == 0, outcome.output
     assert outcome.changes() == []
     assert len(outcome.commands) == len(HOSTS)
-    assert "Preflight" in outcome.output
+    assert f"preflight: {len(HOSTS)} of {len(HOSTS)} hosts are fit" in outcome.output
     assert "Stage" not in outcome.output, "an operation that no host needs was registered"
 
 

@@ -23,7 +23,7 @@ from sparkfleet.nearest import nearest_working
 from sparkfleet.recipe import Choice
 from sparkfleet.release import compile_release
 from sparkfleet.rules import Deployment
-from sparknode.release import content_id
+from sparknode.document import content_id
 from tests.plan.harness import lock_document
 from tests.unit.controller.combos import CATALOG, CURRENT, MODEL, PREFIX, STOCK, TRIAL, choice, compiled
 

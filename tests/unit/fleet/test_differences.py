@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sparkfleet.differences import differences
-from sparknode.release import described
+from sparknode.document import described
 from tests.plan.harness import CURRENT_TAG, PREFIX_TAG, release_of
 
 OLD, NEW = described(release_of(PREFIX_TAG)), described(release_of(CURRENT_TAG))

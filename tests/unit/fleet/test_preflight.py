@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from sparkfleet import lock, preflight
 from sparkfleet.catalog import ROOT, load
 from sparkfleet.checks import CHECKS
+from sparkfleet.decisions import Decisions, Waiver
 from sparkfleet.findings import book, finding
 from sparkfleet.handbook import handbook
-from sparkfleet.preflight import Decisions, Waiver
 from sparkfleet.recipe import Choice
 from sparkfleet.release import compile_release
 from sparkfleet.rules import Deployment, Finding, rule_texts
@@ -482,7 +482,7 @@ def test_the_digest_says_each_thing_once_with_its_hosts() -> None:
     assert lines[1].startswith("warn: all hosts: net.wifi")
     assert "1 of 3 hosts are unfit: b; nothing was changed" in lines[2]
     assert lines[3] == "  to go on without them: --exclude b"
-    assert preflight.digest({"a": [], "b": []}) == []
+    assert preflight.digest({"a": [], "b": []}) == ["preflight: 2 of 2 hosts are fit"]
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sparknode.document import content_id
 from sparknode.errors import Refused
 from sparknode.paths import Paths
-from sparknode.release import content_id, from_node, load, load_linked
+from sparknode.release import from_node, load, load_linked
 from sparknode.shape import Node, parse
 
 from .builders import point, put_release, release, sealed
