@@ -20,7 +20,8 @@ from sparknode.release import Release
 from sparknode.shell import Completed
 from sparknode.system import Host
 
-POLL_S = 0.2
+# A look at an unchanged journal costs a third of a millisecond, and a wave ends only once its end was seen.
+POLL_S = 0.1
 TICK_S = 10.0
 # From the start of the unit to its first journal line; a loaded host needs a while to start Python.
 FIRST_LINE_S = 60.0

@@ -15,7 +15,7 @@ from sparknode import fleet, journal, lock
 from sparknode.activate import BUSY, DONE, FAILED, REVERTED, Order, work
 from sparknode.collect import ask
 from sparknode.errors import Failed, Refused
-from sparknode.frontend import activate
+from sparknode.frontend import POLL_S, activate
 from sparknode.shell import Completed
 
 from .builders import release
@@ -210,7 +210,7 @@ def test_a_session_that_lost_the_race_attaches(serving: World) -> None:
 
 
 def test_loading_is_told_while_it_takes(serving: World) -> None:
-    with living_worker(serving, NEW, ["leased", "starting", *[SILENT] * 60, "committed"]):
+    with living_worker(serving, NEW, ["leased", "starting", *[SILENT] * round(12 / POLL_S), "committed"]):
         _, lines = follow(serving)
 
     assert "starting: engine has loaded for 10 s of at most 1800 s (weights, 1790 s left)" in lines
