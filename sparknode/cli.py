@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import sys
-import uuid
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -148,6 +147,8 @@ def dispatch(host: Host, options: argparse.Namespace) -> int:
         from sparknode import retire
 
         return retire.retire(host, options.rollout, options.operator, models=options.models, tell=say)
+    import uuid
+
     from sparknode import frontend
     from sparknode.activate import Order, work
 

@@ -11,7 +11,6 @@ import io
 import json
 import re
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from sparknode.errors import Refused
 from sparknode.files import read_text
 from sparknode.paths import Paths
 from sparknode.shell import Completed
-from sparknode.system import Host, RealSystem, System
+from sparknode.system import Host, RealSystem, asking
 
 DEADLINE_S = 10.0
 _BIGGEST = 1 << 20
@@ -86,14 +85,8 @@ class Raw:
     at: float = 0.0
 
 
-def ask(system: System, questions: Mapping[str, tuple[str, ...]]) -> dict[str, Completed]:
-    """Every question at once, so that a program that hangs costs one deadline and not one each."""
-    with ThreadPoolExecutor(len(questions)) as pool:
-        waiting = {name: pool.submit(system.run, argv, DEADLINE_S) for name, argv in questions.items()}
-        return {name: answer.result() for name, answer in waiting.items()}
-
-
 def collect(host: Host, questions: Mapping[str, tuple[str, ...]] = COMMANDS) -> Raw:
+    answers = asking(host.system, questions, DEADLINE_S)
     files: dict[str, str] = {}
     unread: dict[str, str] = {}
     for pattern in FILES:
@@ -111,7 +104,7 @@ def collect(host: Host, questions: Mapping[str, tuple[str, ...]] = COMMANDS) -> 
                 continue
             if not name.endswith("/uevent") or "PCI_ID=10DE" in text:
                 files[name] = text
-    return Raw(files, unread, ask(host.system, questions), host.system.now())
+    return Raw(files, unread, answers(), host.system.now())
 
 
 _HIDDEN = (

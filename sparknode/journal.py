@@ -6,12 +6,12 @@ The reader takes what it can: a torn or garbled line is left out, whatever it ho
 
 from __future__ import annotations
 
-import calendar
 import json
 import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from sparknode.files import sync_directory
@@ -42,8 +42,7 @@ def timestamp(seconds: float) -> str:
 def seconds_of(text: object) -> float | None:
     """The time of a record in seconds since 1970, or None when it is no time."""
     try:
-        whole = str(text)
-        return calendar.timegm(time.strptime(whole[:19], "%Y-%m-%dT%H:%M:%S")) + float("0" + whole[19:].rstrip("Z"))
+        return datetime.fromisoformat(str(text).removesuffix("Z") + "+00:00").timestamp()
     except (ValueError, OverflowError):
         return None
 

@@ -8,8 +8,7 @@ stops trying and says so.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sparknode import docker, journal, lease, lock, memory, parse, rotation, units
@@ -20,8 +19,7 @@ from sparknode.files import atomic_write, read_text
 from sparknode.fleet import last_look
 from sparknode.journal import Record
 from sparknode.release import Release, WatchRules
-from sparknode.shell import Completed
-from sparknode.system import Host
+from sparknode.system import Host, asking
 from sparknode.textfile import write_metrics
 
 ASK_S = 5.0
@@ -49,16 +47,15 @@ class Sight:
 def see(host: Host, release: Release) -> Sight:
     """Ask everything at once, so that a program that hangs costs one deadline."""
     name = release.container.name
-    questions: Mapping[str, list[str]] = {
-        "unit": list(units.SHOW_ARGV),
+    questions: Mapping[str, Sequence[str]] = {
+        "unit": units.SHOW_ARGV,
         "container": ["docker", "container", "inspect", name],
-        "power": list(parse.POWER_ARGV),
+        "power": parse.POWER_ARGV,
         "gpu": docker.gpu_argv(name),
     }
-    with ThreadPoolExecutor(len(questions)) as pool:
-        waiting = {key: pool.submit(host.system.run, argv, ASK_S) for key, argv in questions.items()}
-        samples = Engine(host.system, release, api_key(host.paths, release)).metrics()
-        done: dict[str, Completed] = {key: answer.result() for key, answer in waiting.items()}
+    answers = asking(host.system, questions, ASK_S)
+    samples = Engine(host.system, release, api_key(host.paths, release)).metrics()
+    done = answers()
     state = units.read_state(done["unit"])
     beats = [value for name in _HEARTBEAT if (value := total(samples, name)) is not None]
     return Sight(

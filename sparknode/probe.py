@@ -9,18 +9,18 @@ the node.
 from __future__ import annotations
 
 import hashlib
-import platform
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
 from sparknode import SCHEMAS, fleet, parse
-from sparknode.collect import Raw, ask, collect
+from sparknode.collect import DEADLINE_S, Raw, collect
 from sparknode.docker import read_lookup
 from sparknode.paths import SERVE_UNIT, Paths
 from sparknode.shell import Completed
-from sparknode.system import Host
+from sparknode.system import Host, asking
 
 DOCKER_ROOT = "/var/lib/docker"
 STATE = "/var/lib/sparkfleet"
@@ -48,7 +48,7 @@ def probe(host: Host, raw: Raw | None = None) -> dict[str, Any]:
 
 
 def status(host: Host) -> dict[str, Any]:
-    return fleet.fleet(host, ask(host.system, fleet.QUESTIONS))
+    return fleet.fleet(host, asking(host.system, fleet.QUESTIONS, DEADLINE_S)())
 
 
 def installed_sha256(paths: Paths) -> str | None:
@@ -129,7 +129,7 @@ def host_of(raw: Raw) -> dict[str, Any]:
         "os": parse.os_release(raw.files.get("/etc/os-release", "")),
         "dgx": parse.dgx_release(raw.files.get("/etc/dgx-release", "")),
         "fastos": parse.assignments(raw.files.get("/etc/fastos-release", "")).get("VERSION"),
-        "python": platform.python_version(),
+        "python": sys.version.split()[0],
         "boot_id": line_of(raw, "/proc/sys/kernel/random/boot_id"),
         "time": raw.at,
         "uptime_s": parse.number(raw.files.get("/proc/uptime", "")),

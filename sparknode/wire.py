@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
 MAX_BODY = 16 * 1024 * 1024
 
@@ -25,6 +24,8 @@ class Request:
 
     @classmethod
     def to(cls, url: str, method: str, timeout: float) -> Request:
+        from urllib.parse import urlsplit
+
         parts = urlsplit(url)
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         tls = parts.scheme == "https"

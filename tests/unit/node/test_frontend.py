@@ -13,10 +13,10 @@ import pytest
 
 from sparknode import fleet, journal, lock
 from sparknode.activate import BUSY, DONE, FAILED, REVERTED, Order, work
-from sparknode.collect import ask
 from sparknode.errors import Failed, Refused
 from sparknode.frontend import POLL_S, activate
 from sparknode.shell import Completed
+from sparknode.system import asking
 
 from .builders import release
 from .world import Engine, World
@@ -166,7 +166,7 @@ def test_a_roll_back_is_told_from_a_deploy_in_the_history(serving: World) -> Non
     assert follow(serving, NEW)[0] == DONE
     assert follow(serving, OLD, intent="rollback")[0] == DONE
 
-    found = fleet.fleet(serving.host, ask(serving.host.system, fleet.QUESTIONS))
+    found = fleet.fleet(serving.host, asking(serving.host.system, fleet.QUESTIONS, 1.0)())
     assert [(row["release"], row["intent"]) for row in found["history"]] == [(NEW["id"], None), (OLD["id"], "rollback")]
     assert all(row["seconds"] > 0 for row in found["history"])
     assert found["back"]["id"] == NEW["id"]
