@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sparknode import SCHEMAS, fleet, parse
+from sparknode import SCHEMAS, fleet, parse, units
 from sparknode.errors import Refused
 from sparknode.files import read_text
 from sparknode.paths import Paths
@@ -46,7 +46,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "uname": ("uname", "-n", "-r", "-m"),
     "disk": ("df", "-a", "-B1", "--output=avail,size,iavail,itotal,target"),
     "processes": ("ps", "-e", "-o", "pid=", "-o", "comm=", "-o", "cgroup="),
-    "units": ("systemctl", "show", *UNITS, "--property=Names,LoadState,ActiveState,UnitFileState"),
+    "units": (*units.SHOW_ARGV, *UNITS, "--property=Names"),
     "packages": (
         *("dpkg-query", "--show", "--showformat=${Package} ${Version} ${db:Status-Abbrev}\n"),
         *("nvidia-*", "linux-modules-nvidia-*", "libnvidia-*", "earlyoom"),

@@ -19,7 +19,7 @@ CONTAINER_NAME = "sparkfleet-serve"
 QUESTIONS: Mapping[str, tuple[str, ...]] = {
     "container": ("docker", "container", "inspect", CONTAINER_NAME),
     "images": ("docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}", "--no-trunc"),
-    "unit": units.SHOW_ARGV,
+    "units": units.SHOW_ARGV,
 }
 
 
@@ -63,7 +63,7 @@ def serving(
     host: Host, current: Release | None, answers: Mapping[str, Completed], moved: list[str]
 ) -> dict[str, Any] | None:
     """What runs, and how that and what a start would bring differ from the current release; None where nothing may."""
-    found, state = docker.read_lookup(answers["container"]), units.read_state(answers["unit"])
+    found, state = docker.read_lookup(answers["container"]), units.read_state(answers["units"])
     if found.found is None and state and not state.exists:
         return None
     if current is None:

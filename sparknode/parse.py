@@ -268,11 +268,12 @@ def processes(text: str) -> list[tuple[int, str, str]]:
 
 
 def units(text: str) -> dict[str, dict[str, str]]:
-    """`systemctl show` of several units: the properties of each under every name that it has."""
-    found = {}
+    """`systemctl show` of several units: the state of each under every name that it has."""
+    found: dict[str, dict[str, str]] = {}
     for block in text.split("\n\n"):
         keys = properties(block)
-        found.update(dict.fromkeys(keys.pop("Names", "").split(), keys))
+        kept: dict[str, str] = {key: keys[key] for key in ("LoadState", "ActiveState", "UnitFileState") if key in keys}
+        found.update(dict.fromkeys(keys.get("Names", "").split(), kept))
     return found
 
 

@@ -75,7 +75,8 @@ def facts(raw: Raw) -> dict[str, Any]:
         "injection": injection(raw),
         "disk": [row for row in disks if "free_bytes" in row],
         "listening": parse.listening(answer(raw, "ports")),
-        "units": parse.units(answer(raw, "units")),
+        # The first is the fleet's own, and not a matter of the host.
+        "units": parse.units(answer(raw, "units").partition("\n\n")[2]),
         "packages": parse.packages(answer(raw, "packages")),
         "kernels": parse.kernels(answer(raw, "kernels")),
         "network": network(raw),

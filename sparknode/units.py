@@ -36,8 +36,8 @@ class UnitState:
 
 
 def read_state(done: Completed) -> UnitState | None:
-    """What `systemctl show` said, or None when it said nothing."""
-    keys = properties(done.stdout) if done.ok else {}
+    """What `systemctl show` said of its first unit, or None when it said nothing."""
+    keys = properties(done.stdout.partition("\n\n")[0]) if done.ok else {}
     if not keys.get("ActiveState"):
         return None
     restarts = keys.get("NRestarts", "")

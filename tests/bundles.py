@@ -43,7 +43,7 @@ def meminfo(**kib: int) -> str:
 
 
 def units(**states: str) -> str:
-    """What `systemctl show` says; a state is LoadState ActiveState UnitFileState."""
+    """What `systemctl show` says of no engine and of these; a state is LoadState ActiveState UnitFileState."""
     known = {
         "default.target": "loaded active indirect",
         "docker.service": "loaded active enabled",
@@ -55,7 +55,7 @@ def units(**states: str) -> str:
         ),
     }
     known |= {name.replace("__", "-").replace("_", "."): state for name, state in states.items()}
-    blocks = []
+    blocks = ["LoadState=not-found\nActiveState=inactive\n"]
     for name, state in known.items():
         load, active, file = state.split(" ")
         blocks.append(f"Names={name}\nLoadState={load}\nActiveState={active}\nUnitFileState={file}\n")
@@ -92,7 +92,6 @@ FILES = {
 ANSWERS = {
     "container": Completed((), 1, "[]", "Error: No such container: sparkfleet-serve"),
     "images": Completed((), 0, ""),
-    "unit": Completed((), 0, "LoadState=not-found\nActiveState=inactive\n"),
     "gpu": Completed((), 0, f"NVIDIA GB10, 12.1, {DRIVER}, 38, 4.21, 208, 0, [N/A], [N/A]\n"),
     "gpu-details": Completed((), 0, details()),
     "tenants": Completed((), 0, ""),

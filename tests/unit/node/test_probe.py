@@ -54,13 +54,12 @@ def spark(root: Path) -> Answering:
     (root / "etc").mkdir(parents=True)
     (root / "etc/dgx-release").write_text((FIXTURES / "gb10/dgx-release.asus.txt").read_text())
     (root / "etc/os-release").write_text('ID=ubuntu\nVERSION_ID="24.04"\nPRETTY_NAME="Ubuntu 24.04.5 LTS"\n')
-    return answering(
+    world = answering(
         root,
         **{done.argv[0].replace("-", "__"): done.stdout for name, done in bundle().commands.items() if name in TAKEN},
         nvidia__smi___q="GSP Firmware Version : 580.178.04\n",
         nvidia__smi___query__compute="",
         nvidia__smi="NVIDIA GB10, 12.1, 580.178.04, 38, 4.21, 208, 0, [N/A], [N/A]\n",
-        systemctl_show_default=bundle().commands["units"].stdout,
         sh=bundle().commands["programs"].stdout,
         docker_info='{"ServerVersion": "29.2.1", "DockerRootDir": "/var/lib/docker", "Driver": "overlay2"}',
         docker_image_ls=f"{NEW['image']['reference']}\nregistry.example/engine:latest\n<none>:<none>\n",
@@ -68,6 +67,8 @@ def spark(root: Path) -> Answering:
         nvidia__ctk="NVIDIA Container Toolkit CLI version 1.20.1\n",
         ss='LISTEN 0 2048 0.0.0.0:8000 0.0.0.0:* users:(("vllm",pid=123,fd=12))\n',
     )
+    world.other_units = bundle().commands["units"].stdout.partition("\n\n")[2]
+    return world
 
 
 def test_the_document_of_a_spark(tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ class World:
     running: str | None = None
     started_at: float = 0.0
     restarts: int = 0
+    other_units: str = ""
     enabled: bool = False
     failed: bool = False
     container: dict[str, Any] | None = None
@@ -242,7 +243,7 @@ class World:
     def _systemctl(self, command: tuple[str, ...], timeout: float) -> Completed:
         verb = command[1]
         if verb == "show":
-            return Completed(command, 0, self._shown())
+            return Completed(command, 0, f"{self._shown()}\n{self.other_units}")
         if verb == "stop":
             if self.stop_hangs:
                 return Completed(command, None, timeout=timeout)
