@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sparknode import SCHEMAS, fleet, parse, units
+from sparknode import SCHEMAS, dockerd, fleet, parse, units
 from sparknode.errors import Refused
 from sparknode.files import read_text
 from sparknode.paths import Paths
@@ -28,17 +28,13 @@ UNITS = (
     "suspend.target hibernate.target hybrid-sleep.target"
 ).split()
 PROGRAMS = ("rsync", "systemd-run", "nvidia-container-runtime-hook", "nvidia-ctk")
-INJECTED = "{{.Name}} {{.HostConfig.Runtime}} {{json .HostConfig.DeviceRequests}}"
 COMMANDS: Mapping[str, tuple[str, ...]] = {
     **fleet.QUESTIONS,
     "gpu": ("nvidia-smi", f"--query-gpu={parse.GPU_FIELDS}", "--format=csv,noheader,nounits"),
     "gpu-details": ("nvidia-smi", "-q"),
     "tenants": parse.TENANTS_ARGV,
-    "docker": ("docker", "info", "--format", "{{json .}}"),
-    "containers": (
-        *("sh", "-c"),
-        f"ids=$(docker ps -q) || exit 1; [ -z \"$ids\" ] || docker inspect --format '{INJECTED}' $ids",
-    ),
+    "docker": dockerd.question("/info"),
+    "containers": dockerd.RUNNING,
     "docker-group": ("getent", "group", "docker"),
     "cdi": ("nvidia-ctk", "cdi", "list"),
     "toolkit": ("nvidia-ctk", "--version"),
@@ -214,8 +210,9 @@ def _archive(path: Path) -> dict[str, str]:
 
 def _answer(text: str, argv: tuple[str, ...]) -> Completed:
     found = parse.json_object(text)
-    rc, texts = found.get("rc", 127), [found.get(key) for key in ("stdout", "stderr")]
+    rc, texts = found.get("rc"), [found.get(key) for key in ("stdout", "stderr")]
+    # An older sparknode may have asked otherwise, and what it heard then says something else.
+    if found.get("argv") != list(argv):
+        return Completed(argv, -1, "", "the bundle has no answer to it", DEADLINE_S)
     stdout, stderr = (text if isinstance(text, str) else "" for text in texts)
-    if not found:
-        stderr = "the bundle has no answer to it"
     return Completed(argv, rc if isinstance(rc, int) else None, stdout, stderr, DEADLINE_S)

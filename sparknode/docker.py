@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from sparknode import dockerd
+from sparknode.parse import json_object
 from sparknode.release import Container, Mount, Release
 from sparknode.shell import Completed
 from sparknode.system import System
@@ -33,26 +34,23 @@ class Lookup:
 
 
 def read_lookup(done: Completed) -> Lookup:
-    """The answer of `docker … inspect`; «No such …» is an answer, a silent daemon is not."""
-    if done.ok:
-        try:
-            objects = json.loads(done.stdout)
-        except (ValueError, RecursionError):
-            return Lookup(error="docker inspect gave no JSON")
-        if isinstance(objects, list) and objects and isinstance(objects[0], dict):
-            return Lookup(found=objects[0])
-        return Lookup(error="docker inspect gave no object")
-    if not done.timed_out and "no such" in done.stderr.lower():
+    """What Docker says of one object; «No such …» is an answer, a silent daemon is not."""
+    if done.rc == dockerd.GONE and "no such" in done.stderr.lower():
         return Lookup()
-    return Lookup(error=done.why)
+    found = (json_object(done.stdout) if done.ok else {}) or None
+    return Lookup(found, None if found else done.why)
+
+
+def container_argv(name: str) -> tuple[str, ...]:
+    return dockerd.question(f"/containers/{name}/json")
 
 
 def container(system: System, name: str) -> Lookup:
-    return read_lookup(system.run(["docker", "container", "inspect", name], INSPECT_S))
+    return read_lookup(system.run(container_argv(name), INSPECT_S))
 
 
 def image(system: System, name: str) -> Lookup:
-    return read_lookup(system.run(["docker", "image", "inspect", name], INSPECT_S))
+    return read_lookup(system.run(dockerd.question(f"/images/{name}/json"), INSPECT_S))
 
 
 def remove(system: System, name: str) -> Completed:
@@ -65,7 +63,7 @@ def remove_image(system: System, reference: str) -> str | None:
     An image that came from a mirror keeps the mirror's name of its digest besides the tag.
     """
     found = image(system, reference).found or {}
-    done = system.run(["docker", "image", "rm", reference, *_texts(found.get("RepoDigests"))], REMOVE_S)
+    done = system.run(["docker", "image", "rm", reference, *texts(found.get("RepoDigests"))], REMOVE_S)
     left = image(system, str(found.get("Id", reference)))
     return done.why if left.found or left.error else None
 
@@ -97,7 +95,7 @@ _REFUSED = re.compile(
 
 def hands_gpu(system: System, release: Release) -> tuple[bool | None, str]:
     """Whether a container of the release's image gets the GPU, tried with the image's own nvidia-smi."""
-    gpu = _texts(release.raw["container"].get("gpu"))
+    gpu = texts(release.raw["container"].get("gpu"))
     argv = ["docker", "run", "--rm", *gpu, "--entrypoint", "nvidia-smi", release.image.reference, "-L"]
     done = system.run(argv, INSPECT_S)
     if not done.ok and _REFUSED.search(done.stderr):
@@ -110,7 +108,7 @@ def running(found: Lookup) -> bool:
     return isinstance(state, dict) and state.get("Running") is True
 
 
-def _texts(value: object) -> list[str]:
+def texts(value: object) -> list[str]:
     return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
 
 
@@ -118,7 +116,7 @@ def is_image_of(release: Release, found: Lookup) -> bool:
     """Is this image the one whose digest the release pins? The id differs between Docker's two image stores."""
     if found.text("Id") in release.image.image_ids:
         return True
-    digests = _texts(found.found.get("RepoDigests")) if found.found else []
+    digests = texts(found.found.get("RepoDigests")) if found.found else []
     return any(digest.endswith("@" + release.image.digest) for digest in digests)
 
 
@@ -138,7 +136,7 @@ def drift(system: System, release: Release, found: Lookup) -> list[str]:
 def _command_drift(wanted: Container, found: dict[str, Any]) -> Iterator[str]:
     if found.get("Path") != wanted.entrypoint:
         yield f"entrypoint: the container runs {found.get('Path')!r}, the release says {wanted.entrypoint!r}"
-    args, expected = _texts(found.get("Args")), list(wanted.args)
+    args, expected = texts(found.get("Args")), list(wanted.args)
     if args == expected:
         return
     extra = [arg for arg in args if arg not in expected]
@@ -151,7 +149,7 @@ def _command_drift(wanted: Container, found: dict[str, Any]) -> Iterator[str]:
 
 def _env_drift(wanted: Container, found: dict[str, Any]) -> Iterator[str]:
     config = found.get("Config")
-    pairs = _texts(config.get("Env")) if isinstance(config, dict) else []
+    pairs = texts(config.get("Env")) if isinstance(config, dict) else []
     env = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
     for key, value in sorted(wanted.env.items()):
         if key not in env:

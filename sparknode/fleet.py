@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sparknode import docker, journal, lease, lock, units
+from sparknode import docker, dockerd, journal, lease, lock, units
 from sparknode.document import described
 from sparknode.files import read_object
 from sparknode.journal import Attempt, Record
+from sparknode.parse import json_rows
 from sparknode.paths import Paths
 from sparknode.release import Release, load_linked
 from sparknode.serving import folder_problems, read_stamp, unit_drift
@@ -17,8 +18,8 @@ from sparknode.system import Host, System
 
 CONTAINER_NAME = "sparkfleet-serve"
 QUESTIONS: Mapping[str, tuple[str, ...]] = {
-    "container": ("docker", "container", "inspect", CONTAINER_NAME),
-    "images": ("docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}", "--no-trunc"),
+    "container": docker.container_argv(CONTAINER_NAME),
+    "images": dockerd.question("/images/json"),
     "units": units.SHOW_ARGV,
 }
 
@@ -132,8 +133,9 @@ def models(paths: Paths) -> list[dict[str, str]]:
 
 def images(done: Completed) -> dict[str, str]:
     """The local tags under which releases start their images, each with the id that it stands for."""
-    rows = sorted(line.split() for line in done.stdout.splitlines() if line.strip()) if done.ok else []
-    return {row[0]: row[-1] for row in rows if row[0].rsplit(":", 1)[-1].startswith("sha256-")}
+    rows = json_rows(done.stdout) if done.ok else []
+    named = sorted((name, str(row.get("Id"))) for row in rows for name in docker.texts(row.get("RepoTags")))
+    return {name: image_id for name, image_id in named if name.rsplit(":", 1)[-1].startswith("sha256-")}
 
 
 def moved_name(system: System, current: Release | None, tags: Mapping[str, str]) -> list[str]:

@@ -49,7 +49,7 @@ def see(host: Host, release: Release) -> Sight:
     name = release.container.name
     questions: Mapping[str, Sequence[str]] = {
         "unit": units.SHOW_ARGV,
-        "container": ["docker", "container", "inspect", name],
+        "container": docker.container_argv(name),
         "power": parse.POWER_ARGV,
         "gpu": docker.gpu_argv(name),
     }

@@ -197,10 +197,17 @@ def json_object(text: str) -> dict[str, Any]:
         return {}
 
 
+def json_rows(text: str) -> list[dict[str, Any]]:
+    """The objects in a JSON list; none for anything else."""
+    try:
+        return [row for row in _list(json.loads(text)) if isinstance(row, dict)]
+    except (ValueError, RecursionError):
+        return []
+
+
 def docker_info(text: str) -> dict[str, Any]:
-    """`docker info --format '{{json .}}'`. The client answers even when no daemon does: then an error is named."""
+    """What Docker's daemon says of itself."""
     info = json_object(text)
-    problems = [str(problem) for problem in _list(info.get("ServerErrors"))]
     discovered = [_dict(device).get("ID") for device in _list(info.get("DiscoveredDevices"))]
     version = _text(info.get("ServerVersion"))
     return {
@@ -210,7 +217,7 @@ def docker_info(text: str) -> dict[str, Any]:
         "runtimes": sorted(str(name) for name in _dict(info.get("Runtimes"))),
         "cdi_dirs": [str(folder) for folder in _list(info.get("CDISpecDirs"))],
         "cdi_devices": cdi_devices(discovered),
-        "error": None if version else "; ".join(problems)[:300] or "docker info names no server",
+        "error": None if version else "Docker names no version of itself",
     }
 
 
@@ -232,19 +239,14 @@ def listening(text: str) -> list[dict[str, Any]]:
 
 
 def containers(text: str) -> list[dict[str, Any]]:
-    """Running containers, a line each: name, runtime, device requests; by which way each got the GPU."""
+    """The running containers, and by which way each got the GPU."""
     found = []
-    for line in text.splitlines():
-        cells = line.split(" ", 2)
-        if len(cells) != 3:
-            continue
-        try:
-            requests = [_dict(request) for request in _list(json.loads(cells[2]))]
-        except (ValueError, RecursionError):
-            requests = []
+    for row in json_rows(text):
+        settings = _dict(row.get("HostConfig"))
+        requests = [_dict(request) for request in _list(settings.get("DeviceRequests"))]
         cdi = any(request.get("Driver") == "cdi" for request in requests)
-        gpu = "cdi" if cdi else "hook" if requests or cells[1] == "nvidia" else None
-        found.append({"name": cells[0].lstrip("/"), "gpu": gpu})
+        gpu = "cdi" if cdi else "hook" if requests or settings.get("Runtime") == "nvidia" else None
+        found.append({"name": str(row.get("Name")).lstrip("/"), "gpu": gpu})
     return found
 
 

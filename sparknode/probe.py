@@ -96,7 +96,7 @@ def answer(raw: Raw, name: str) -> str:
 def understood(name: str, done: Completed) -> bool:
     """A container that does not exist is an answer; so is nvidia-smi that names no device."""
     if name == "container":
-        return done.ok or (not done.timed_out and "no such" in done.stderr.lower())
+        return read_lookup(done).error is None
     nothing = name in {"gpu", "gpu-details", "tenants"} and "No devices" in done.stdout + done.stderr
     return done.ok or nothing or done.rc in _ANSWERS.get(name, set())
 
@@ -197,8 +197,7 @@ def tenants(raw: Raw) -> Iterator[dict[str, Any]]:
 def docker_of(raw: Raw) -> dict[str, Any]:
     done = raw.commands["docker"]
     found = parse.docker_info(done.stdout)
-    # An older client ends with 1 and no JSON when there is no daemon; then its own words are the better reason.
-    if found["error"] and not done.ok:
+    if not done.ok:
         found["error"] = done.why
     group = answer(raw, "docker-group").strip().rsplit(":", 1)[-1]
     members = sorted(filter(None, group.split(",")))

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparknode import SCHEMAS, docker, saved, weights
+from sparknode import SCHEMAS, docker, dockerd, saved, weights
 from sparknode import manifest as manifests
 from sparknode import release as releases
 from sparknode.chronicle import Tell
@@ -21,6 +21,7 @@ from sparknode.errors import Failed, Refused
 from sparknode.files import atomic_write, read_text, sync_directory
 from sparknode.journal import timestamp
 from sparknode.manifest import Manifest
+from sparknode.parse import docker_info
 from sparknode.progress import Meter
 from sparknode.release import Artefact, Release
 from sparknode.serving import missing_pieces, model_problems
@@ -237,8 +238,8 @@ def stage_image(host: Host, release: Release, order: ImageOrder, tell: Tell) -> 
 
 def require_docker_room(host: Host, order: ImageOrder) -> None:
     """Refuse to begin what would fill Docker's disk: a pull holds the compressed and the unpacked layers at once."""
-    told = host.system.run(["docker", "info", "--format", "{{.DockerRootDir}}"], TAG_S)
-    folder = host.paths.on_host(told.stdout.strip() if told.ok else "/var/lib/docker")
+    told = docker_info(host.system.run(dockerd.question("/info"), TAG_S).stdout)
+    folder = host.paths.on_host(told["root_dir"] or "/var/lib/docker")
     if order.needed_bytes and folder.is_dir():
         free = shutil.disk_usage(folder).free
         if free < order.needed_bytes:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
-from sparknode import shell, wire
+from sparknode import dockerd, shell, wire
 from sparknode.paths import Paths
 from sparknode.shell import Completed
 
@@ -20,7 +20,7 @@ class System(Protocol):
     """What the commands need of a machine, and how this one does it; tests hand in one that only pretends."""
 
     def run(self, argv: Sequence[str], timeout: float) -> Completed:
-        return shell.run(argv, timeout)
+        return (dockerd.ask if argv[0] == dockerd.NAME else shell.run)(argv, timeout)
 
     def stream(self, argv: Sequence[str], timeout: float, on_line: Callable[[str], None]) -> Completed:
         return shell.stream(argv, timeout, on_line)

@@ -90,13 +90,13 @@ FILES = {
     "/sys/bus/pci/devices/000f:01:00.0/uevent": "DRIVER=nvidia\nPCI_CLASS=30000\nPCI_ID=10DE:2E12\n",
 }
 ANSWERS = {
-    "container": Completed((), 1, "[]", "Error: No such container: sparkfleet-serve"),
-    "images": Completed((), 0, ""),
+    "container": Completed((), 404, "", "No such container: sparkfleet-serve"),
+    "images": Completed((), 0, "[]"),
     "gpu": Completed((), 0, f"NVIDIA GB10, 12.1, {DRIVER}, 38, 4.21, 208, 0, [N/A], [N/A]\n"),
     "gpu-details": Completed((), 0, details()),
     "tenants": Completed((), 0, ""),
     "docker": Completed((), 0, json.dumps(DOCKER)),
-    "containers": Completed((), 0, ""),
+    "containers": Completed((), 0, "[]"),
     "docker-group": Completed((), 0, "docker:x:988:nvidia\n"),
     "cdi": Completed((), 0, CDI_LIST.partition("\n")[2], CDI_LIST.partition("\n")[0]),
     "toolkit": Completed((), 0, "NVIDIA Container Toolkit CLI version 1.20.1\ncommit: dffc40b4\n"),

@@ -12,11 +12,13 @@ import shlex
 import shutil
 import signal
 import socket
+import socketserver
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +39,7 @@ mount -t proc proc "$ROOT/proc"
 mount -t tmpfs tmpfs "$ROOT/run"
 mkdir -p "$ROOT/run/sshd"
 mount --bind "$SHARED" "$ROOT/mnt"
+ln -s /mnt/docker.sock "$ROOT/run/docker.sock"
 exec chroot "$ROOT" /usr/sbin/sshd -D -o ListenAddress="$ADDRESS" -o PidFile=none
 """
 
@@ -91,9 +94,12 @@ class Probe:
 
 @dataclass
 class Snapshot:
-    """A real host's answers, and the files that it had: archives that are unpacked onto the light one's root."""
+    """A real host's answers, those of its Docker's daemon by path, and its files: archives that are unpacked onto the
+    light one's root.
+    """
 
     answers: list[Answer] = field(default_factory=list)
+    daemon: dict[str, str] = field(default_factory=dict)
     archives: list[Path] = field(default_factory=list)
     probe: Probe = field(default_factory=Probe)
 
@@ -126,6 +132,26 @@ class Light:
             (self.shared / "recorded").touch()
 
 
+class Daemon(socketserver.ThreadingUnixStreamServer):
+    """A simulation of Docker's daemon that repeats what a real host's answered."""
+
+    daemon_threads = True
+    request_queue_size = 256
+
+    def __init__(self, path: Path, answers: Mapping[str, str]) -> None:
+        super().__init__(str(path), Repeat)
+        self.answers = answers
+
+
+class Repeat(socketserver.StreamRequestHandler):
+    def handle(self) -> None:
+        assert isinstance(self.server, Daemon)
+        path = self.rfile.readline().decode().split()[1]
+        nothing = f"light host: no answer was recorded for {path}\n501"
+        body, _, status = self.server.answers.get(path, nothing).rpartition("\n")
+        self.wfile.write(f"HTTP/1.0 {status} recorded\r\n\r\n{body}".encode())
+
+
 @contextmanager
 def light_hosts(count: int, snapshot: Snapshot) -> Iterator[Light]:
     folder = Path(tempfile.mkdtemp(prefix="light-hosts-"))
@@ -134,6 +160,9 @@ def light_hosts(count: int, snapshot: Snapshot) -> Iterator[Light]:
     (shared / "commands").touch()
     (shared / "commands").chmod(0o666)
     processes: list[subprocess.Popen[bytes]] = []
+    # One for all hosts: what lies in the shared folder is in each of them.
+    daemon = Daemon(shared / "docker.sock", snapshot.daemon)
+    threading.Thread(target=daemon.serve_forever, daemon=True).start()
     try:
         key = _key(folder)
         hosts = [LightHost(f"light-{n}", f"127.83.{n // 250}.{n % 250 + 1}", folder / f"h{n}") for n in range(count)]
@@ -151,6 +180,8 @@ def light_hosts(count: int, snapshot: Snapshot) -> Iterator[Light]:
             process.send_signal(signal.SIGKILL)
         for process in processes:
             process.wait(30)
+        daemon.shutdown()
+        daemon.server_close()
         shutil.rmtree(folder, ignore_errors=True)
 
 

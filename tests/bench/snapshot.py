@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sparknode import collect
+from sparknode import collect, dockerd
 from tests.bench.lighthosts import Answer, Probe, Snapshot
 from tests.lab.config import ROOT
 
@@ -21,7 +21,9 @@ PYINFRA = str(Path(sys.executable).parent / "pyinfra")
 # What the playbook and Ansible's systemd module ask beside the probe's own questions.
 FOR_ANSIBLE = (
     ("nvidia-smi", "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader"),
+    ("docker", "info", "--format", "{{json .}}"),
     ("docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}"),
+    ("docker", "container", "inspect", "sparkfleet-serve"),
     ("systemctl", "show", "sparkfleet-serve.service"),
     ("systemctl", "is-enabled", "sparkfleet-serve.service"),
     ("systemctl", "is-enabled", "sparkfleet-serve.service", "-l"),
@@ -48,7 +50,7 @@ def lab(nodes: int) -> Iterator[dict[str, Any]]:
 
 def take(state: dict[str, Any], folder: Path) -> tuple[Snapshot, Path]:
     """Return what the first host is, once it serves, and the lock that it was deployed with."""
-    snapshot = Snapshot([_answer(state, argv) for argv in _questions(state)])
+    snapshot = Snapshot([_answer(state, argv) for argv in _questions(state)], _daemon(state))
     asked = [ask(state, TIMED_PROBE) for _ in range(PROBES)]
     times = [tuple(map(float, done.stderr.split()[-3:])) for done in asked]
     walls, cpus = [wall for wall, _, _ in times], [user + system for _, user, system in times]
@@ -66,12 +68,20 @@ def take(state: dict[str, Any], folder: Path) -> tuple[Snapshot, Path]:
 
 def _questions(state: dict[str, Any]) -> Iterator[Sequence[str]]:
     yield from (argv for argv in (*collect.COMMANDS.values(), *FOR_ANSIBLE) if argv[0] in REPLAYED)
-    yield ("docker", "ps", "-q")
-    running = ask(state, ("docker", "ps", "-q")).stdout.split()
-    if running:
-        yield ("docker", "inspect", "--format", collect.INJECTED, *running)
     if ask(state, ("which", HOOK)).returncode == 0:
         yield (HOOK,)
+
+
+def _daemon(state: dict[str, Any]) -> dict[str, str]:
+    """What Docker's daemon answers to the probe, by path: the body, a line feed and the status."""
+
+    def get(path: str) -> str:
+        curl = ("curl", "-s0", "-w", "\\n%{http_code}", "--unix-socket", dockerd.SOCKET, f"http://docker{path}")
+        return ask(state, curl).stdout
+
+    paths = [argv[2] for argv in collect.COMMANDS.values() if argv[0] == dockerd.NAME]
+    running = json.loads(get(dockerd.RUNNING[2]).rpartition("\n")[0])
+    return {path: get(path) for path in (*paths, *(f"/containers/{row['Id']}/json" for row in running))}
 
 
 def run(*argv: str) -> float:

@@ -88,7 +88,10 @@ def with_files(**changes: str | None) -> Raw:
 
 
 ORPHAN = "   4242 VLLM::EngineCor 0::/user.slice/user-1000.slice\n"
-OTHER_RUNTIME = '/ollama nvidia null\n/ours runc [{"Driver":"cdi","DeviceIDs":["nvidia.com/gpu=all"]}]\n'
+BY_CDI = {"Runtime": "runc", "DeviceRequests": [{"Driver": "cdi", "DeviceIDs": ["nvidia.com/gpu=all"]}]}
+OTHER_RUNTIME = json.dumps(
+    [{"Name": "/ollama", "HostConfig": {"Runtime": "nvidia"}}, {"Name": "/ours", "HostConfig": BY_CDI}]
+)
 WLAN = "Iface Destination Gateway Flags RefCnt Use Metric Mask\nwlP9s9 00000000 0101A8C0 3 0 0 600 0\n"
 
 # row → the material, the severity, words of the message
@@ -160,8 +163,9 @@ DEFECTS: dict[str, list[tuple[Raw, str, str]]] = {
         (answers(packages="nvidia-fabricmanager-580 580.178.04-1 ii \n"), "fail", "apt remove nvidia-fabricmanager-580")
     ],
     "docker.access": [
-        (answers(docker=Completed((), 1, "", "Cannot connect to the Docker daemon")), "fail", "Cannot connect"),
-        (answers(docker='{"ServerErrors": ["permission denied"]}'), "fail", "permission denied"),
+        (answers(docker=Completed((), 1, "", "/run/docker.sock: nobody answers there")), "fail", "nobody answers"),
+        (answers(docker=Completed((), 500, "", "context canceled")), "fail", "context canceled"),
+        (answers(docker="{}"), "fail", "names no version"),
         (answers(docker=TIMEOUT), "fail", "did not answer"),
     ],
     "docker.version": [(answers(docker=docker(ServerVersion="23.0.1")), "fail", "Docker 23.0.1")],
@@ -366,7 +370,7 @@ ACTIVE = {"unit": "active", "release": "x", "drift": []}
 
 def test_a_serving_host_keeps_its_port_and_memory() -> None:
     memory, ports = meminfo(MemAvailable=20_000_000), "LISTEN 0 9 *:8000 *:*\n"
-    inspected = json.dumps([{"Id": CONTAINER}])
+    inspected = json.dumps({"Id": CONTAINER})
     processes = f"  9 VLLM::EngineCor 0::/system.slice/docker-{CONTAINER}.scope\n"
     seen = {
         "ports": ports,

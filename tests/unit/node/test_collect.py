@@ -36,6 +36,7 @@ SECRETS = {
     "HF_TOKEN=abcdef": "abcdef",
     "token hf_AbCdEfGhIjKlMnOp": "AbCdEfGh",
     '["--api-key", "very-secret", "--port", "8000"]': "very-secret",
+    '["--api-key","very-secret","--port","8000"]': "very-secret",
     "--api-key=very-secret --port 8000": "very-secret",
     "Authorization: Bearer abc.def-ghi": "abc.def",
     '"HttpProxy":"http://ann:pass@proxy:3128"': "ann:pass",
@@ -115,6 +116,20 @@ def test_a_spoiled_bundle_says_what_it_lacks(tmp_path: Path, spoiled: str) -> No
 
     assert document["gpu"]["devices"] == []
     assert {"gpu", "disk"} <= {entry["what"] for entry in document["unreadable"]}
+
+
+def test_an_answer_to_another_question_is_none(tmp_path: Path) -> None:
+    documents = collect.documents(bundle())
+    older = json.loads(documents["commands/units.json"])
+    older["argv"][2] = "default.target"
+    collect.write({**documents, "commands/units.json": json.dumps(older)}, tmp_path / "b")
+
+    document = probe(*collect.read(tmp_path / "b"))
+
+    assert document["units"] == {}
+    assert [entry["why"] for entry in document["unreadable"] if entry["what"] == "units"] == [
+        "`systemctl show sparkfleet-serve.service` ended with -1: the bundle has no answer to it"
+    ]
 
 
 def test_programs_that_hang_cost_one_deadline() -> None:

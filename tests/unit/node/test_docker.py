@@ -22,6 +22,8 @@ from .world import World
 
 DOCUMENT = release("tag")
 RELEASE: Release = from_node(Node(DOCUMENT, "release"))
+ASKED = docker.container_argv("x")
+GET = "`dockerd GET /containers/x/json`"
 FOLDER = DOCUMENT["container"]["mounts"][0]["source"]
 
 
@@ -104,11 +106,13 @@ def test_an_image_with_another_id_but_the_pinned_digest_is_the_image(tmp_path: P
 @pytest.mark.parametrize(
     ("done", "expected"),
     [
-        (Completed(("docker",), 0, '[{"Id": "a"}]'), Lookup(found={"Id": "a"})),
-        (Completed(("docker",), 1, "[]", "Error: No such container: x"), Lookup()),
-        (Completed(("docker",), 1, "[]", "Error response from daemon: No such image: x"), Lookup()),
-        (Completed(("docker",), 0, "[]"), Lookup(error="docker inspect gave no object")),
-        (Completed(("docker",), 0, "<html>"), Lookup(error="docker inspect gave no JSON")),
+        (Completed(ASKED, 0, '{"Id": "a"}'), Lookup(found={"Id": "a"})),
+        (Completed(ASKED, 404, "", "No such container: x"), Lookup()),
+        (Completed(ASKED, 404, "", "no such image: x: No such image: x:latest"), Lookup()),
+        (Completed(ASKED, 404, "", "page not found"), Lookup(error=f"{GET} ended with 404: page not found")),
+        (Completed(ASKED, 1, "", "No such file"), Lookup(error=f"{GET} ended with 1: No such file")),
+        (Completed(ASKED, 0, "[]"), Lookup(None, f"{GET} ended with 0: []")),
+        (Completed(ASKED, 0, "<html>"), Lookup(None, f"{GET} ended with 0: <html>")),
     ],
 )
 def test_there_is_none_is_told_from_nobody_said(done: Completed, expected: Lookup) -> None:
@@ -116,9 +120,9 @@ def test_there_is_none_is_told_from_nobody_said(done: Completed, expected: Looku
 
 
 def test_a_silent_daemon_is_no_missing_container() -> None:
-    found = docker.read_lookup(Completed(("docker", "container", "inspect"), None, timeout=20.0))
+    found = docker.read_lookup(Completed(ASKED, None, timeout=20.0))
 
-    assert found.error == "`docker container inspect` did not answer within 20 s"
+    assert found.error == f"{GET} did not answer within 20 s"
 
 
 ODD: st.SearchStrategy[Any] = st.recursive(

@@ -54,15 +54,17 @@ def spark(root: Path) -> Answering:
     (root / "etc").mkdir(parents=True)
     (root / "etc/dgx-release").write_text((FIXTURES / "gb10/dgx-release.asus.txt").read_text())
     (root / "etc/os-release").write_text('ID=ubuntu\nVERSION_ID="24.04"\nPRETTY_NAME="Ubuntu 24.04.5 LTS"\n')
+    info = {"ServerVersion": "29.2.1", "DockerRootDir": "/var/lib/docker", "Driver": "overlay2"}
+    tags = [None, [], ["<none>:<none>"], ["registry.example/engine:latest", NEW["image"]["reference"]]]
+    images = [{"RepoTags": names, "Id": NEW["image"]["image_ids"][0]} for names in tags]
     world = answering(
         root,
         **{done.argv[0].replace("-", "__"): done.stdout for name, done in bundle().commands.items() if name in TAKEN},
+        **{"dockerd_GET_/info": json.dumps(info), "dockerd_GET_/images/json": json.dumps(images)},
         nvidia__smi___q="GSP Firmware Version : 580.178.04\n",
         nvidia__smi___query__compute="",
         nvidia__smi="NVIDIA GB10, 12.1, 580.178.04, 38, 4.21, 208, 0, [N/A], [N/A]\n",
         sh=bundle().commands["programs"].stdout,
-        docker_info='{"ServerVersion": "29.2.1", "DockerRootDir": "/var/lib/docker", "Driver": "overlay2"}',
-        docker_image_ls=f"{NEW['image']['reference']}\nregistry.example/engine:latest\n<none>:<none>\n",
         nvidia__ctk_cdi=(FIXTURES / "gb10/nvidia-ctk-cdi-list.txt").read_text(),
         nvidia__ctk="NVIDIA Container Toolkit CLI version 1.20.1\n",
         ss='LISTEN 0 2048 0.0.0.0:8000 0.0.0.0:* users:(("vllm",pid=123,fd=12))\n',
@@ -108,6 +110,7 @@ def test_no_serial_number_and_no_hardware_uuid_leaves_the_node(tmp_path: Path) -
 
 def test_a_bare_host_has_the_whole_shape_and_says_what_it_lacks(tmp_path: Path) -> None:
     world = answering(tmp_path)
+    world.answers["dockerd"] = Completed(("dockerd",), 1, "", "/run/docker.sock: it is not there")
     world.paths.meminfo.unlink()
 
     document = probe(world.host)
@@ -138,7 +141,8 @@ def test_an_image_under_a_releases_name_is_told_before_a_start_takes_it(tmp_path
     world = spark(tmp_path)
     world.stage(OLD)
     world.serve(OLD)
-    world.answers["docker image ls"] = Completed((), 0, f"{name} sha256:0ther\n")
+    listed = json.dumps([{"RepoTags": [name], "Id": "sha256:0ther"}])
+    world.answers["dockerd GET /images/json"] = Completed((), 0, listed)
     world.images[name] = {"Id": "sha256:0ther", "RepoDigests": [f"mirror/engine@{digest}"]}
     # The other image store's id; the digest says that it is the same image.
     assert probe(world.host)["fleet"]["images"] == [name]

@@ -213,8 +213,10 @@ class World:
         self.commands.append(command)
         if command[0] == "systemctl":
             return self._systemctl(command, timeout)
-        if command[0] == "docker":
-            return Completed(command, None, timeout=timeout) if self.docker_silent else self._docker(command)
+        if command[0] in ("docker", "dockerd") and self.docker_silent:
+            return Completed(command, None, timeout=timeout)
+        if command[0] in ("docker", "dockerd"):
+            return self._docker(command) if command[0] == "docker" else self._dockerd(command)
         if command[0] == "systemd-run":
             self.spawned.append(command)
             return self.on_spawn(command) if self.on_spawn else Completed(command, 0)
@@ -267,20 +269,19 @@ class World:
         keys |= {"UnitFileState": enabled, "NeedDaemonReload": "no", "Job": "0"}
         return "".join(f"{key}={value}\n" for key, value in keys.items())
 
+    def _dockerd(self, command: tuple[str, ...]) -> Completed:
+        if command[2] in ("/info", "/images/json", "/containers/json"):
+            rows = [{"RepoTags": [name], "Id": image["Id"]} for name, image in self.images.items()]
+            known = {"/info": {"DockerRootDir": "/var/lib/docker"}, "/images/json": rows, "/containers/json": []}
+            return Completed(command, 0, json.dumps(known[command[2]]))
+        kind, _, name = command[2].removesuffix("/json").removeprefix("/").partition("/")
+        by_id = [image for image in self.images.values() if image["Id"] == name]
+        found = self.container if kind == "containers" else self.images.get(name, next(iter(by_id), None))
+        if found is None:
+            return Completed(command, 404, "", f"No such {kind[:-1]}: {name}")
+        return Completed(command, 0, json.dumps(found))
+
     def _docker(self, command: tuple[str, ...]) -> Completed:
-        if command[1:3] == ("container", "inspect"):
-            if self.container is None:
-                return Completed(command, 1, "[]", f"Error: No such container: {command[3]}")
-            return Completed(command, 0, json.dumps([self.container]))
-        if command[1:3] == ("image", "inspect"):
-            found = self.images.get(command[3])
-            by_id = [image for image in self.images.values() if image["Id"] == command[3]]
-            found = found or (by_id[0] if by_id else None)
-            if found is None:
-                return Completed(command, 1, "[]", f"Error: No such image: {command[3]}")
-            return Completed(command, 0, json.dumps([found]))
-        if command[1:3] == ("image", "ls"):
-            return Completed(command, 0, "".join(f"{name} {image['Id']}\n" for name, image in self.images.items()))
         if command[1:3] == ("image", "rm"):
             return Completed(command, 0 if self.images.pop(command[3], None) else 1)
         if command[1] == "save":
@@ -289,8 +290,6 @@ class World:
         if command[1] == "load":
             self.images |= json.loads(Path(command[4]).read_text())
             return Completed(command, 0)
-        if command[-1] == "{{.DockerRootDir}}":
-            return Completed(command, 0, "/var/lib/docker\n")
         if command[1] == "tag":
             self.images[command[3]] = next(image for image in self.images.values() if image["Id"] == command[2])
             return Completed(command, 0)
