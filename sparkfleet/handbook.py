@@ -20,7 +20,9 @@ def handbook() -> str:
 def _section(row: str, text: CheckText) -> str:
     unknown = f"; {text.unknown} where it can't be read" if text.reads else ""
     repair = f'repairs = ["{text.repair}"]'
-    steps = [*([repair] if text.repair else []), *(step for step in text.remedy if step != repair)]
+    # In the catalogue a brace that is no placeholder stands twice.
+    remedy = [step.replace("{{", "{").replace("}}", "}") for step in text.remedy if step != repair]
+    steps = [*([repair] if text.repair else []), *remedy]
     where = "In a maintenance window, by hand" if text.maintenance else "Next"
     lines = [f"\n### {row}\n", f"*{text.severity}{unknown}*: {text.why} [{text.source}]\n"]
     return "\n".join([*lines, *([f"{where}:\n", *(f"    {step}" for step in steps)] if steps else [])]) + "\n"

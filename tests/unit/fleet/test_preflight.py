@@ -529,3 +529,4 @@ def test_rows_that_are_decided_elsewhere_name_rules_that_exist() -> None:
 
 def test_the_handbook_is_the_catalogue() -> None:
     assert (ROOT / "docs" / "preflight.md").read_text(encoding="utf-8") == handbook()
+    assert "    docker info --format '{{json .CDISpecDirs}}'\n" in handbook(), "commands are there as they are typed"
