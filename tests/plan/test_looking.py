@@ -192,3 +192,10 @@ def test_a_terminal_gets_a_table_that_fits(fleet: FakeFleet) -> None:
     assert len(rows) == 4
     assert all(len(row) <= 80 + len("\x1b[32m\x1b[0m") for row in rows)
     assert "\x1b[32m@fake/spark-1" in done.stdout
+
+
+def test_a_host_that_could_not_be_read_is_not_taken_for_a_bare_one(fleet: FakeFleet) -> None:
+    fleet.probes["spark-3"] = "Segmentation fault"
+    outcome = fleet.run("-y", deploy="tasks/verify.py")
+    asked = [name for name, command in outcome.commands if "sparknode verify" in command]
+    assert sorted(asked) == HOSTS[:3], outcome.output
