@@ -85,7 +85,7 @@ def test_a_second_run_changes_nothing(deployed: Outcome, nodes: list[Node]) -> N
     assert again.code == 0, again.output
     assert [(node.container() or {})["State"]["StartedAt"] for node in nodes] == started
     assert [node.files() for node in nodes] == before
-    assert "already serves" in again.output or "No changes" in again.output
+    assert "nothing to do: every host serves what it should, verified" in again.output
 
 
 def test_roll_back_and_forward_render_what_each_image_needs(deployed: Outcome, nodes: list[Node]) -> None:
