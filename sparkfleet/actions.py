@@ -42,8 +42,14 @@ def install_program(state: State, host: Host) -> bool:  # noqa: ARG001
 def _put(host: Host, content: bytes, path: str, mode: str, trial: str = "true") -> bool:
     new = f"{path}.new"
     command = f"{UNPACK} >{new} && chmod {mode} {new} && {trial.format(new=new)} && sync {new} && mv -f {new} {path}"
-    ok, _ = host.run_shell_command(command, _sudo=True, _stdin=carried(content))
-    return bool(ok)
+    # Whole or not at all, so a second try does no harm: a host that booted seconds ago once failed the first.
+    for _ in range(2):
+        ok, said = host.run_shell_command(command, _sudo=True, _stdin=carried(content))
+        if ok:
+            return True
+        why = [line for line in said.stderr_lines if line.strip()][-1:] or ["it did not say why"]
+        host.log_styled(f"{path} could not be written: {why[0]}", fg="red", log_func=logger.error)
+    return False
 
 
 def retire(state: State, host: Host, arguments: list[str]) -> bool:  # noqa: ARG001
