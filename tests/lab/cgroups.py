@@ -71,6 +71,19 @@ def freeze(name: str, frozen: bool) -> bool:
     return False
 
 
+def names() -> list[str]:
+    """The hosts that have a group, of whichever lab."""
+    parents = [root / PARENT for root in hierarchies()]
+    return sorted(
+        {folder.name for parent in parents if parent.exists() for folder in parent.iterdir() if folder.is_dir()}
+    )
+
+
+def is_populated(name: str) -> bool:
+    """Whether a process is in the host's group, also one of another PID namespace, which reads as 0."""
+    return bool(_listed(name))
+
+
 def remove(name: str) -> str | None:
     """Kill whatever runs in the group and remove it; returns what is still wrong."""
     freeze(name, False)
@@ -85,13 +98,17 @@ def remove(name: str) -> str | None:
     return f"still holds processes {sorted(_members(name))} or cannot be removed after 10 s"
 
 
-def _members(name: str) -> set[int]:
+def _listed(name: str) -> set[int]:
     found: set[int] = set()
     for root in hierarchies():
         for folder, _, _ in os.walk(root / PARENT / name):
             with contextlib.suppress(OSError):
                 found |= {int(pid) for pid in Path(folder, "cgroup.procs").read_text().split()}
-    return {pid for pid in found if pid > 0 and procs.look(pid) is not None}
+    return found
+
+
+def _members(name: str) -> set[int]:
+    return {pid for pid in _listed(name) if pid > 0 and procs.look(pid) is not None}
 
 
 def _removed(name: str) -> bool:

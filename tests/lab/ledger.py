@@ -29,11 +29,12 @@ def record(kind: str, what: str) -> None:
         os.fsync(file.fileno())
 
 
-def entries() -> list[tuple[str, str]]:
-    if not PATH.exists():
+def entries(path: Path | None = None) -> list[tuple[str, str]]:
+    path = path or PATH
+    if not path.exists():
         return []
     found = []
-    for line in PATH.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         # A line cut short by a crash was written before its thing was made, so there is nothing to undo.
         with contextlib.suppress(json.JSONDecodeError):
             entry = json.loads(line)
@@ -46,10 +47,10 @@ def undo(kind: str, what: str) -> str | None:
     return UNDO[kind](what)
 
 
-def undo_all() -> list[str]:
-    """Undo every entry, newest first; returns what could not be undone."""
+def undo_all(path: Path | None = None) -> list[str]:
+    """Undo every entry of this checkout's ledger or of another, newest first; returns what could not be undone."""
     left = []
-    for kind, what in reversed(entries()):
+    for kind, what in reversed(entries(path)):
         wrong = undo(kind, what)
         if wrong:
             left.append(f"{kind} {what}: {wrong}")
@@ -85,9 +86,14 @@ def _undo_mount(target: str) -> str | None:
     return None
 
 
+def mounts() -> list[str]:
+    """Every mount point, in the order in which they were mounted."""
+    lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    return [line.split(" ")[4].replace("\\040", " ") for line in lines]
+
+
 def is_mounted(target: str) -> bool:
-    mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
-    return any(line.split(" ")[4] == target.replace(" ", "\\040") for line in mounts)
+    return target in mounts()
 
 
 def _undo_netns(name: str) -> str | None:

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.lab import control, hosts, hub_faults, images, ledger, network, procs, registry, rootfs, toymodels
+from tests.lab import control, hosts, hub_faults, images, ledger, network, procs, registry, remains, rootfs, toymodels
 from tests.lab.config import (
     CACHE_DIR,
     CONTROL_GATEWAY,
@@ -61,6 +61,8 @@ def up(nodes: int, engine: str, say: Callable[[str], None]) -> State:
     known = read_state()
     kept = [host for host in known.hosts if host not in wanted] if known else []
     with alone():
+        for folder in remains.clear():
+            say(f"removed what a lab that died in {folder.parent} had left")
         LAB_DIR.mkdir(parents=True, exist_ok=True)
         hosts.ensure_key()
         network.create_bridges()

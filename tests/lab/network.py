@@ -6,20 +6,11 @@ import subprocess
 from pathlib import Path
 
 from tests.lab import ledger
-from tests.lab.config import BRIDGE, CONTROL_BRIDGE, CONTROL_GATEWAY, GATEWAY, Host, LabError
+from tests.lab.config import BRIDGE, CONTROL_BRIDGE, CONTROL_GATEWAY, GATEWAY, Host
 from tests.lab.run import run
 
 
 def create_bridges() -> None:
-    """Make both bridges, or find them made by this lab.
-
-    Raises LabError when they are another lab's: two would answer for the same addresses.
-    """
-    if Path("/sys/class/net", BRIDGE).exists() and ("link", BRIDGE) not in ledger.entries():
-        raise LabError(
-            f"bridge {BRIDGE} stands already and is not of this checkout's lab; run `make lab-down` in the checkout "
-            f"that made it, or remove the bridge with `ip link del {BRIDGE}` if no lab runs"
-        )
     for bridge, address in ((BRIDGE, GATEWAY), (CONTROL_BRIDGE, CONTROL_GATEWAY)):
         if not Path("/sys/class/net", bridge).exists():
             ledger.record("link", bridge)

@@ -1,4 +1,4 @@
-"""After a lab driver that died half-way, `down` leaves nothing. Run apart from the cases, which share one lab."""
+"""After a lab that died half-way nothing is left. Run apart from the cases, which share one lab."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -44,3 +45,43 @@ def test_down_after_a_killed_driver_leaves_nothing() -> None:
     driver.wait(timeout=10)
     lab("down")
     assert leftovers() == []
+
+
+def test_a_lab_of_a_checkout_that_died_is_removed_and_one_that_lives_is_not(tmp_path: Path) -> None:
+    lab("down")
+    elsewhere = {**os.environ, "SPARKFLEET_LAB_DIR": str(tmp_path / "elsewhere" / ".lab")}
+    command = [sys.executable, "-m", "tests.lab", "up", "--nodes", "1"]
+    subprocess.run(command, cwd=ROOT, env=elsewhere, check=True, timeout=120)
+    try:
+        refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+        assert refused.returncode == 1
+        assert f"a lab of {tmp_path}/elsewhere runs on this machine" in refused.stderr
+        kill_all(elsewhere["SPARKFLEET_LAB_DIR"])
+        said = lab("up", "--nodes", "1")
+        assert f"removed what a lab that died in {tmp_path}/elsewhere had left" in said
+        assert not [line for line in leftovers() if str(tmp_path) in line]
+        command[3:] = ["down"]
+        subprocess.run(command, cwd=ROOT, env=elsewhere, check=True, timeout=60)
+        assert "spark-1   on" in lab("status")
+    finally:
+        lab("down")
+        subprocess.run([*command[:3], "down"], cwd=ROOT, env=elsewhere, check=True, timeout=60)
+    assert leftovers() == []
+
+
+def kill_all(folder: str) -> None:
+    """End every process that was started for the lab in this folder, and everything on its hosts, at once."""
+    groups = [path for path in Path("/sys/fs/cgroup").rglob("sparkfleet-lab/**/cgroup.procs") if path.is_file()]
+    ours = {int(pid) for path in groups for pid in path.read_text().split()} - {0}
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if f"SPARKFLEET_LAB_DIR={folder}".encode() in environment.read_bytes().split(b"\0"):
+                ours.add(int(environment.parent.name))
+        except OSError:
+            continue
+    for pid in ours:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    wait_for("their end", lambda: not any(Path(f"/proc/{pid}/root").exists() for pid in ours), 30)
