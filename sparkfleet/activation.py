@@ -21,7 +21,7 @@ _LOOK_S = 2.0
 
 
 def activate(host: Host, run: FleetRun, release: str) -> Outcome:
-    """Bring the host to the release, and know how it ended.
+    """Bring the host to the release, and know how it ended; the figures of one that is committed come with `look`.
 
     `sparknode activate` attaches to what is under way, so it is called again after a lost connection; never before the
     node was asked, because it may have ended in the meantime.
@@ -35,6 +35,8 @@ def activate(host: Host, run: FleetRun, release: str) -> Outcome:
                 if ended:
                     return ended
             answer = remote.call(host, _arguments(host, run, release), show=True)
+            if answer.ok:
+                return Outcome("committed")
             _look(host, run)
         except ConnectionLost as lost:
             problem = f"the connection was lost ({lost})"
@@ -43,8 +45,6 @@ def activate(host: Host, run: FleetRun, release: str) -> Outcome:
                 break
             continue
         ended = outcome_of(run.fleet_of(host.name), run.rollout, release)
-        if answer.ok:
-            return ended if ended and ended.ok else Outcome("committed")
         if ended:
             return ended
         problem = answer.last_line

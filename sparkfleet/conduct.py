@@ -8,6 +8,7 @@ comes first, while the others wait.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 import gevent
 from gevent.lock import BoundedSemaphore
@@ -17,9 +18,11 @@ from pyinfra.api import Host, State
 from sparkfleet import activation, guard, hooks, lease, live, record
 from sparkfleet.compare import comparable, compare
 from sparkfleet.fleet import FleetRun, is_canary, serves
-from sparkfleet.rollout import Verdict, judge
+from sparkfleet.rollout import Verdict, judge, outcome_of
 from sparkfleet.waves import obstacle
 
+# For how long what hosts said of themselves holds, when a hook or a pause came after it.
+_HOLDS_S = 5.0
 _deciding = BoundedSemaphore()
 
 
@@ -92,30 +95,41 @@ def leave(state: State, host: Host) -> bool:
 
 
 def _decide(state: State, run: FleetRun, number: int) -> Verdict:
-    wave = run.waves[number - 1]
+    wave, follows = run.waves[number - 1], number < len(run.waves)
+    committed = [name for name in wave if name in run.progress.outcomes and run.progress.outcomes[name].ok]
+    # One round for the figures of this wave and for who serves before the next.
+    looked, answering = time.monotonic(), _look(state, run, run.nodes if follows else committed)
+    for name in committed:
+        run.progress.outcomes[name] = (
+            outcome_of(run.fleet_of(name), run.rollout, run.wanted(name)) or run.progress.outcomes[name]
+        )
     _compare(run, number)
     verdict = judge(run.progress, wave, run.pace)
     if verdict.stop is None:
         _ask(run, "post-wave", number)
         verdict = Verdict(run.progress.stopped)
-    if verdict.stop is None and number < len(run.waves):
-        verdict = _before_the_next(state, run, number)
+    if verdict.stop is None and follows:
+        _pause(run)
+        if time.monotonic() - looked > _HOLDS_S:
+            answering = _look(state, run, run.nodes)
+        serving = {name: name in answering and serves(node) for name, node in run.nodes.items()}
+        verdict = Verdict(run.progress.stopped or obstacle(run.waves[number], serving, run.pace))
     if verdict.stop is not None:
         run.progress.stop(verdict.stop)
     return verdict
 
 
-def _before_the_next(state: State, run: FleetRun, number: int) -> Verdict:
-    """Pause, and see whether enough hosts serve."""
+def _pause(run: FleetRun) -> None:
     until = time.monotonic() + run.pace.pause_between_waves_s
     while time.monotonic() < until and not run.progress.stopped:
         gevent.sleep(min(0.2, max(0.0, until - time.monotonic())))
-    if run.progress.stopped:
-        return Verdict(run.progress.stopped)
-    looks = {name: gevent.spawn(activation.look, state.inventory.get_host(name), run) for name in run.nodes}
+
+
+def _look(state: State, run: FleetRun, names: Iterable[str]) -> set[str]:
+    """Read how these hosts stand, all at once; return those that answered."""
+    looks = {name: gevent.spawn(activation.look, state.inventory.get_host(name), run) for name in names}
     gevent.joinall(list(looks.values()))
-    serving = {name: bool(looks[name].value) and serves(node) for name, node in run.nodes.items()}
-    return Verdict(obstacle(run.waves[number], serving, run.pace))
+    return {name for name, one in looks.items() if one.value}
 
 
 def _compare(run: FleetRun, number: int) -> None:
@@ -171,6 +185,7 @@ def _take_back(host: Host, run: FleetRun) -> None:
         return
     host.log_styled(f"going back to release {previous}", fg="yellow")
     outcome = activation.activate(host, run, previous)
+    activation.look(host, run)
     run.progress.taken_back[host.name] = outcome
     if not outcome.ok:
         host.log_styled(f"could not go back: {outcome.text()}", fg="red", log_func=logger.error)
