@@ -16,7 +16,8 @@ from typing import Any
 
 from gevent.lock import BoundedSemaphore
 
-from sparkfleet.catalog import ROOT, Drafter
+from sparkfleet import ROOT
+from sparkfleet.catalog import Drafter
 from sparkfleet.errors import FleetError
 from sparkfleet.fleet import HostPlan
 from sparknode.paths import Paths

@@ -15,11 +15,11 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, Field, StringConstraints, ValidationError
 
+from sparkfleet import ROOT
 from sparkfleet.errors import CatalogError, nearest
 from sparkfleet.rows import AcceptanceGate, Gates, Row, Throughput, Timing, Watch
 from sparkfleet.yamltext import parse_yaml
 
-ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = 1
 
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]

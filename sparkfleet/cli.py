@@ -13,8 +13,7 @@ from typing import Any
 
 import yaml
 
-from sparkfleet import catalog, configuration, lock, preflight, secrets
-from sparkfleet.catalog import ROOT
+from sparkfleet import ROOT, catalog, configuration, lock, preflight, secrets
 from sparkfleet.deepcheck import deep_check
 from sparkfleet.docker_model import docker_model_commands
 from sparkfleet.errors import FleetError, SettingsError, nearest

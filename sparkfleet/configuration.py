@@ -11,8 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from sparkfleet import catalog, lock
-from sparkfleet.catalog import ROOT
+from sparkfleet import ROOT, catalog, lock
 from sparkfleet.errors import FleetError
 from sparkfleet.settings import Settings, parse_settings
 from sparkfleet.table import table

@@ -15,7 +15,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from sparkfleet.catalog import ROOT
+from sparkfleet import ROOT
 from sparkfleet.yamltext import parse_yaml
 
 CONTRACTS = ROOT / "catalog" / "contracts"

@@ -25,7 +25,7 @@ Repair = Literal["apt_holds", "cdi_refresh", "cdi_spec", "docker_group", "drop_c
 def _checks(given: Named) -> Named:
     if not given:
         return given
-    # Here, because most hosts name no check, and a run plans before it connects.
+    # Here, because most hosts name no check, and planning shall be quick.
     from sparkfleet.findings import book
 
     known = list(book().checks)

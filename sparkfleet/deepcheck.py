@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sparkfleet.catalog import ROOT
+from sparkfleet import ROOT
 from sparkfleet.recipe import Recipe
 
 PROGRAM = ROOT / "templates" / "deep_check.py"

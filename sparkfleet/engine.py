@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from sparkfleet.catalog import ROOT, Model, Profile, Scalar, read_file
+from sparkfleet import ROOT
+from sparkfleet.catalog import Model, Profile, Scalar, read_file
 from sparkfleet.contract import Flag
 from sparkfleet.rows import Row
 

@@ -17,8 +17,7 @@ from typing import Any
 
 import paramiko
 
-from sparkfleet import facts, preflight
-from sparkfleet.catalog import ROOT
+from sparkfleet import ROOT, facts, preflight
 from sparkfleet.errors import FleetError, SettingsError
 from sparkfleet.fleet import HostEntry, plan_host
 from sparkfleet.inventory_file import with_host

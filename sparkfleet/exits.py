@@ -6,8 +6,10 @@ The numbers from 10 on that `sparknode activate` has too mean the same there.
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
-from sparkfleet.fleet import FleetRun
+if TYPE_CHECKING:
+    from sparkfleet.fleet import FleetRun
 
 REFUSED = 2
 UNREACHABLE = 3

@@ -25,10 +25,12 @@ CARRIED = f't=$(mktemp) && {UNPACK} >"$t" && python3 "$t" {{}}; s=$?; rm -f "$t"
 
 
 def _as_root(script: str) -> StringCommand:
-    """sudo is called here, and asked first: pyinfra would ask a person for the password that it wants."""
-    root, quoted = '$([ "$(id -u)" = 0 ] || echo sudo -n -H)', shlex.quote(script)
-    allowed = '[ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null'
-    return StringCommand(f"if {allowed}; then {root} sh -c {quoted}; else echo {shlex.quote(NO_SUDO)}; fi")
+    """sudo is called here and once: pyinfra would ask a person for the password that it wants, and each call of it
+    opens a session on the host. Only where the script failed is it asked whether that was the reason.
+    """
+    quoted, why = shlex.quote(script), shlex.quote(NO_SUDO)
+    refused = f"{{ s=$?; sudo -n sh -c true 2>/dev/null && exit $s; echo {why}; }}"
+    return StringCommand(f'if [ "$(id -u)" = 0 ]; then sh -c {quoted}; else sudo -n -H sh -c {quoted} || {refused}; fi')
 
 
 def _installed(command: str) -> str:

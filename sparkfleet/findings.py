@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic import Field
 
-from sparkfleet.catalog import ROOT, read_file
+from sparkfleet import ROOT
+from sparkfleet.catalog import read_file
 from sparkfleet.rows import Row
 from sparkfleet.rules.book import Finding, Severity
 

@@ -1,6 +1,6 @@
 """One run over the fleet: each host's settings and release, the waves, and what the nodes answered.
 
-What each host shall run is planned once a run, before any connection (see `sparkfleet.guard`), from the inventory's
+What each host shall run is planned once a run, before any host is asked (see `sparkfleet.guard`), from the inventory's
 data alone; the waves are planned once all nodes were asked.
 """
 

@@ -1,9 +1,10 @@
 """What pyinfra lets pass and a fleet must not: runs that match no host, that lost their settings, or that were
 interrupted and still report success.
 
-`config.py` installs the guard. It plans the whole run after the inventory is read and before the first connection,
-so that a combination that cannot work is refused while nothing has been touched. pyinfra has no hook of its own at
-that point (its callbacks are cleared when the state is initialised), hence the wrapped `set_stage` of this run's state.
+`config.py` installs the guard. It plans the whole run while pyinfra connects, in the moments when no host has said
+anything, and nothing is asked of any host before the plan stands: a combination that cannot work is refused while
+nothing has been touched, and without waiting for a host that does not answer. pyinfra has no hook of its own at that
+point (its callbacks are cleared when the state is initialised), hence the wrapped `set_stage` of this run's state.
 """
 
 from __future__ import annotations
@@ -13,20 +14,24 @@ import os
 import runpy
 import signal
 import sys
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+import gevent
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.state import StateStage
 from pyinfra.context import ctx_state
 
-from sparkfleet import exits, facts, secrets, standing
-from sparkfleet.catalog import ROOT
+from sparkfleet import ROOT, exits, facts, secrets, standing
 from sparkfleet.errors import FleetError, RefusedError, SettingsError
-from sparkfleet.fleet import FleetRun, HostEntry, Intent, plan_run, settle_waves
 from sparkfleet.table import width, wrapped
+
+if TYPE_CHECKING:
+    from sparkfleet.fleet import FleetRun, HostEntry, Intent
 
 # What a task is for, by its file's name; every other deploy file brings the inventory's releases.
 INTENTS: dict[str, Intent] = {
@@ -45,6 +50,10 @@ TRAPS = {
 }
 _ROLLING = ("deploy.py", "roll_out.py", "rollback.py", "restart.py")
 
+# What planning needs, each loaded when there is nothing else to do.
+_WANTED_TO_PLAN = ("catalog", "lock", "release", "fleet")
+
+_planning: gevent.Greenlet[..., None] | None = None
 _run: FleetRun | None = None
 _settled = False
 # Whether pyinfra was asked for JSON, which is all that standard output then holds.
@@ -85,11 +94,11 @@ def waves() -> list[list[str]]:
     global _settled
     found = run()
     if not _settled:
-        from sparkfleet import plan
+        from sparkfleet import fleet, plan
 
         _settled = True
         try:
-            settle_waves(found)
+            fleet.settle_waves(found)
             say("\n".join(["", *plan.lines(found), ""]))
             _refuse_to_undo_a_roll_back(found)
         except FleetError as error:
@@ -114,10 +123,10 @@ def _refuse_to_undo_a_roll_back(found: FleetRun) -> None:
 
 def install() -> None:
     """Guard the run that pyinfra is about to make; called by config.py."""
-    global _run, _settled, _given, as_json
+    global _planning, _run, _settled, _given, as_json
     signal.signal(signal.SIGINT, _on_interrupt)
     parameters = _parameters()
-    _run, _settled = None, False
+    _planning, _run, _settled = None, None, False
     as_json = bool(parameters.get("json_output"))
     _given = {str(pair).partition("=")[0] for pair in parameters.get("data") or ()}
     if not _is_fleet_run(parameters):
@@ -133,11 +142,9 @@ def install() -> None:
     def guarded_set_stage(stage: StateStage) -> None:
         if stage == StateStage.Connect:
             _before_connect(state)
-            if run().intent == "look":
-                # A host that cannot be reached is no reason not to see the others.
-                state.config.FAIL_PERCENT, state.should_raise_failed_hosts = 100, None
         set_stage(stage)
         if stage == StateStage.Prepare:
+            _await_plan()
             found, answers = run(), facts.ask_all(state)
             silent = {name: {"error": "it cannot be reached"} for name in found.hosts if name not in answers}
             answers |= silent if found.intent == "look" else {}
@@ -165,6 +172,8 @@ def _begin(parameters: dict[str, Any]) -> None:
 
 def _leave_with_code(state: Any) -> None:
     """Say with the exit code how the run ended, after everything else was said: pyinfra itself knows 0 and 1 alone."""
+    # Hosts that cannot be reached may end the run before the plan stands.
+    _await_plan()
     if _run is None:
         return
     names = [{host.name for host in hosts} for hosts in (state.activated_hosts, state.failed_hosts)]
@@ -187,18 +196,39 @@ def _is_fleet_run(parameters: dict[str, Any]) -> bool:
 
 
 def _before_connect(state: Any) -> None:
-    global _run
+    global _planning
+    hosts = [host for host in state.inventory if state.is_host_in_limit(host)]
+    files = [Path(str(operation)).name for operation in _parameters()["operations"]]
+    intent = INTENTS.get(files[0], "deploy")
     try:
-        hosts = [host for host in state.inventory if state.is_host_in_limit(host)]
         if not hosts:
             raise _no_host(_parameters(), state)
-        files = [Path(str(operation)).name for operation in _parameters()["operations"]]
-        intent = INTENTS.get(files[0], "deploy")
         if intent == "retire" and not _parameters().get("limit"):
             raise SettingsError("the whole inventory would be retired", "hosts by name", "add --limit HOST")
-        _run = plan_run([_entry(host) for host in hosts], intent)
     except FleetError as error:
         _refuse(error)
+    if intent == "look":
+        # A host that cannot be reached is no reason not to see the others.
+        state.config.FAIL_PERCENT, state.should_raise_failed_hosts = 100, None
+    _planning = gevent.spawn(_plan, hosts, intent)
+
+
+def _plan(hosts: Sequence[Any], intent: Intent) -> None:
+    global _run
+    for module in _WANTED_TO_PLAN:
+        gevent.idle()
+        import_module(f"sparkfleet.{module}")
+    from sparkfleet import fleet
+
+    try:
+        _run = fleet.plan_run([_entry(host) for host in hosts], intent)
+    except FleetError as error:
+        _refuse(error)
+
+
+def _await_plan() -> None:
+    if _planning:
+        _planning.get()
 
 
 def _refuse_traps(parameters: dict[str, Any]) -> None:
@@ -225,6 +255,8 @@ def _no_host(parameters: dict[str, Any], state: Any) -> SettingsError:
 
 
 def _entry(host: Any) -> HostEntry:
+    from sparkfleet.fleet import HostEntry
+
     data = host.data.dict()
     address = str(data.get("ssh_hostname") or host.name)
     return HostEntry(

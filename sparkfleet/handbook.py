@@ -30,5 +30,5 @@ def _section(row: str, text: CheckText) -> str:
 
 def _place(place: Elsewhere) -> str:
     rules = ", ".join(f"`explain {rule}`" for rule in place.rules)
-    named = {"before any connection": rules, "stage": place.stage, "gates of an activation": place.gate}
+    named = {"before any host is asked": rules, "stage": place.stage, "gates of an activation": place.gate}
     return "; ".join(f"{when}: {what}" for when, what in named.items() if what)

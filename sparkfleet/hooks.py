@@ -8,8 +8,7 @@ from typing import Literal
 
 from gevent import subprocess
 
-from sparkfleet import record
-from sparkfleet.catalog import ROOT
+from sparkfleet import ROOT, record
 from sparkfleet.fleet import FleetRun
 
 Moment = Literal["pre-rollout", "pre-wave", "post-wave", "post-rollout"]

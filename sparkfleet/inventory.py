@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from sparkfleet.catalog import ROOT
+from sparkfleet import ROOT
 from sparkfleet.errors import SettingsError, nearest
 from sparkfleet.fleet import HostEntry
 from sparkfleet.settings import Settings

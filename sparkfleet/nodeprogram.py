@@ -9,7 +9,7 @@ import io
 import zipfile
 from functools import cache
 
-from sparkfleet.catalog import ROOT
+from sparkfleet import ROOT
 
 INSTALL_PATH = "/usr/local/bin/sparknode"
 RECOVER_UNIT = "sparkfleet-recover.service"

@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from sparkfleet.catalog import ROOT
+from sparkfleet import ROOT
 
 
 def page(document: Mapping[str, Any], comparison: Sequence[tuple[str, ...]]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from sparkfleet.catalog import ROOT
+from sparkfleet import ROOT
 from sparkfleet.compare import cells
 from sparkfleet.fleet import FleetRun
 from sparkfleet.page import page

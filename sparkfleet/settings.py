@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from sparkfleet import secrets
-from sparkfleet.catalog import ROOT, Catalog, load
+from sparkfleet import ROOT, secrets
+from sparkfleet.catalog import Catalog, load
 from sparkfleet.decisions import Decisions
 from sparkfleet.errors import SettingsError, nearest
 from sparkfleet.recipe import Choice

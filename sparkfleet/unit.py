@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from sparkfleet.catalog import ROOT
+from sparkfleet import ROOT
 from sparkfleet.errors import SettingsError
 from sparkfleet.rows import Timing
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from sparkfleet.catalog import ROOT, read_file
+from sparkfleet import ROOT
+from sparkfleet.catalog import read_file
 from sparkfleet.errors import SettingsError
 from sparkfleet.rows import Row
 

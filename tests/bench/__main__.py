@@ -20,7 +20,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from sparkfleet.catalog import ROOT
+from sparkfleet import ROOT
 from tests.bench import converge, rolling, scale, snapshot
 from tests.bench.lighthosts import light_hosts
 from tests.bench.measure import spread

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from sparkfleet.catalog import ROOT
+from sparkfleet import ROOT
 from sparkfleet.fleet import HostEntry, plan_run
 from tests.bench.measure import Series, interleaved, spread
 from tests.bench.snapshot import PYINFRA

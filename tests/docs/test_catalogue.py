@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sparkfleet.catalog import ROOT
+from sparkfleet import ROOT
 
 TEXT = (ROOT / "docs" / "catalogue.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```bash\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sparkfleet.catalog import ROOT
+from sparkfleet import ROOT
 from sparknode import collect
 from tests.bundles import bundle
 from tests.plan.harness import CURRENT_TAG, PREFIX_TAG, FakeFleet, own_command, release_of, rolled

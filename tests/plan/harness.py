@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparkfleet import lock
-from sparkfleet.catalog import ROOT, load
+from sparkfleet import ROOT, lock
+from sparkfleet.catalog import load
 from sparkfleet.facts import OTHER_PROGRAM
 from sparkfleet.nodeprogram import program_sha256
 from sparkfleet.recipe import Choice

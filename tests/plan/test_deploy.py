@@ -116,15 +116,21 @@ def test_a_probe_that_answers_garbage_is_a_finding_and_not_a_crash(fleet: FakeFl
         (["--data", 'overrides={"drafter_attention_backend": "flex_attention"}'], ["drafter-backend", "flash_attn"]),
     ],
 )
-def test_what_cannot_work_is_refused_before_any_connection(
+def test_what_cannot_work_is_refused_before_a_host_is_asked_anything(
     fleet: FakeFleet, arguments: list[str], says: list[str]
 ) -> None:
     outcome = fleet.run("-y", *arguments)
     assert outcome.code == 2, outcome.output
     assert outcome.commands == []
-    assert "Connected" not in outcome.output
     for words in says:
         assert words in outcome.output
+
+
+def test_a_refusal_waits_for_no_host_that_is_slow_to_connect(fleet: FakeFleet) -> None:
+    fleet.nodes = {name: {"connects_after_s": 600} for name in fleet.hosts}
+    outcome = fleet.run("-y", "--data", "image_tag=latest")
+    assert outcome.code == 2, outcome.output
+    assert "Connected" not in outcome.output
 
 
 def test_a_missing_inventory_is_refused(fleet: FakeFleet) -> None:
@@ -142,7 +148,7 @@ def test_two_entries_for_one_machine_are_refused(fleet: FakeFleet) -> None:
 
 
 def test_the_wrong_folder_is_named(fleet: FakeFleet, tmp_path: Path) -> None:
-    from sparkfleet.catalog import ROOT
+    from sparkfleet import ROOT
 
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import gevent
 from pyinfra.api.exceptions import ConnectError
 from pyinfra.connectors.fake import FakeConnector
 from pyinfra_cli.main import main
@@ -37,7 +38,9 @@ def _traced(self: Any, command: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _connected(self: Any) -> None:
-    if _node(self.host.name.removeprefix("@fake/")).script.get("unreachable"):
+    script = _node(self.host.name.removeprefix("@fake/")).script
+    gevent.sleep(script.get("connects_after_s", 0))
+    if script.get("unreachable"):
         raise ConnectError("no route to the host")
 
 

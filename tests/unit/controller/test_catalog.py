@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from sparkfleet.catalog import ROOT, Catalog, load
+from sparkfleet import ROOT
+from sparkfleet.catalog import Catalog, load
 from sparkfleet.errors import CatalogError
 
 CATALOG = load()

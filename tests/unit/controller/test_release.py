@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from sparkfleet.catalog import ROOT, Catalog
+from sparkfleet import ROOT
+from sparkfleet.catalog import Catalog
 from sparkfleet.engine import engines
 from sparkfleet.errors import LockError, RefusedError
 from sparkfleet.fleet import HostEntry, plan_run

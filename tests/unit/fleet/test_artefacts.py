@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from sparkfleet import ROOT
 from sparkfleet.artefacts import drafter_checks
-from sparkfleet.catalog import ROOT, load
+from sparkfleet.catalog import load
 
 LAB = ROOT / "tests" / "lab" / "catalog"
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from sparkfleet import exits
-from sparkfleet.catalog import ROOT
+from sparkfleet import ROOT, exits
 from sparkfleet.fleet import FleetRun
 from sparkfleet.rollout import Outcome, Progress
 from sparkfleet.waves import Pace

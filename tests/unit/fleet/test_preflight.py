@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparkfleet import lock, preflight
-from sparkfleet.catalog import ROOT, load
+from sparkfleet import ROOT, lock, preflight
+from sparkfleet.catalog import load
 from sparkfleet.checks import CHECKS
 from sparkfleet.decisions import Decisions, Waiver
 from sparkfleet.findings import book, finding

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparkfleet.catalog import ROOT
+from sparkfleet import ROOT
 from sparkfleet.nodeprogram import program
 from sparknode import collect
 from sparknode.collect import Raw, redacted
