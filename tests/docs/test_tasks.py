@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -75,6 +77,26 @@ def test_a_command_of_its_own(command: str, tmp_path: Path) -> None:
     finally:
         host.close()
     assert '("spark-07.local", {"ssh_user": "nvidia", "ssh_hostname": "127.0.0.1"' in desk.inventory.read_text()
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd checks its own files")
+def test_the_units_of_the_documentation_are_units(tmp_path: Path) -> None:
+    (text,) = re.findall(r"^```ini\n(.*?)^```", TEXTS["docs/operating.md"], re.DOTALL | re.MULTILINE)
+    units = dict(re.findall(r"^# /etc/systemd/system/(\S+)\n(.*?)(?=^# |\Z)", text, re.DOTALL | re.MULTILINE))
+    assert len(units) == 2
+    for name, unit in units.items():
+        runs = re.findall(r"^ExecStart=/srv/sparkfleet/.venv/bin/(.*)$", unit, re.MULTILINE)
+        assert set(runs) <= set(PYINFRA)
+        # The programs are the reader's; systemd would miss them here.
+        (tmp_path / name).write_text(re.sub(r"=/\S+/(git|pyinfra) ", "=/bin/true ", unit))
+    analyzed = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *(str(tmp_path / name) for name in units)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (analyzed.returncode, analyzed.stderr) == (0, "")
 
 
 def test_the_messages_of_the_troubleshooting_are_messages_of_the_code() -> None:
