@@ -31,7 +31,7 @@ from sparkfleet.errors import FleetError, RefusedError, SettingsError
 from sparkfleet.table import width, wrapped
 
 if TYPE_CHECKING:
-    from sparkfleet.fleet import FleetRun, HostEntry, Intent
+    from sparkfleet.fleet import FleetRun, Intent
 
 # What a task is for, by its file's name; every other deploy file brings the inventory's releases.
 INTENTS: dict[str, Intent] = {
@@ -51,7 +51,7 @@ TRAPS = {
 _ROLLING = ("deploy.py", "roll_out.py", "rollback.py", "restart.py")
 
 # What planning needs, each loaded when there is nothing else to do.
-_WANTED_TO_PLAN = ("catalog", "lock", "release", "fleet")
+_WANTED_TO_PLAN = ("catalog", "lock", "release", "fleet", "inventory")
 
 _planning: gevent.Greenlet[..., None] | None = None
 _run: FleetRun | None = None
@@ -218,10 +218,10 @@ def _plan(hosts: Sequence[Any], intent: Intent) -> None:
     for module in _WANTED_TO_PLAN:
         gevent.idle()
         import_module(f"sparkfleet.{module}")
-    from sparkfleet import fleet
+    from sparkfleet import fleet, inventory
 
     try:
-        _run = fleet.plan_run([_entry(host) for host in hosts], intent)
+        _run = fleet.plan_run([inventory.entry(host) for host in hosts], intent)
     except FleetError as error:
         _refuse(error)
 
@@ -251,19 +251,6 @@ def _no_host(parameters: dict[str, Any], state: Any) -> SettingsError:
         f"no host matches (--limit: {limit}{f', --exclude: {exclude}' if exclude else ''})",
         f"a host ({names}), a pattern, or a group ({groups})",
         "repeat --limit for several hosts; commas are not understood",
-    )
-
-
-def _entry(host: Any) -> HostEntry:
-    from sparkfleet.fleet import HostEntry
-
-    data = host.data.dict()
-    address = str(data.get("ssh_hostname") or host.name)
-    return HostEntry(
-        name=host.name,
-        address=f"{address}:{data.get('ssh_port') or 22}",
-        groups=tuple(host.groups),
-        data=data,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +34,16 @@ def read_inventory(path: str, data: dict[str, Any]) -> list[HostEntry]:
         ctx_config.set(Config())
         inventory = make_inventory(path, cwd=str(ROOT), override_data=data)
         state.init(inventory, Config())
-        return [
-            HostEntry(
-                name=host.name,
-                address=f"{host.data.get('ssh_hostname') or host.name}:{host.data.get('ssh_port') or 22}",
-                groups=tuple(host.groups),
-                data=host.data.dict(),
-                origins=_origins(host, path),
-            )
-            for host in inventory
-        ]
+        return [entry(host, _origins(host, path)) for host in inventory]
     finally:
         os.chdir(before)
+
+
+def entry(host: Any, origins: Mapping[str, str] | None = None) -> HostEntry:
+    """Return what the inventory says of one of pyinfra's hosts."""
+    data = host.data.dict()
+    address = f"{data.get('ssh_hostname') or host.name}:{data.get('ssh_port') or 22}"
+    return HostEntry(host.name, address, tuple(host.groups), data, origins or {})
 
 
 def _origins(host: Any, path: str) -> dict[str, str]:
