@@ -11,7 +11,7 @@ import pytest
 
 from sparkfleet.cli import main
 from tests.bundles import bundle, document
-from tests.unit.fleet.test_preflight import gpu
+from tests.unit.fleet.defects import gpu
 
 CHOSEN = ["--profile", "agentic", "--image-tag", "2026-06-11-pr41703"]
 DISCRETE = Path(__file__).parents[2] / "fixtures" / "discrete"

@@ -12,7 +12,7 @@ from sparkfleet import fleetview
 from sparkfleet.fleet import FleetRun, HostEntry, plan_run
 from tests.bundles import bundle, document
 from tests.plan.harness import FakeFleet, probe
-from tests.unit.fleet.test_preflight import gpu
+from tests.unit.fleet.defects import gpu
 
 TODAY = date(2026, 11, 23)
 OLDER = document(bundle(answers={"gpu": gpu(driver="580.142"), "gpu-details": ""}))

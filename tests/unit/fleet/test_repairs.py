@@ -13,7 +13,7 @@ from sparkfleet.repairs import EARLYOOM_FILE, EARLYOOM_UNIT, REPAIRS, Command, f
 from sparknode import parse
 from sparknode.collect import Raw
 from tests.bundles import MISSING, bundle, cdi_spec, document, units
-from tests.unit.fleet.test_preflight import CDI, PLAIN, answers, with_files
+from tests.unit.fleet.defects import CDI, PLAIN, answers, with_files
 
 OLD = "580.159.03"
 SERVING: dict[str, Any] = {"serving": {"unit": "active", "release": "x", "drift": []}}
