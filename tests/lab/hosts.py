@@ -31,9 +31,10 @@ _known_hosts_lock = threading.Lock()
 
 # Each boot joins the host's control groups and becomes the container; 133 is its way of saying that the guest
 # asked to be restarted. This shell stays outside the groups, which on the unified layout hold no process themselves.
+# A written 0 is the writer itself: to ask for a parent's pid may give the machine's own init, when that parent died.
 _SUPERVISE = """
 while :; do
-    (while [ "$1" != -- ]; do sh -c 'echo $PPID' >"$1/cgroup.procs" || exit 125; shift; done; shift; exec "$@")
+    (while [ "$1" != -- ]; do echo 0 >"$1/cgroup.procs" || exit 125; shift; done; shift; exec "$@")
     [ $? = 133 ] || exit
 done
 """

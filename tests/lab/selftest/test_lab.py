@@ -53,6 +53,7 @@ def test_down_leaves_nothing_when_up_was_killed_half_way(after_s: float) -> None
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait(10)
     noted = ledger.entries()
+    assert cgroups.PARENT not in Path("/proc/1/cgroup").read_text()
     assert lifecycle.down() == []
     assert lifecycle.down() == []
     for kind, what in noted:
