@@ -1,12 +1,15 @@
 """pyinfra's own settings; pyinfra reads this file from the working folder."""
 
+import atexit
 import gc
 
 from pyinfra import config
 from pyinfra.api.state import MAX_PARALLEL
 
-# What is imported and read from here on lives until the end; looking for garbage in it would find none.
+# What is imported and read from here on lives until the end; looking for garbage in it would find none, neither on the
+# way nor when Python leaves, which otherwise takes a fifth of a second.
 gc.set_threshold(100_000)
+atexit.register(gc.freeze)
 
 from sparkfleet import guard  # noqa: E402
 
