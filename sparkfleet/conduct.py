@@ -38,8 +38,13 @@ def take_lease(state: State, host: Host) -> bool:
                 run.progress.opened.add(0)
                 lease.keep(run, state.inventory.get_host)
                 live.begin(run)
-            record.write(run)
+            _keep_record(run)
     return 0 in run.progress.opened and lease.take(host, run)
+
+
+def _keep_record(run: FleetRun) -> None:
+    """Write down how the run stands while the hosts are at work; the end and an interruption write it once more."""
+    gevent.spawn(record.write, run)
 
 
 def _ask(run: FleetRun, moment: hooks.Moment, wave: int | None = None) -> None:
@@ -70,7 +75,7 @@ def conclude(state: State, host: Host, wave: int) -> bool:
     with _deciding:
         if wave not in run.progress.verdicts:
             run.progress.verdicts[wave] = _decide(state, run, wave)
-            record.write(run)
+            _keep_record(run)
     verdict = run.progress.verdicts[wave]
     if host.name in verdict.take_back:
         _take_back(host, run)

@@ -21,7 +21,7 @@ from sparknode.shell import Completed
 from sparknode.system import Host
 
 # A look at an unchanged journal costs a third of a millisecond, and a wave ends only once its end was seen.
-POLL_S = 0.1
+POLL_S = 0.05
 TICK_S = 10.0
 # From the start of the unit to its first journal line; a loaded host needs a while to start Python.
 FIRST_LINE_S = 60.0

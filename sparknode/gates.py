@@ -7,9 +7,7 @@ chat, and the drafter's acceptance over fixed prompts, counted as differences of
 from __future__ import annotations
 
 import re
-import statistics
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from sparknode import docker, exchanges, memory, parse, prompts
@@ -117,6 +115,10 @@ def power(subject: Subject, least: float) -> GateResult:
 
     A look that finds enough power ends it; only a GPU under suspicion is kept at work for LOAD_S (minefield trap 124).
     """
+    # Here, because the two take 12 ms, which every command that activates would wait for.
+    import statistics
+    from concurrent.futures import ThreadPoolExecutor
+
     clock = subject.host.system
     samples: list[tuple[float, float, float]] = []
     until = clock.monotonic() + LOAD_S
