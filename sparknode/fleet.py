@@ -29,6 +29,7 @@ def fleet(host: Host, answers: Mapping[str, Completed]) -> dict[str, Any]:
     paths = host.paths
     current, back = load_linked(paths, "current"), load_linked(paths, "previous")
     records, _ = history(paths)
+    last = journal.last_ended(records)
     tags = images(answers["images"])
     moved = moved_name(host.system, current, tags)
     return {
@@ -36,11 +37,11 @@ def fleet(host: Host, answers: Mapping[str, Completed]) -> dict[str, Any]:
         **{name: paths.linked(name) for name in ("current", "previous", "verified")},
         "serving": serving(host, current, answers, moved),
         "activation": under_way(paths, journal.open_attempt(records)),
-        "last": ended(journal.last_ended(records)),
+        "last": ended(last),
         "proof": proof(records, paths.linked("verified")),
         "lease": lease.holder(host),
         "failed_releases": journal.known_bad(records),
-        "watch": last_look(host),
+        "watch": look_since(last, last_look(host)),
         "out_of_rotation": paths.out_of_rotation.exists(),
         "verify_timer": paths.verify_timer.is_symlink(),
         "loads": journal.loads(records, current.image.digest)[-10:] if current else [],
@@ -83,6 +84,14 @@ def serving(
 
 def last_look(host: Host) -> Record | None:
     return read_object(host.paths.watch)
+
+
+def look_since(last: Attempt | None, look: Record | None) -> Record | None:
+    """The look, unless an activation has ended since: what it complained of may be what was mended."""
+    if last is None or look is None:
+        return look
+    seen, changed = journal.seconds_of(look.get("t")), journal.seconds_of(last.last.get("t"))
+    return None if seen is not None and changed is not None and seen <= changed else look
 
 
 def under_way(paths: Paths, attempt: Attempt | None) -> dict[str, Any] | None:

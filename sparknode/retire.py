@@ -42,10 +42,12 @@ def retire(host: Host, rollout: str, operator: str, *, models: bool, tell: Tell)
 def _remove(host: Host, *, models: bool, tell: Tell) -> None:
     paths, system = host.paths, host.system
     units = sorted(path for path in paths.unit.parent.glob("sparkfleet-*.*") if path.is_file())
-    # The timers and what runs at boot; the engine's own unit has its time to stop.
-    others = [unit.name for unit in units if unit.name != SERVE_UNIT]
-    if others:
-        system.run(["systemctl", "disable", "--now", "--quiet", *others], ORDER_S)
+    # Timers first and by themselves: asked for both, systemd stops a look before its timer, and a timer that is due
+    # then begins another look. Then what runs at boot; the engine's own unit has its time to stop.
+    timers = [unit.name for unit in units if unit.suffix == ".timer"]
+    others = [unit.name for unit in units if unit.name not in (SERVE_UNIT, *timers)]
+    for names in filter(None, (timers, others)):
+        system.run(["systemctl", "disable", "--now", "--quiet", *names], ORDER_S)
     silence(host, disable=True, patience=ORDER_S)
     # A look that was ended halfway has failed, and systemd keeps a failed unit without its file: its timer could then
     # never be started again (systemd.timer: the unit to trigger must be loaded).

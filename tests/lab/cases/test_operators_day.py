@@ -188,7 +188,8 @@ def test_the_doctor_leaves_nothing_on_a_host_and_its_bundle_can_be_judged(servin
 def test_the_table_comes_soon_and_a_dead_host_hides_no_other(serving: list[Node]) -> None:
     outcome = pyinfra(deploy="tasks/status.py")
     assert outcome.code == 0, outcome.output
-    assert sum("verified" in line for line in outcome.output.splitlines()) == len(serving)
+    verified = sum("verified" in line for line in outcome.output.splitlines())
+    assert verified == len(serving), outcome.output
     assert outcome.seconds < 6, "four hosts on two shared cores"
     history = pyinfra(deploy="tasks/history.py")
     assert history.code == 0
@@ -274,10 +275,15 @@ def test_a_first_boot_user_is_enrolled(fresh: Node, tmp_path: Path) -> None:
 
 
 def begin_a_look_that_hangs(node: Node) -> None:
-    drop_in = "/run/systemd/system/sparkfleet-watch.service.d"
-    node.sudo(f"mkdir -p {drop_in}; printf '[Service]\\nExecStartPre=/bin/sleep 50\\n' >{drop_in}/slow.conf;"
-              "systemctl daemon-reload; systemctl stop sparkfleet-watch.service;"
-              f"systemctl start --no-block sparkfleet-watch.service; rm -r {drop_in}")  # fmt: skip
+    """A look that hangs while its timer is due again: whoever ends it before the timer gets another one."""
+    folder, due = "/run/systemd/system", "[Timer]\\nOnCalendar=\\nOnCalendar=*:*:*\\nRandomizedDelaySec=0\\n"
+    service, timer = f"{folder}/sparkfleet-watch.service.d", f"{folder}/sparkfleet-watch.timer.d"
+    node.sudo(
+        f"mkdir -p {service} {timer}; printf '[Service]\\nExecStartPre=/bin/sleep 50\\n' >{service}/slow.conf; "
+        f"printf '{due}' >{timer}/due.conf; systemctl daemon-reload; systemctl stop sparkfleet-watch.service; "
+        f"systemctl restart sparkfleet-watch.timer; systemctl start --no-block sparkfleet-watch.service; "
+        f"rm -r {service} {timer}"
+    )
     wait_for(
         "the look to begin", lambda: "activating" in node.sudo("systemctl is-active sparkfleet-watch", check=False)
     )
@@ -297,7 +303,7 @@ def test_a_host_is_retired_and_taken_back(serving: list[Node]) -> None:
         "docker image ls -q --filter reference='*/*/aeon-vllm-ultimate'",
         check=False,
     )
-    assert left.split() == ["models"]
+    assert left.split() == ["models"], outcome.output
     assert started(others) == before
     back = pyinfra("--limit", leaving.name)
     assert back.code == 0, back.output

@@ -283,3 +283,15 @@ def test_speed_is_what_all_requests_made_since_the_look_before(world: World) -> 
     world.beat += 6000
     assert glance(world)["tokens_per_second"] == 100.0
     assert glance(world)["tokens_per_second"] == 0.0
+
+
+def test_a_complaint_is_void_once_an_activation_has_ended(world: World) -> None:
+    world.gpu_said = "Failed to initialize NVML: Unknown Error"
+    assert glance(world)["verdict"] == "bad"
+    assert status(world.host)["watch"]["verdict"] == "bad"
+
+    world.gpu_said = "GPU 0: NVIDIA GB10 (UUID: GPU-0)"
+    assert activate(world, WATCHED, intent="restart").code == 0
+    assert status(world.host)["watch"] is None
+    assert glance(world)["verdict"] == "ok"
+    assert status(world.host)["watch"]["verdict"] == "ok"
