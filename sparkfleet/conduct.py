@@ -36,7 +36,6 @@ def take_lease(state: State, host: Host) -> bool:
             _ask(run, "pre-rollout")
             if run.progress.stopped is None:
                 run.progress.opened.add(0)
-                lease.keep(run, state.inventory.get_host)
                 live.begin(run)
             _keep_record(run)
     return 0 in run.progress.opened and lease.take(host, run)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 
 import gevent
 from pyinfra import logger
@@ -15,7 +14,7 @@ from sparkfleet.remote import ConnectionLost
 
 
 def take(host: Host, run: FleetRun) -> bool:
-    """Take the host's lease; a refusal stops the roll-out before anything was touched."""
+    """Take the host's lease and keep it; a refusal stops the roll-out before anything was touched."""
     ttl = str(run.pace.lease_ttl_s)
     owner = ["--rollout", run.rollout, "--operator", run.operator, "--from", remote.local_address(host)]
     try:
@@ -30,6 +29,7 @@ def take(host: Host, run: FleetRun) -> bool:
         run.progress.lease_held = True
         return False
     run.progress.leases[host.name] = token
+    gevent.spawn(_keep, host, run)
     return True
 
 
@@ -44,16 +44,12 @@ def give_back(host: Host, run: FleetRun) -> None:
         host.log(f"the lease was not given back ({error}); it ends within {run.pace.lease_ttl_s} s")
 
 
-def keep(run: FleetRun, find: Callable[[str], Host]) -> None:
-    """Renew all leases three times in each time-to-live, from now on until none is left."""
-    gevent.spawn(_beat, run, find)
-
-
-def _beat(run: FleetRun, find: Callable[[str], Host]) -> None:
+def _keep(host: Host, run: FleetRun) -> None:
+    """Renew the lease three times in each time-to-live until it is given back; a host that hangs delays no other."""
     interval = run.pace.lease_ttl_s / 3
-    while run.progress.leases:
+    while host.name in run.progress.leases:
         gevent.sleep(interval)
-        gevent.joinall([gevent.spawn(_renew, find(name), run, int(interval)) for name in list(run.progress.leases)])
+        _renew(host, run, int(interval))
 
 
 def _renew(host: Host, run: FleetRun, timeout_s: int) -> None:

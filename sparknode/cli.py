@@ -171,7 +171,7 @@ def lease_command(host: Host, options: argparse.Namespace) -> int:
     if options.verb == "take":
         found = lease.take(host, options.rollout, options.operator, options.source, ttl_s)
     else:
-        found = lease.renew(host, options.rollout, options.token, ttl_s)
+        found = lease.renew(host, options.rollout, options.token, ttl_s, revive=False)
     say(json.dumps(found, ensure_ascii=False))
     return 0
 

@@ -115,10 +115,16 @@ def _require_own(lease: Record, rollout: str, token: int) -> None:
         )
 
 
-def renew(host: Host, rollout: str, token: int, ttl_s: float | None = None) -> Record:
-    """Extend one's own lease; LeaseHeld when it is somebody else's now."""
+def renew(host: Host, rollout: str, token: int, ttl_s: float | None = None, *, revive: bool = True) -> Record:
+    """Extend one's own lease; LeaseHeld when it is somebody else's now.
+
+    A worker goes on under a lease that its controller gave back (`revive`); the controller's own renewal, coming late,
+    must not take it again.
+    """
     with _alone(host) as lease:
         _require_own(lease, rollout, token)
+        if not revive and not lease.get("rollout"):
+            raise LeaseHeld(f"lease {token} of roll-out {rollout} was given back")
         return _write(host, {**lease, "rollout": rollout}, ttl_s or float(lease.get("ttl_s") or TTL_S))
 
 

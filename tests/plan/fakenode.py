@@ -67,6 +67,7 @@ class FakeNode:
         if verb == "take" and "lease" in self.script:
             return reply(False, stderr=self.script["lease"])
         if verb == "take":
+            gevent.sleep(0.01)
             self.token += 1
             return reply(True, json.dumps({"token": self.token, "until": "2026-11-23T10:01:00.000Z"}))
         if verb == "renew" and "renew" in self.script:

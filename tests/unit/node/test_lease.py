@@ -78,6 +78,16 @@ def test_tokens_grow_also_when_each_is_given_back(world: World) -> None:
         lease.release(world.host, "a", 1)
 
 
+def test_a_late_renewal_takes_no_lease_that_was_given_back(world: World) -> None:
+    token = take(world, "first")
+    lease.release(world.host, "first", token)
+    with pytest.raises(LeaseHeld, match="was given back"):
+        lease.renew(world.host, "first", token, revive=False)
+    assert lease.holder(world.host) is None
+    lease.renew(world.host, "first", token)
+    assert lease.holder(world.host) is not None, "a worker that still works holds it on"
+
+
 def test_a_file_that_can_not_be_read_gives_a_token_above_all_before(world: World) -> None:
     take(world, "first")
     world.paths.lease.write_text("{")
