@@ -4,7 +4,7 @@
 Ids of models, images, profiles and hardware come from catalog/; `python -m sparkfleet show HOST` prints what they give.
 """
 
-from sparkfleet.transport import without_delay as _without_delay
+from sparkfleet.transport import attentive as _attentive
 
 # --- what is served -------------------------------------------------------------------------------
 # A row of catalog/models.yaml. The drafter comes with its target; they are locked, staged and removed together.
@@ -52,8 +52,8 @@ catalog_overlays = []
 # Another Hub than Hugging Face's (a mirror); None = HF_ENDPOINT or the default.
 hub_endpoint = None
 
-# Where images of a registry are pulled from instead: {"ghcr.io": "http://10.0.0.5:5000"}. Digests are checked all
-# the same.
+# Where images of a registry are pulled from instead: {"ghcr.io": "http://10.0.0.5:5000"}; Docker's own is docker.io.
+# Digests are checked all the same.
 registry_mirrors = {}
 
 # Who downloads weights, once for the whole fleet: "seeds", a host of the group below (without one, the first hosts of
@@ -115,8 +115,9 @@ min_serving = 0
 # How many hosts may fail over the whole roll-out before it stops. One is already more than a good release needs.
 max_failures = 0
 
-# What happens to hosts that took the release when the roll-out stops: "halt" leaves them, each is proven; "revert_all"
-# takes them back, for a fleet that must serve one release.
+# What happens to hosts that took the release when a host fails or serves worse: "halt" leaves them, each is proven;
+# "revert_all" takes them back, for a fleet that must serve one release. A run that stops for another reason (a hook's
+# no, too few that serve, a lost lease) leaves them in either case.
 on_failure = "halt"
 
 # Hosts that are down or drifted go before the good ones: they cost no capacity, and if the release is bad there, no
@@ -190,5 +191,6 @@ preflight_waivers = {}
 repairs = []
 
 # --- how hosts are reached ------------------------------------------------------------------------
-# Commands are sent at once. ssh_user, ssh_key, ssh_known_hosts_file and pyinfra's other ssh_ settings belong here too.
-ssh_paramiko_connect_kwargs = {"transport_factory": _without_delay}
+# Commands are sent at once, and a host that vanished is noticed within a minute.
+# ssh_user, ssh_key, ssh_known_hosts_file and pyinfra's other ssh_ settings belong here too.
+ssh_paramiko_connect_kwargs = {"transport_factory": _attentive}

@@ -5,7 +5,6 @@ pyinfra passes state and host to a function whose parameters have these two name
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 from pyinfra import logger
 from pyinfra.api import Host, State
 
-from sparkfleet import artefacts, guard, remote
+from sparkfleet import artefacts, guard, images, remote
 from sparkfleet.fleet import HostPlan
 from sparkfleet.nodeprogram import INSTALL_PATH, UNPACK, build, carried, program
 from sparkfleet.remote import ConnectionLost
@@ -53,58 +52,43 @@ def _put(host: Host, content: bytes, path: str, mode: str, trial: str = "true") 
 
 
 def retire(state: State, host: Host, arguments: list[str]) -> bool:  # noqa: ARG001
-    try:
-        return remote.call(host, arguments, show=True).ok
-    except ConnectionLost as lost:
-        host.log_styled(f"{lost}; run the same command again", fg="red")
-        return False
+    return _carried_out(host, arguments)
 
 
 def stage(state: State, host: Host, plan: HostPlan) -> bool:  # noqa: ARG001
-    try:
-        return remote.call(host, ["stage"], stdin=json.dumps(stage_request(plan)), show=True).ok
-    except ConnectionLost as lost:
-        host.log_styled(f"{lost}; nothing that serves was touched: run the same command again", fg="red")
-        return False
+    return _carried_out(host, ["stage"], json.dumps(stage_request(plan)), "nothing that serves was touched: ")
 
 
 def verify(state: State, host: Host) -> bool:  # noqa: ARG001
-    return remote.call(host, ["verify"], show=True).ok
+    return _carried_out(host, ["verify"])
 
 
 def prune(state: State, host: Host, plan: HostPlan, dry: bool) -> bool:  # noqa: ARG001
     settings = plan.settings
     request = {"keep": settings.keep_releases, "pinned": settings.pinned_releases, "dry": dry}
-    document = json.dumps({**request, "floor_bytes": artefacts.reserve(plan)})
-    return remote.call(host, ["prune"], stdin=document, show=True).ok
+    return _carried_out(host, ["prune"], json.dumps({**request, "floor_bytes": artefacts.reserve(plan)}))
+
+
+def _carried_out(host: Host, arguments: list[str], stdin: str | None = None, comfort: str = "") -> bool:
+    """Have the node's program do what may as well be done twice."""
+    try:
+        return remote.call(host, arguments, stdin=stdin, show=True).ok
+    except ConnectionLost as lost:
+        host.log_styled(f"{lost}; {comfort}run the same command again", fg="red", log_func=logger.error)
+        return False
 
 
 def stage_request(plan: HostPlan) -> dict[str, Any]:
     """Return what `sparknode stage` reads: the release, where its image comes from, and the hashes of its files."""
-    image = plan.release["image"]
+    image, mirrors = plan.release["image"], plan.settings.registry_mirrors
     platform = plan.lock.images[plan.release["image_tag"]].platforms[image["architecture"]]
     unpacked = platform.unpacked_bytes or UNPACKED * platform.compressed_bytes
     return {
         "schema": 1,
         "release": plan.release,
-        "image_source": image_source(plan.settings.registry_mirrors, image["repository"], image["digest"]),
+        "image_source": images.source(mirrors, image["repository"], image["digest"]),
         "image_bytes": platform.compressed_bytes + unpacked,
         "image_entrypoint": platform.entrypoint,
-        "image_auth": registry_auth(),
+        "image_auth": images.credentials(mirrors, image["repository"], os.environ),
         "manifests": artefacts.manifests(plan),
     }
-
-
-def registry_auth() -> str | None:
-    """Return the credentials for the image's registry as Docker writes them, out of this machine's environment."""
-    user, password = (os.environ.get(f"SPARKFLEET_REGISTRY_{key}") for key in ("USER", "PASSWORD"))
-    return base64.b64encode(f"{user}:{password}".encode()).decode() if user and password else None
-
-
-def image_source(mirrors: dict[str, str], repository: str, digest: str) -> str:
-    """Return what to pull: the digest from the registry, or from the mirror that stands for it."""
-    registry, _, path = repository.partition("/")
-    mirror = mirrors.get(registry)
-    if mirror is None:
-        return f"{repository}@{digest}"
-    return f"{mirror.removeprefix('http://').removeprefix('https://')}/{path}@{digest}"

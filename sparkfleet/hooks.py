@@ -21,8 +21,10 @@ def call(run: FleetRun, moment: Moment, wave: int | None = None) -> str | None:
     One that cannot be run, or does not end in time, says no as well: a gate that was not asked is not passed.
     """
     path = ROOT / run.pace.hooks_dir / moment
-    if not os.access(path, os.X_OK):
+    if not path.exists():
         return None
+    if not os.access(path, os.X_OK):
+        return f"hook {moment} cannot be run: chmod +x {path}, or remove it"
     context = {**record.document(run), "hook": moment, "wave": wave}
     try:
         done = subprocess.run(

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
+from sparkfleet import images
 from sparkfleet.catalog import Catalog, Image
 from sparkfleet.errors import LockError
 from sparkfleet.lock import LockedFile, LockedImage, LockedRepo, Platform
@@ -17,7 +18,8 @@ from sparkfleet.lock import LockedFile, LockedImage, LockedRepo, Platform
 TIMEOUT_S = 30
 INDEX_TYPES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
 MANIFEST_TYPES = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
-DOCKER_HUB = "registry-1.docker.io"
+# Where the API of docker.io answers.
+DOCKER_HUB_API = "registry-1.docker.io"
 
 
 def resolve_repo(repo: str, revision: str | None, endpoint: str | None) -> LockedRepo:
@@ -81,11 +83,9 @@ class Registry:
 
     @classmethod
     def of(cls, repository: str, mirrors: Mapping[str, str]) -> Registry:
-        host, _, path = repository.partition("/")
-        if "." not in host and ":" not in host:
-            host, path = DOCKER_HUB, repository
+        host, path = images.split(repository)
         mirror = mirrors.get(host)
-        return cls((mirror or f"https://{host}").rstrip("/"), path)
+        return cls((mirror or f"https://{DOCKER_HUB_API if host == images.DOCKER_HUB else host}").rstrip("/"), path)
 
     def manifest(self, reference: str) -> tuple[str, dict[str, Any]]:
         """Return the digest and the document of a manifest or an index."""

@@ -7,12 +7,13 @@ start with an underscore) pass by.
 from __future__ import annotations
 
 import datetime
+import ipaddress
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from sparkfleet import ROOT, secrets
 from sparkfleet.catalog import Catalog, load
@@ -40,6 +41,17 @@ def _text(value: object, digits: int = 0) -> object:
 Text = Annotated[str, BeforeValidator(_text)]
 # Sixteen hex digits; one in two thousand ids has no letter, and may begin with a zero.
 ReleaseId = Annotated[str, BeforeValidator(partial(_text, digits=16)), Field(pattern=r"^[0-9a-f]{16}$")]
+
+
+def _subnet(value: str) -> str:
+    try:
+        ipaddress.IPv4Network(value)
+    except ValueError as error:
+        raise ValueError(f"expected an IPv4 network such as 192.168.100.0/24: {error}") from None
+    return value
+
+
+Subnet = Annotated[str, AfterValidator(_subnet)]
 
 
 class Terms(Row):
@@ -99,7 +111,7 @@ class Settings(Pace, Decisions):
     fetch_limit_mb_s: float = Field(default=0, ge=0)
     distribution: Literal["auto", "swarm", "rsync", "controller"] = "auto"
     image_distribution: Literal["pull", "spread"] = "pull"
-    spread_subnet: str | None = None
+    spread_subnet: Subnet | None = None
     spread_port: int = Field(default=6891, ge=1024, le=65535)
     spread_limit_mb_s: float = Field(default=0, ge=0)
     spread_deadline_s: float = Field(default=7200, ge=60)
@@ -107,7 +119,7 @@ class Settings(Pace, Decisions):
     soak_s: int | None = Field(default=None, ge=0)
     watch: bool = True
     keep_releases: int = Field(default=3, ge=0)
-    pinned_releases: list[str] = []
+    pinned_releases: list[ReleaseId] = []
     verify_weekly: bool = False
     rotation: Rotation | None = None
     retry_release: ReleaseId | None = None

@@ -29,6 +29,8 @@ UNTOUCHED = frozenset({LEASED, DRAINING, STOPPING, RECLAIMING})
 
 # One activation writes some 20 kB, and what a reader wants lies within the last hundred.
 TAIL_BYTES = 2 << 20
+# A history shows twenty, and the first one read may lack its beginning.
+ENOUGH = 20
 
 Record = dict[str, Any]
 
@@ -60,10 +62,10 @@ def parse_lines(data: bytes) -> list[Record]:
     return records
 
 
-def tail_offset(paths: Paths) -> int:
+def tail_offset(paths: Paths, tail: int = TAIL_BYTES) -> int:
     """Where to begin reading for the last activations."""
     try:
-        return max(0, paths.journal.stat().st_size - TAIL_BYTES)
+        return max(0, paths.journal.stat().st_size - tail)
     except FileNotFoundError:
         return 0
 
@@ -81,8 +83,17 @@ def read_from(paths: Paths, offset: int) -> tuple[list[Record], int]:
 
 
 def read(paths: Paths) -> list[Record]:
-    """The records of the last activations, oldest first; a journal that does not exist has none."""
-    return read_from(paths, tail_offset(paths))[0]
+    """The records of the last activations, oldest first; a journal that does not exist has none.
+
+    Lines of the watch and of leases stand between them, so the tail that is read grows until it holds enough.
+    """
+    tail = TAIL_BYTES
+    while True:
+        offset = tail_offset(paths, tail)
+        records = read_from(paths, offset)[0]
+        if not offset or len(attempts(records)) > ENOUGH:
+            return records
+        tail *= 4
 
 
 def append(paths: Paths, record: Record) -> None:

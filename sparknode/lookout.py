@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from sparknode import docker, journal, lease, lock, memory, parse, rotation, units
@@ -23,6 +24,7 @@ from sparknode.system import Host, asking
 from sparknode.textfile import write_metrics
 
 ASK_S = 5.0
+QUIET_S = 600.0
 _HEARTBEAT = ("vllm:iteration_tokens_total_count", "vllm:generation_tokens_total")
 
 
@@ -122,9 +124,7 @@ class Judgement:
         if self.cure is None and not self.findings:
             self._restarts = [at for at in self._restarts if self._now - at < self._rules.forget_s]
             # That it makes tokens is no proof of an engine whose gates failed.
-            returned = rotation.give_back(self._host) if self._proven else None
-            if returned:
-                self._note(tell, returned)
+            self._give_back(tell)
         after: Record = {
             **{name: value for name, value in vars(sight).items() if name != "counts"},
             "verdict": "ok" if not self.findings else "bad",
@@ -139,11 +139,20 @@ class Judgement:
             "restarts": self._restarts,
         }
         acted = self._act(after, tell)
-        if not acted and set(self.findings) != set(self._former.get("findings") or {}):
-            was = ", ".join(self._former.get("findings") or {}) or "nothing"
-            self._note(tell, "; ".join(self.findings.values()) or f"well again (it was: {was})")
+        after["noted"] = self._former.get("noted") or {"t": None, "findings": []}
+        if not acted:
+            self._note_change(after, tell)
         after["circuit_open"] = bool(self.cure) and len(self._restarts) >= self._rules.max_restarts
         return after
+
+    def _give_back(self, tell: Tell) -> None:
+        """Put a proven host back into its rotation, unless a roll-out has come to it since the look began."""
+        if not self._proven or not rotation.is_out(self._host) or lease.holder(self._host):
+            return
+        with suppress(lock.Busy), lock.hold(self._host.paths):
+            returned = rotation.give_back(self._host)
+            if returned:
+                self._note(tell, returned)
 
     def _heartbeat(self) -> tuple[float, float]:
         """For how long the engine has had requests and made no token of them, and since when."""
@@ -228,6 +237,15 @@ class Judgement:
         # The new engine's counters begin anew.
         after.update(window=None, beat=None, acceptance=None)
         return True
+
+    def _note_change(self, after: Record, tell: Tell) -> None:
+        """Write into the journal what is found now, if that is news; not at each turn of a figure near its limit."""
+        noted, now = after["noted"], sorted(self.findings)
+        if now == noted["findings"] or (noted["t"] is not None and self._now - noted["t"] < QUIET_S):
+            return
+        was = ", ".join(noted["findings"]) or "nothing"
+        self._note(tell, "; ".join(self.findings.values()) or f"well again (it was: {was})")
+        after["noted"] = {"t": self._now, "findings": now}
 
     def _note(self, tell: Tell, text: str) -> None:
         journal.event(self._host.paths, self._now, "watch", release=self._release.id, note=text)

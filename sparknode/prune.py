@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparknode import docker, journal, lock
+from sparknode import docker, journal, lease, lock
 from sparknode import release as releases
 from sparknode.chronicle import Tell
 from sparknode.errors import Failed, Refused
@@ -16,6 +16,8 @@ from sparknode.release import Release
 from sparknode.shape import parse
 from sparknode.stage import remove_tree
 from sparknode.system import Host
+
+ARRIVING_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,10 @@ def prune(host: Host, request: str, tell: Tell) -> int:
     node = parse(request, "prune request")
     keep, pinned, dry = node.whole("keep"), node.texts("pinned"), node.flag("dry")
     floor = node.whole("floor_bytes")
+    lease.require_free(host, rollout="")
+    missing = sorted(set(pinned) - set(host.paths.staged()))
+    if missing:
+        tell(f"pinned, and not staged here: {', '.join(missing)}")
     try:
         with lock.hold(host.paths), lock.hold_file(host.paths.fetch_lock), lock.hold_file(host.paths.spread_lock):
             free = shutil.disk_usage(host.paths.data).free if host.paths.data.is_dir() else floor
@@ -73,9 +79,15 @@ def waste(host: Host, staying: list[Release]) -> Waste:
     folders = [paths.release_dir(name) for name in gone]
     folders += [one for one in sorted(paths.models.glob("*/*/*")) if one.is_dir() and one not in models]
     folders += [one for one in sorted((paths.data / "cache").glob("sha256-*")) if one.name not in caches]
-    folders += [one for one in sorted(paths.incoming.glob("*/*/*")) if one.is_dir()]
+    folders += [one for one in sorted(paths.incoming.glob("*/*/*")) if one.is_dir() and not arriving(host, one)]
     listed = images(host.system.run(QUESTIONS["images"], docker.INSPECT_S))
     return Waste(tuple(gone), tuple(folders), tuple(one for one in listed if one not in references))
+
+
+def arriving(host: Host, folder: Path) -> bool:
+    """Was something written there lately? Whoever sends files here from elsewhere holds no lock."""
+    written = max(path.lstat().st_mtime for path in (folder, *folder.rglob("*")))
+    return host.system.now() - written < ARRIVING_S
 
 
 def remove(host: Host, found: Waste, dry: bool, tell: Tell) -> None:

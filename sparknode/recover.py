@@ -13,33 +13,44 @@ from sparknode.chronicle import Chronicle, Tell
 from sparknode.errors import Failed, StepFailed
 from sparknode.frontend import SPAWN_S, unit_argv
 from sparknode.journal import Attempt
+from sparknode.release import Release
 from sparknode.steps import Steps, install, silence
 from sparknode.system import Host
 
 
 def recover(host: Host, tell: Tell) -> int:
     """Put right what was cut off; the exit code."""
-    if lock.held(host.paths):
+    try:
+        with lock.hold(host.paths):
+            back = _put_right(host, tell)
+    except lock.Busy:
         tell("an activation is under way on this host; it ends by itself, so nothing is recovered")
         return DONE
+    # Not under the lock, which the proof takes for itself.
+    return _order_proof(host, back) if back else DONE
+
+
+def _put_right(host: Host, tell: Tell) -> Release | None:
+    """Finish or take back what was cut off; the release whose proof is due, if one was put back."""
     lease.drop_own(host)
     last = journal.last_attempt(journal.read(host.paths))
     if finish_commit(host.paths):
         tell("the last activation was committed; its `verified` link was missing and is in place now")
-        return DONE
+        return None
     current, verified = host.paths.linked("current"), host.paths.linked("verified")
     if last is None or (last.ended and (verified is None or current == verified)):
         tell("no activation was cut off; nothing to recover")
-        return DONE
+        return None
     story = Chronicle.resume(host, last, tell)
     # A worker that died and was followed by another one leaves its files behind: only the links tell what would start.
     # A host that is out of rotation is proven before it gets requests again.
     if last.state in journal.UNTOUCHED and current == verified and not rotation.is_out(host):
-        return _leave(host, story, last)
+        _leave(host, story, last)
+        return None
     return _restore(host, story, last)
 
 
-def _leave(host: Host, story: Chronicle, last: Attempt) -> int:
+def _leave(host: Host, story: Chronicle, last: Attempt) -> None:
     """Nothing was switched yet, so the unit starts what it started before."""
     current = host.paths.linked("current")
     if current:
@@ -50,10 +61,9 @@ def _leave(host: Host, story: Chronicle, last: Attempt) -> int:
         )
     else:
         story.write(journal.FAILED, error=f"cut off in `{last.state}`; nothing served here before: activate again")
-    return DONE
 
 
-def _restore(host: Host, story: Chronicle, last: Attempt) -> int:
+def _restore(host: Host, story: Chronicle, last: Attempt) -> Release | None:
     cause = f"cut off in `{last.state}` by a power cut or a reboot"
     if last.ended:
         cause = f"after the last activation {last.state}, a release was current that is not the verified one"
@@ -63,12 +73,16 @@ def _restore(host: Host, story: Chronicle, last: Attempt) -> int:
         story.write(journal.REVERTING, error=cause)
         silence(host, disable=True, patience=None)
         story.write(journal.FAILED, error=f"{cause}; there was no verified release to go back to, so nothing serves")
-        return DONE
+        return None
     story.write(journal.REVERTING, error=cause, note=f"back to release {back.id}; its gates run once it serves")
     try:
         install(host, back)
     except (OSError, StepFailed) as problem:
         raise Failed(f"release {back.id} could not be put back: {problem}; activate {back.id} by hand") from problem
+    return back
+
+
+def _order_proof(host: Host, back: Release) -> int:
     done = host.system.run(unit_argv(host.paths, ["recover", "--finish"], "--no-block"), SPAWN_S)
     if not done.ok:
         raise Failed(f"release {back.id} is put back and starts, but its proof could not: {done.why}; run it by hand")

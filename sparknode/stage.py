@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sparknode import SCHEMAS, docker, dockerd, saved, weights
 from sparknode import manifest as manifests
@@ -24,13 +25,15 @@ from sparknode.manifest import Manifest
 from sparknode.parse import docker_info
 from sparknode.progress import Meter
 from sparknode.release import Artefact, Release
-from sparknode.serving import missing_pieces, model_problems
+from sparknode.serving import missing_pieces, model_problems, read_stamp
 from sparknode.shape import Node, parse
 from sparknode.system import Host
 
 PULL_S = 4 * 3600.0
 TAG_S = 60.0
 SHOWN = 8
+# The name under which Docker looks for the credentials of docker.io.
+DOCKER_HUB_KEY = "https://index.docker.io/v1/"
 
 
 def stage(host: Host, request: str, tell: Tell) -> int:
@@ -97,6 +100,7 @@ def stage_model(host: Host, manifest: Manifest, tell: Tell) -> None:
     here = host.paths.model_dir(manifest.repo, manifest.commit)
     incoming = host.paths.incoming_dir(manifest.repo, manifest.commit)
     if complete(host, manifest):
+        keep_rules(host, manifest, here)
         tell(f"model {manifest.name}: already staged ({len(manifest.files)} files)")
         return
     if here.is_dir() and not (standing := proven(host, manifest, here, tell)):
@@ -115,6 +119,21 @@ def stage_model(host: Host, manifest: Manifest, tell: Tell) -> None:
     tell(f"model {manifest.name}: proven and in place ({size_of(manifest)})")
 
 
+def keep_rules(host: Host, manifest: Manifest, here: Path) -> None:
+    """Hold a model that stands here against the rules it came with this time, and keep those for later looks: a drafter
+    may have got another target, whose folder outlives the first one's.
+    """
+    stamp, rules = read_stamp(host.paths, manifest.repo, manifest.commit), rules_of(manifest)
+    if stamp is None or all(stamp.get(key) == value for key, value in rules.items()):
+        return
+    wrong = content_problems(host, manifest, here)
+    if wrong:
+        raise Failed(f"model {manifest.name}: its bytes are right, but {listed(wrong)}; see its entry in the catalogue")
+    atomic_write(
+        host.paths.model_stamp(manifest.repo, manifest.commit), json.dumps({**stamp, **rules}, indent=1).encode()
+    )
+
+
 def complete(host: Host, manifest: Manifest) -> bool:
     """The quick look: was this model proven here, and does it still stand?"""
     return not model_problems(host.paths, manifest.repo, manifest.commit, manifest.sha256)
@@ -124,8 +143,19 @@ def proven(host: Host, manifest: Manifest, folder: Path, tell: Tell) -> list[str
     """Read every byte of a folder, then what its files say; each thing that is wrong with it."""
     with Meter(host, f"model {manifest.name}: checking", manifest.total_bytes, tell) as meter:
         found = manifests.problems(manifest, folder, meter.add)
+    return found or content_problems(host, manifest, folder)
+
+
+def content_problems(host: Host, manifest: Manifest, folder: Path) -> list[str]:
+    """What the files say that the catalogue does not."""
     target = host.paths.model_dir(*manifest.target) if manifest.target else None
-    return found or (weights.problems(folder, manifest.checks, target) if manifest.checks else [])
+    return weights.problems(folder, manifest.checks, target) if manifest.checks else []
+
+
+def rules_of(manifest: Manifest) -> dict[str, Any]:
+    """What a stamp keeps of a manifest besides its files."""
+    target = dict(zip(("repo", "commit"), manifest.target, strict=True)) if manifest.target else None
+    return {"checks": manifest.checks, "target": target}
 
 
 def discard(folder: Path, wrong: list[str]) -> None:
@@ -191,8 +221,7 @@ def write_stamp(host: Host, manifest: Manifest, rot: Sequence[str] = ()) -> None
         "manifest_sha256": manifest.sha256,
         "verified_at": timestamp(host.system.now()),
         "files": manifest.rows,
-        "checks": manifest.checks,
-        "target": dict(zip(("repo", "commit"), manifest.target, strict=True)) if manifest.target else None,
+        **rules_of(manifest),
         "rot": rot,
     }
     atomic_write(host.paths.model_stamp(manifest.repo, manifest.commit), json.dumps(stamp, indent=1).encode())
@@ -256,7 +285,8 @@ def pull(host: Host, order: ImageOrder, tell: Tell) -> None:
     with tempfile.TemporaryDirectory(prefix="sparkfleet-") as folder:
         config = []
         if order.auth:
-            document = {"auths": {source.partition("/")[0]: {"auth": order.auth}}}
+            registry = source.partition("/")[0]
+            document = {"auths": {DOCKER_HUB_KEY if registry == "docker.io" else registry: {"auth": order.auth}}}
             atomic_write(Path(folder) / "config.json", json.dumps(document).encode(), 0o600)
             config = ["--config", folder]
         done = host.system.stream(["docker", *config, "pull", source], PULL_S, lambda line: tell(f"  {line}"))
@@ -283,6 +313,9 @@ def stage_release(host: Host, release: Release, tell: Tell) -> None:
         stale = {name: text for name, text in content.items() if read_text(folder / name) != text}
         for name, text in stale.items():
             atomic_write(folder / name, text.encode())
+        # The last releases stay by their age here, and this one was asked for now.
+        if folder != max(host.paths.releases.glob("[!.]*"), key=lambda one: one.stat().st_mtime):
+            os.utime(folder)
         tell(f"release {release.id}: " + (f"{', '.join(stale)} written again" if stale else "already staged"))
         return
     host.paths.releases.mkdir(parents=True, exist_ok=True)

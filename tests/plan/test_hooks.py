@@ -81,10 +81,13 @@ def test_the_last_hook_is_heard_and_changes_nothing(fleet: FakeFleet) -> None:
     assert "hook post-rollout said no (1): the mail server is down" in outcome.output
 
 
-def test_what_is_not_executable_or_cannot_run(fleet: FakeFleet) -> None:
-    hook(fleet, "pre-rollout", "exit 1")
+def test_a_gate_that_cannot_be_asked_is_not_passed(fleet: FakeFleet) -> None:
+    hook(fleet, "pre-rollout")
     (fleet.folder / "hooks" / "pre-rollout").chmod(0o644)
-    assert fleet.run("-y", "--limit", "@fake/spark-1").code == 0
+    outcome = fleet.run("-y", "--limit", "@fake/spark-1")
+    assert outcome.code == exits.HALTED_OLD, outcome.output
+    assert "hook pre-rollout cannot be run: chmod +x" in outcome.output
+    (fleet.folder / "hooks" / "pre-rollout").unlink()
     path = fleet.folder / "hooks" / "pre-wave"
     path.write_text("#!/no/such/interpreter\n")
     path.chmod(0o755)

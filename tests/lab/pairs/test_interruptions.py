@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 
 from sparkfleet import exits
 from tests.lab import faults
@@ -80,6 +81,27 @@ def test_the_operators_ssh_session_dies(pair: list[Node]) -> None:
     with starting(pair, PREFIX_TAG, 6, "--limit", canary.name) as (attempt, run):
         canary.sudo("pkill -f 'sshd: spark' || true", check=False)
         output, _ = run.communicate(timeout=120)
+    assert attempt.ended() == "committed"
+    assert run.returncode == 0, output
+    assert "connecting again" in output
+    assert canary.serves()
+
+
+def test_the_cable_is_out_while_the_engine_starts(pair: list[Node]) -> None:
+    canary = pair[0]
+    with starting(pair, THIRD_TAG, 6, "--limit", canary.name) as (attempt, run):
+
+        def connected() -> bool:
+            words = ["ss", "-Htnp", "state", "established", "dst", canary.address]
+            return f"pid={run.pid}," in subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+        assert connected()
+        faults.link_down(canary.name)
+        try:
+            wait_for("the controller to give its connection up", lambda: not connected(), 60)
+        finally:
+            faults.link_up(canary.name)
+        output, _ = run.communicate(timeout=180)
     assert attempt.ended() == "committed"
     assert run.returncode == 0, output
     assert "connecting again" in output

@@ -71,6 +71,21 @@ def test_credentials_are_in_no_command_line_and_do_not_stay(world: World, monkey
     assert auth not in "".join(lines)
 
 
+def test_docker_looks_for_the_hubs_credentials_under_a_name_of_its_own(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def watched(_world: World, argv: Sequence[str], *_: object) -> Completed:
+        seen.append((Path(argv[argv.index("--config") + 1]) / "config.json").read_text())
+        return Completed(tuple(argv), 1, "", "refused")
+
+    monkeypatch.setattr(World, "stream", watched)
+    with pytest.raises(Failed):
+        run(world, image_source=f"docker.io/vllm/vllm-openai@sha256:{'0' * 64}", image_auth="dTpw")
+    assert json.loads(seen[0]) == {"auths": {"https://index.docker.io/v1/": {"auth": "dTpw"}}}
+
+
 def test_an_image_goes_from_one_host_to_another_without_the_registry(world: World, tmp_path: Path) -> None:
     lines: list[str] = []
     request = json.dumps({"schema": 1, "release": DOCUMENT, "image_source": SOURCE, "manifests": []})

@@ -78,6 +78,16 @@ def test_of_a_long_journal_the_end_is_read(tmp_path: Path, monkeypatch: pytest.M
     assert found[-1]["activation"] == "49"
 
 
+def test_lines_of_the_watch_hide_no_activation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = Paths(tmp_path)
+    for number in range(3):
+        journal.append(paths, record("committed", str(number)))
+    for _ in range(400):
+        journal.event(paths, 0.0, "watch", note="memory")
+    monkeypatch.setattr(journal, "TAIL_BYTES", 500)
+    assert [found["activation"] for found in journal.read(paths)] == ["0", "1", "2"]
+
+
 @given(
     st.lists(
         st.sampled_from([b"\n", b"{}\n", b'{"state":1}\n', b"\xff\xfe\n", b"[" * 3000 + b"\n"]) | st.binary(max_size=40)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sparknode import journal, lease, lock, rotation
-from sparknode.lookout import look
+from sparknode import journal, lease, lock, lookout, rotation
+from sparknode.lookout import Sight, look
 from sparknode.probe import status
+from sparknode.release import Release
+from sparknode.system import Host
 
 from .acting import activate
 from .builders import release
@@ -202,6 +205,7 @@ def test_restarts_by_systemd_are_counted(world: World) -> None:
 
     assert glance(world)["findings"]["restarts"] == "systemd restarted the engine 2 times since the last look"
     assert glance(world)["verdict"] == "ok"
+    glance(world, 10)
     assert said(world)[-1] == "well again (it was: restarts)"
 
 
@@ -295,3 +299,37 @@ def test_a_complaint_is_void_once_an_activation_has_ended(world: World) -> None:
     assert status(world.host)["watch"] is None
     assert glance(world)["verdict"] == "ok"
     assert status(world.host)["watch"]["verdict"] == "ok"
+
+
+def test_a_figure_near_its_limit_does_not_fill_the_journal(world: World) -> None:
+    for turn in range(60):
+        world.gpu_said = "Failed to initialize NVML: Unknown Error" if turn % 2 else "GPU 0: NVIDIA GB10 (UUID: GPU-0)"
+        assert glance(world)["verdict"] == ("bad" if turn % 2 else "ok")
+    assert 1 <= len(said(world)) <= 7
+    world.gpu_said = "GPU 0: NVIDIA GB10 (UUID: GPU-0)"
+    glance(world, 12)
+    assert said(world)[-1] == "well again (it was: gpu)", "what is so for good is said in the end"
+
+
+@pytest.mark.parametrize("meanwhile", ["worker", "lease"])
+def test_a_host_that_a_roll_out_took_out_during_the_look_stays_out(
+    world: World, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+) -> None:
+    hook = {"command": ["/opt/lb", "in"]}
+    content = json.dumps({"since": "x", "rotation": {"out": hook, "in": hook, "timeout_s": 5}})
+    real, busy = lookout.see, ExitStack()
+
+    def see(host: Host, watched: Release) -> Sight:
+        sight = real(host, watched)
+        world.paths.out_of_rotation.write_text(content)
+        if meanwhile == "worker":
+            busy.enter_context(lock.hold(world.paths))
+        else:
+            lease.take(world.host, "r9", "ann@desk", "10.0.0.9", 60.0)
+        return sight
+
+    monkeypatch.setattr(lookout, "see", see)
+    with busy:
+        assert glance(world)["verdict"] == "ok"
+        assert rotation.is_out(world.host)
+    assert ("/opt/lb", "in") not in world.commands

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from sparknode import lock
-from sparknode.errors import Failed
+from sparknode import lease, lock
+from sparknode.errors import Failed, LeaseHeld
 from sparknode.prune import prune
 
 from .builders import COMMIT, REPO, manifest, manifest_sha256, point, put_release, release
@@ -144,3 +144,27 @@ def test_nothing_goes_when_a_release_that_stays_cannot_be_read(world: World) -> 
         run(world, 0, [])
 
     assert world.paths.staged() == ids(*TAGS)
+
+
+def test_a_roll_out_between_its_waves_loses_nothing(world: World) -> None:
+    lease.take(world.host, "r9", "ann@desk", "10.0.0.9", 60.0)
+    before = everything(world)
+    with pytest.raises(LeaseHeld, match="roll-out r9 of ann@desk works on this host"):
+        run(world, 0, [])
+    assert everything(world) == before
+
+
+def test_what_is_arriving_stays_and_what_was_left_goes(world: World) -> None:
+    here, left = (world.paths.incoming_dir(REPO, commit) for commit in ("d" * 40, "e" * 40))
+    for folder, age_s in ((here, 60), (left, 7200)):
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").write_bytes(b"w")
+        for path in (folder / "model.safetensors", folder):
+            os.utime(path, (world.now() - age_s,) * 2)
+    run(world, 5, [])
+    assert here.is_dir()
+    assert not left.exists()
+
+
+def test_a_pinned_release_that_is_not_here_is_said(world: World) -> None:
+    assert run(world, 5, ["0123456789abcdef"])[0] == "pinned, and not staged here: 0123456789abcdef"

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
-from sparknode import journal, lease, lock
+from sparknode import journal, lease, lock, steps
 from sparknode.activate import DONE, FAILED, Order, work
 from sparknode.errors import LeaseHeld
 from sparknode.recover import finish, recover
+from sparknode.release import Release
 from sparknode.shell import Completed
+from sparknode.system import Host
 
 from .builders import release
 from .world import Engine, World
@@ -227,7 +229,28 @@ def test_a_living_activation_is_left_to_itself(tmp_path: Path) -> None:
         recover(world.host, said.append)
 
     assert "under way" in said[0]
+    assert world.spawned == []
     assert world.paths.linked("current") == NEW["id"]
+
+
+def test_nobody_begins_between_a_recovery_and_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(tmp_path)
+    interrupted(world, "starting")
+    world.power_cut()
+    real, held = steps.install, []
+
+    def install(host: Host, back: Release) -> None:
+        held.append(lock.held(world.paths))
+        real(host, back)
+
+    def proof(command: tuple[str, ...]) -> Completed:
+        held.append(lock.held(world.paths))
+        return Completed(command, 0)
+
+    monkeypatch.setattr("sparknode.recover.install", install)
+    world.on_spawn = proof
+    assert recover(world.host, lambda _: None) == DONE
+    assert held == [True, False], "the proof takes the lock for itself"
 
 
 def test_a_proof_that_can_not_be_started_is_an_error_with_the_old_release_in_place(tmp_path: Path) -> None:
