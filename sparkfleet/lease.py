@@ -12,6 +12,9 @@ from sparkfleet import remote
 from sparkfleet.fleet import FleetRun
 from sparkfleet.remote import ConnectionLost
 
+# A host that loads an engine takes its time, and a connection that is taken for dead is closed under whatever uses it.
+_ANSWER_S = 15
+
 
 def take(host: Host, run: FleetRun) -> bool:
     """Take the host's lease and keep it; a refusal stops the roll-out before anything was touched."""
@@ -49,7 +52,7 @@ def _keep(host: Host, run: FleetRun) -> None:
     interval = run.pace.lease_ttl_s / 3
     while host.name in run.progress.leases:
         gevent.sleep(interval)
-        _renew(host, run, int(interval))
+        _renew(host, run, max(_ANSWER_S, int(interval)))
 
 
 def _renew(host: Host, run: FleetRun, timeout_s: int) -> None:
