@@ -24,7 +24,8 @@ from sparknode.system import Host, asking
 from sparknode.textfile import write_metrics
 
 ASK_S = 5.0
-QUIET_S = 600.0
+HOUR_S = 3600.0
+NOTES_AN_HOUR = 6
 _HEARTBEAT = ("vllm:iteration_tokens_total_count", "vllm:generation_tokens_total")
 
 
@@ -139,7 +140,7 @@ class Judgement:
             "restarts": self._restarts,
         }
         acted = self._act(after, tell)
-        after["noted"] = self._former.get("noted") or {"t": None, "findings": []}
+        after["noted"] = self._former.get("noted") or {"at": [], "findings": []}
         if not acted:
             self._note_change(after, tell)
         after["circuit_open"] = bool(self.cure) and len(self._restarts) >= self._rules.max_restarts
@@ -239,13 +240,14 @@ class Judgement:
         return True
 
     def _note_change(self, after: Record, tell: Tell) -> None:
-        """Write into the journal what is found now, if that is news; not at each turn of a figure near its limit."""
+        """Write into the journal what is found now, if that is news; not each turn of a figure near its limit."""
         noted, now = after["noted"], sorted(self.findings)
-        if now == noted["findings"] or (noted["t"] is not None and self._now - noted["t"] < QUIET_S):
+        lately = [at for at in noted["at"] if self._now - at < HOUR_S]
+        if now == noted["findings"] or len(lately) >= NOTES_AN_HOUR:
             return
         was = ", ".join(noted["findings"]) or "nothing"
         self._note(tell, "; ".join(self.findings.values()) or f"well again (it was: {was})")
-        after["noted"] = {"t": self._now, "findings": now}
+        after["noted"] = {"at": [*lately, self._now], "findings": now}
 
     def _note(self, tell: Tell, text: str) -> None:
         journal.event(self._host.paths, self._now, "watch", release=self._release.id, note=text)
