@@ -115,7 +115,7 @@ min_serving = 0
 # How many hosts may fail over the whole roll-out before it stops. One is already more than a good release needs.
 max_failures = 0
 
-# What happens to hosts that took the release when a host fails or serves worse: "halt" leaves them, each is proven;
+# What happens to the others that took the release when one host fails or serves worse: "halt" leaves them, each proven;
 # "revert_all" takes them back, for a fleet that must serve one release. A run that stops for another reason (a hook's
 # no, too few that serve, a lost lease) leaves them in either case.
 on_failure = "halt"
@@ -185,8 +185,9 @@ preflight_waivers = {}
 #   cdi_refresh    enable nvidia-cdi-refresh, which renews the CDI specification after a driver update
 #   cdi_spec       write a stale CDI specification anew; a copy in /etc/cdi steps aside
 #   docker_group   put the login's user into the group docker, which is as good as root
-#   drop_caches    drop the page cache before each start of the engine (a line in the release's unit)
-#   earlyoom       install and set up earlyoom, the one guard that sees memory taken by CUDA
+#   drop_caches    drop the page cache before each start of the engine (a line in the release's unit, so by a deploy)
+#   earlyoom       install and set up earlyoom, the one guard that sees memory taken by CUDA; not while an engine serves
+#                  that got its GPU by --gpus, since it takes a daemon-reload
 #   sleep_targets  mask sleep, suspend and hibernate
 repairs = []
 

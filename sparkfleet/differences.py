@@ -9,6 +9,9 @@ from typing import Any
 from sparkfleet.contract import is_option
 
 ABSENT = "unset"
+# A node whose program is older does not tell of the last ones.
+_NESTED = ("memory", "timing", "gates", "watch", "rotation", "api_key_file", "gpu")
+_ELSE = "the serving unit's own text, such as `repairs` with drop_caches, or the format of the release"
 _WORDS = {"image_tag": "image", "drafter_backend": "drafter backend", "prefix_caching": "prefix caching"}
 
 
@@ -22,9 +25,11 @@ def differences(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> list[s
         *_changed(_shortened(old.get("commits")), _shortened(new.get("commits")), "weights of "),
         *_changed(_flags(old.get("args") or ()), _flags(new.get("args") or ()), ""),
         *_changed(old.get("env") or {}, new.get("env") or {}, "variable "),
-        *(line for key in ("memory", "timing", "gates", "watch") for line in _nested(key, old.get(key), new.get(key))),
+        *(line for key in _NESTED if key in old for line in _nested(key, old.get(key), new.get(key))),
     ]
-    return list(dict.fromkeys(line for line in lines if line))
+    found = list(dict.fromkeys(line for line in lines if line))
+    # The id is taken over everything, and another one means that the engine is started again.
+    return found or ([_ELSE] if old.get("id") != new.get("id") else [])
 
 
 def _line(name: str, old: object, new: object) -> str:

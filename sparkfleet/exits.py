@@ -26,10 +26,10 @@ MEANINGS = {
     REFUSED: "refused before any change: a combination that cannot work, an unfit host, too few hosts to serve",
     UNREACHABLE: "some hosts could not be reached; nothing was changed",
     REVERTED: "hosts tried the release and went back: every host serves what it served before",
-    HALTED_OLD: "halted before any host changed what it serves (staging, a hook, a lost lease)",
+    HALTED_OLD: "halted before any host changed what it serves (staging, a hook, a lease); a lone task failed",
     HALTED_MIXED: "halted on the way, or hosts were left out: some serve the new release, others what they did before",
     HOST_DOWN: "a host serves nothing that is proven, or did not answer any more",
-    LEASE_HELD: "another roll-out works on a host; nothing was changed",
+    LEASE_HELD: "another roll-out works on a host; nothing that serves was changed",
     INTERRUPTED: "interrupted; a host in the middle finishes or goes back by itself",
 }
 

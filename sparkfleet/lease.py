@@ -23,13 +23,13 @@ def take(host: Host, run: FleetRun) -> bool:
     try:
         answer = remote.ask(host, ["lease", "take", *owner, "--ttl", ttl])
         token = int(json.loads(answer.stdout)["token"]) if answer.ok else None
+        run.progress.lease_held |= not answer.ok
         reason = answer.last_line
     except (ConnectionLost, ValueError, KeyError, TypeError) as error:
         token, reason = None, f"the lease could not be taken: {error}"
     if token is None:
         host.log_styled(reason, fg="red", log_func=logger.error)
         run.progress.stop(f"{host.name}: {reason}")
-        run.progress.lease_held = True
         return False
     run.progress.leases[host.name] = token
     gevent.spawn(_keep, host, run)

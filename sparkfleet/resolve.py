@@ -74,18 +74,23 @@ def resolve_image(tag: str, image: Image, mirrors: Mapping[str, str]) -> LockedI
 
 
 class Registry:
-    """The part of the OCI distribution API that resolving needs, with the anonymous bearer token of public images."""
+    """The part of the OCI distribution API that resolving needs.
 
-    def __init__(self, base_url: str, path: str) -> None:
+    A registry that asks who we are gets `login`, as Docker writes it, where there is one; public images need none.
+    """
+
+    def __init__(self, base_url: str, path: str, login: str | None = None) -> None:
         self.base_url = base_url
         self.path = path
-        self.token: str | None = os.environ.get("SPARKFLEET_REGISTRY_TOKEN")
+        self.login = login
+        self.authorization: str | None = None
 
     @classmethod
     def of(cls, repository: str, mirrors: Mapping[str, str]) -> Registry:
         host, path = images.split(repository)
         mirror = mirrors.get(host)
-        return cls((mirror or f"https://{DOCKER_HUB_API if host == images.DOCKER_HUB else host}").rstrip("/"), path)
+        url = mirror or f"https://{DOCKER_HUB_API if host == images.DOCKER_HUB else host}"
+        return cls(url.rstrip("/"), path, images.credentials(mirrors, repository, os.environ))
 
     def manifest(self, reference: str) -> tuple[str, dict[str, Any]]:
         """Return the digest and the document of a manifest or an index."""
@@ -116,26 +121,38 @@ class Registry:
                 return self._request(url, accept)
             except urllib.error.HTTPError as error:
                 challenge = error.headers.get("WWW-Authenticate", "")
-                if error.code != 401 or not challenge.lower().startswith("bearer ") or self.token:
+                answer = None if error.code != 401 or self.authorization else self._answer_to(challenge)
+                if answer is None:
                     raise self._refused(url, f"HTTP {error.code}") from None
-                self.token = self._anonymous_token(challenge)
+                self.authorization = answer
                 return self._request(url, accept)
         except (OSError, ValueError, KeyError) as error:
             raise self._refused(url, str(error)) from None
 
     def _request(self, url: str, accept: str) -> tuple[bytes, Mapping[str, str]]:
-        headers = {"Accept": accept}
-        if self.token:
-            headers["Authorization"] = f"Bearer {self.token}"
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S) as answer:
+        request = urllib.request.Request(url, headers={"Accept": accept})
+        if self.authorization:
+            # Blobs are often redirected to somebody else's storage.
+            request.add_unredirected_header("Authorization", self.authorization)
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
             return answer.read(), answer.headers
 
-    def _anonymous_token(self, challenge: str) -> str:
-        fields = dict(part.strip().split("=", 1) for part in challenge[len("Bearer ") :].split(","))
+    def _answer_to(self, challenge: str) -> str | None:
+        """Return what a registry that refused asks for, or None where that cannot be had."""
+        kind, _, text = challenge.partition(" ")
+        if kind.lower() == "basic":
+            return f"Basic {self.login}" if self.login else None
+        if kind.lower() != "bearer":
+            return None
+        fields = dict(part.strip().split("=", 1) for part in text.split(","))
         fields = {key: value.strip('"') for key, value in fields.items()}
         query = urlencode([(key, fields[key]) for key in ("service", "scope") if key in fields])
-        with urllib.request.urlopen(f"{fields['realm']}?{query}", timeout=TIMEOUT_S) as answer:
-            return str(json.load(answer)["token"])
+        request = urllib.request.Request(f"{fields['realm']}?{query}")
+        # Whoever answers chooses where the token comes from; a password goes nowhere in the clear.
+        if self.login and fields["realm"].startswith("https://"):
+            request.add_unredirected_header("Authorization", f"Basic {self.login}")
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+            return f"Bearer {json.load(answer)['token']}"
 
     def _refused(self, url: str, reason: str) -> LockError:
         return LockError(

@@ -25,6 +25,8 @@ def described(raw: Mapping[str, Any]) -> dict[str, Any]:
         **{key: raw["image"][key] for key in ("digest", "reference")},
         **{key: raw["serve"].get(key) for key in ("drafter_backend", "prefix_caching")},
         "commits": {row["repo"]: row["commit"] for row in raw["artefacts"]},
-        **{key: raw["container"][key] for key in ("args", "env")},
-        **{key: raw.get(key) for key in ("overrides", "gates", "timing", "watch", "memory")},
+        **{key: raw["container"][key] for key in ("args", "env", "gpu")},
+        **{
+            key: raw.get(key) for key in ("overrides", "gates", "timing", "watch", "memory", "rotation", "api_key_file")
+        },
     }

@@ -275,6 +275,6 @@ class Steps:
 
     def _died(self, message: str, death: Death, blame: str) -> StepFailed:
         if death.memory:
-            message += " (it died for want of memory; this start is not repeated)"
+            message += " (it died for want of memory)"
         blamed = None if death.memory or death.from_outside else blame
         return StepFailed(message, death.log, blame=blamed, died=not death.memory)

@@ -29,6 +29,26 @@ def test_nothing_differs_from_itself() -> None:
     assert differences(NEW, NEW) == []
 
 
+def test_what_restarts_an_engine_is_never_called_nothing() -> None:
+    hook = {"command": ["pool", "out"]}
+    changes: list[dict[str, Any]] = [
+        {"rotation": {"out": hook, "in": hook, "timeout_s": 10}},
+        {"api_key_file": "/etc/key"},
+        {"gpu": ["--device", "nvidia.com/gpu=all"]},
+        {},
+    ]
+    lines = [differences(OLD, {**OLD, **change, "id": "another"}) for change in changes]
+    assert lines[0] == ["rotation: unset → set"]
+    assert lines[1] == ["api_key_file: unset → /etc/key"]
+    assert lines[2] == ["gpu: ['--gpus', 'all'] → ['--device', 'nvidia.com/gpu=all']"]
+    assert lines[3][0].startswith("the serving unit's own text")
+
+
+def test_a_node_with_an_older_program_is_not_said_to_change() -> None:
+    older = {key: value for key, value in OLD.items() if key not in ("rotation", "api_key_file", "gpu")}
+    assert differences(older, {**OLD, "api_key_file": "/etc/key"}) == []
+
+
 def test_a_bare_host_gets_the_choices() -> None:
     assert differences(None, NEW)[:3] == ["model: gemma4-26b-a4b-nvfp4", "profile: agentic", f"image: {CURRENT_TAG}"]
 

@@ -13,7 +13,7 @@ import pytest
 
 from sparkfleet.catalog import Image, load
 from sparkfleet.errors import LockError
-from sparkfleet.resolve import images_to_lock, resolve_image
+from sparkfleet.resolve import Registry, images_to_lock, resolve_image
 
 REPOSITORY = "ghcr.io/acme/engine"
 
@@ -29,6 +29,9 @@ class FakeRegistry:
         self.blobs: dict[str, bytes] = {}
         self.tags: dict[str, str] = {}
         self.token: str | None = None
+        self.login: str | None = None
+        # Each request's path, and what it said of who asks.
+        self.told: list[tuple[str, str | None]] = []
         manifests = [self._manifest(architecture) for architecture in ("arm64", "amd64")]
         index = {
             "schemaVersion": 2,
@@ -65,16 +68,32 @@ def registry() -> Iterator[tuple[FakeRegistry, str]]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            sent = self.headers.get("Authorization")
+            fake.told.append((self.path.split("?")[0], sent))
             if self.path.startswith("/token"):
                 self._answer(200, json.dumps({"token": "t0k"}).encode())
                 return
-            if fake.token and self.headers.get("Authorization") != f"Bearer {fake.token}":
+            if self.path.startswith("/elsewhere/"):
+                self._answer(200, fake.blobs[self.path.removeprefix("/elsewhere/")])
+                return
+            if fake.login and sent != f"Basic {fake.login}":
+                self.send_response(401)
+                self.send_header("WWW-Authenticate", 'Basic realm="team"')
+                self.end_headers()
+                return
+            if fake.token and sent != f"Bearer {fake.token}":
                 realm = f"http://{self.headers['Host']}/token"
                 self.send_response(401)
                 self.send_header("WWW-Authenticate", f'Bearer realm="{realm}",service="s",scope="pull"')
                 self.end_headers()
                 return
             reference = self.path.rsplit("/", 1)[1]
+            if "/blobs/" in self.path:
+                port = str(self.headers["Host"]).rpartition(":")[2]
+                self.send_response(307)
+                self.send_header("Location", f"http://localhost:{port}/elsewhere/{reference}")
+                self.end_headers()
+                return
             body = fake.blobs.get(fake.tags.get(reference, reference))
             self._answer(200, body) if body else self._answer(404, b"{}")
 
@@ -111,6 +130,22 @@ def test_a_tag_becomes_digests(
     assert set(locked.platforms) == architectures
     assert locked.platforms["arm64"].compressed_bytes == 1000
     assert locked.platforms["arm64"].entrypoint == ["bash"]
+
+
+def test_a_private_registry_gets_the_login_and_nobody_else_does(registry: tuple[FakeRegistry, str]) -> None:
+    fake, url = registry
+    fake.login = "YW5uOnNlY3JldA=="
+    with pytest.raises(LockError, match="HTTP 401"):
+        Registry(url, "acme/engine").manifest("multi")
+    found = Registry(url, "acme/engine", fake.login)
+    _, index = found.manifest("multi")
+    _, manifest = found.manifest(index["manifests"][0]["digest"])
+    assert found.config(manifest)["architecture"]
+    assert [sent for path, sent in fake.told if path.startswith("/elsewhere/")] == [None]
+
+    fake.login, fake.token = None, "t0k"
+    Registry(url, "acme/engine", "YW5uOnNlY3JldA==").manifest("multi")
+    assert ("/token", None) in fake.told, "a password goes nowhere in the clear"
 
 
 def test_an_absent_tag_is_refused_with_a_remedy(registry: tuple[FakeRegistry, str]) -> None:

@@ -54,7 +54,7 @@ BAD_ENGINES: dict[str, tuple[Engine, str]] = {
     "unit fails": (Engine(dies_after_s=2.0, restarts=False), "the unit failed (exit-code): INFO loading"),
     "out of memory": (
         Engine(dies_after_s=3.0, last_words=[MEMORY_ERROR]),
-        "it died for want of memory; this start is not repeated",
+        "(it died for want of memory)",
     ),
     "never ready": (Engine(never_ready=True), "ready: /health gave connection refused after 18"),
     "crash on the first chat": (
