@@ -7,10 +7,16 @@ PYTHON := $(VENV)/bin/python
 NODES ?= 4
 ENGINE ?= sim
 
-.PHONY: help setup demo test test-fast test-docs test-hub test-walk test-lab test-crash test-contract bench bench-small lab-up lab-down lint fmt
+.PHONY: help system setup demo test test-fast test-docs test-hub test-walk test-lab test-crash test-contract bench bench-small lab-up lab-down lint fmt
 
 help: ## print this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# The packages come before the environment, which python3-venv makes.
+.NOTPARALLEL:
+
+system: ## install the system packages that are missing (SPARKFLEET_NO_APT=1: none)
+	@python3 tests/system.py
 
 setup: $(VENV)/.ready ## make .venv with everything the tool and its tests need
 
@@ -23,10 +29,10 @@ $(VENV)/.ready: pyproject.toml
 	fi
 	@touch $@
 
-demo: setup ## four booted hosts become four verified servers, upgraded and rolled back
+demo: system setup ## four booted hosts become four verified servers, upgraded and rolled back
 	@$(PYTHON) -m tests.demo
 
-test: setup ## every tier that this machine can run
+test: system setup ## every tier that this machine can run
 	@$(PYTHON) -m tests.tiers fast docs hub walk lab contract
 
 test-fast: setup ## lint, types, unit and plan tests
@@ -35,28 +41,28 @@ test-fast: setup ## lint, types, unit and plan tests
 test-docs: setup ## every command of the documentation, on fake hosts
 	@$(PYTHON) -m tests.tiers docs
 
-test-hub: setup ## the real Hub client against a hub that fails in every way
+test-hub: system setup ## the real Hub client against a hub that fails in every way
 	@$(PYTHON) -m tests.tiers hub
 
 test-walk: setup ## random walks of a small fleet; SPARKFLEET_WALKS=1000 for more
 	@$(PYTHON) -m tests.tiers walk
 
-test-lab: setup ## booted hosts, real systemd, sshd, dockerd and registry
+test-lab: system setup ## booted hosts, real systemd, sshd, dockerd and registry
 	@$(PYTHON) -m tests.tiers lab
 
-test-crash: setup ## the whole crash matrix: who dies at which line of the journal
+test-crash: system setup ## the whole crash matrix: who dies at which line of the journal
 	@$(PYTHON) -m tests.tiers crash
 
-test-contract: setup ## every rendered recipe through the real vLLM argument parser
+test-contract: system setup ## every rendered recipe through the real vLLM argument parser
 	@$(PYTHON) -m tests.tiers contract
 
-bench: setup ## every benchmark in a quarter of an hour, as root; writes docs/benchmarks.md
+bench: system setup ## every benchmark in a quarter of an hour, as root; writes docs/benchmarks.md
 	@$(PYTHON) -m tests.bench
 
-bench-small: setup ## little of every benchmark, to see that they work
+bench-small: system setup ## little of every benchmark, to see that they work
 	@$(PYTHON) -m tests.bench --small
 
-lab-up: setup ## boot the lab: make lab-up NODES=4 [ENGINE=vllm]
+lab-up: system setup ## boot the lab: make lab-up NODES=4 [ENGINE=vllm]
 	@$(PYTHON) -m tests.lab up --nodes $(NODES) --engine $(ENGINE)
 
 lab-down: setup ## take down everything the lab made

@@ -1,12 +1,16 @@
 """The lab's hosts, as `make lab-up` wrote them down: booted machines on this computer whose hardware is simulated."""
 
 import json as _json
+import os as _os
 import platform as _platform
 from pathlib import Path as _Path
 
-_state_file = _Path(__file__).resolve().parent.parent / ".lab" / "state.json"
+# A second lab on one machine has a number, and a folder of its own.
+_number = _os.environ.get("SPARKFLEET_LAB_NUMBER", "0")
+_lab = f".lab-{_number}" if _number != "0" else ".lab"
+_state_file = _Path(__file__).resolve().parent.parent / _lab / "state.json"
 if not _state_file.exists():
-    raise SystemExit("refused: the lab is not up (.lab/state.json is missing); next: make lab-up NODES=4")
+    raise SystemExit(f"refused: the lab is not up ({_lab}/state.json is missing); next: make lab-up NODES=4")
 _state = _json.loads(_state_file.read_text())
 
 _data = {
@@ -16,8 +20,8 @@ _data = {
     "ssh_strict_host_key_checking": "yes",
     "hardware": "lab-x86" if _platform.machine() == "x86_64" else "lab-arm",
     "catalog_overlays": ["tests/lab/catalog"],
-    "lock_file": ".lab/fleet.lock.json",
-    "artefact_cache": ".lab/artefacts",
+    "lock_file": f"{_lab}/fleet.lock.json",
+    "artefact_cache": f"{_lab}/artefacts",
     # The lab's package index, which the seeds' download tool comes from, runs only for the case that needs it.
     "fetch_on": "controller",
     "hub_endpoint": _state["hub"],

@@ -14,7 +14,7 @@ from typing import Any
 
 from sparknode import collect, dockerd
 from tests.bench.lighthosts import Answer, Probe, Snapshot
-from tests.lab.config import ROOT
+from tests.lab.config import LAB_DIR, ROOT
 
 INVENTORY = "inventory/lab.py"
 PYINFRA = str(Path(sys.executable).parent / "pyinfra")
@@ -43,7 +43,7 @@ def lab(nodes: int) -> Iterator[dict[str, Any]]:
     try:
         run(sys.executable, "-m", "tests.lab", "up", "--nodes", str(nodes))
         run(sys.executable, "-m", "sparkfleet", "lock", "--inventory", INVENTORY)
-        yield json.loads((ROOT / ".lab/state.json").read_text())
+        yield json.loads((LAB_DIR / "state.json").read_text())
     finally:
         run(sys.executable, "-m", "tests.lab", "down")
 
@@ -62,7 +62,7 @@ def take(state: dict[str, Any], folder: Path) -> tuple[Snapshot, Path]:
         subprocess.run(_ssh(state, command), stdout=stream, check=True, timeout=300)
     snapshot.archives.append(archive)
     lock = folder / "fleet.lock.json"
-    lock.write_bytes((ROOT / ".lab/fleet.lock.json").read_bytes())
+    lock.write_bytes((LAB_DIR / "fleet.lock.json").read_bytes())
     return snapshot, lock
 
 

@@ -15,8 +15,6 @@ from tests.contract.real_parser import Result, check
 from tests.contract.record import dump, recorded_path
 from tests.contract.venv import PINS
 
-pytestmark = pytest.mark.contract
-
 SPECULATIVE: dict[str, Any] = {
     "method": "dflash",
     "model": "/models/gemma4-dflash",

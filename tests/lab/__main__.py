@@ -104,7 +104,7 @@ def _up(arguments: argparse.Namespace) -> int:
     started = time.monotonic()
     state = lifecycle.up(arguments.nodes, arguments.engine, lambda text: print(f"lab: {text}", flush=True))
     took = time.monotonic() - started
-    print(f"lab: {len(state.hosts)} hosts are up after {took:.1f} s; .lab/state.json describes them")
+    print(f"lab: {len(state.hosts)} hosts are up after {took:.1f} s; {lifecycle.STATE} describes them")
     return 0
 
 

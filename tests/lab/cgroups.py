@@ -12,8 +12,9 @@ import time
 from pathlib import Path
 
 from tests.lab import procs
+from tests.lab.config import SUFFIX
 
-PARENT = "sparkfleet-lab"
+PARENT = f"sparkfleet-lab{SUFFIX}"
 
 
 def hierarchies() -> list[Path]:

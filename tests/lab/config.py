@@ -8,15 +8,25 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 FIXTURES = ROOT / "tests" / "fixtures"
-LAB_DIR = Path(os.environ.get("SPARKFLEET_LAB_DIR", str(ROOT / ".lab")))
+# Several labs may run on one machine, each with a number of its own: networks, names and folders follow from it.
+NUMBER = int(os.environ.get("SPARKFLEET_LAB_NUMBER", "0"))
+SUFFIX = f"-{NUMBER}" if NUMBER else ""
+LAB_DIR = Path(os.environ.get("SPARKFLEET_LAB_DIR", str(ROOT / f".lab{SUFFIX}")))
 CACHE_DIR = Path(os.environ.get("SPARKFLEET_LAB_CACHE", "/var/cache/sparkfleet-lab"))
 
-BRIDGE = "sflab0"
-GATEWAY = "10.83.0.1"
+BRIDGE = f"sflab{2 * NUMBER}"
+NETWORK = f"10.83.{2 * NUMBER}"
+GATEWAY = f"{NETWORK}.1"
 # Knobs and pretended memory travel on a network of their own, so that a fault on the hosts' link never
 # reaches the lab's bookkeeping: an engine that ends while its link is down must still give its memory back.
-CONTROL_BRIDGE = "sflab1"
-CONTROL_GATEWAY = "10.83.1.1"
+CONTROL_BRIDGE = f"sflab{2 * NUMBER + 1}"
+CONTROL_NETWORK = f"10.83.{2 * NUMBER + 1}"
+CONTROL_GATEWAY = f"{CONTROL_NETWORK}.1"
+CONTROL_NAME = "lab-control"
+NETNS = f"sflab{SUFFIX}-"
+LINK = f"sfl{NUMBER}x" if NUMBER else "sfl"
+CONTROL_LINK = f"sfc{NUMBER}x" if NUMBER else "sfc"
+HOSTS_DIR = LAB_DIR / f"hosts{SUFFIX}"
 FIRST_HOST = 11
 MAX_HOSTS = 32
 
@@ -43,11 +53,11 @@ class Host:
 
     @property
     def address(self) -> str:
-        return f"10.83.0.{FIRST_HOST + self.number - 1}"
+        return f"{NETWORK}.{FIRST_HOST + self.number - 1}"
 
     @property
     def control_address(self) -> str:
-        return f"10.83.1.{FIRST_HOST + self.number - 1}"
+        return f"{CONTROL_NETWORK}.{FIRST_HOST + self.number - 1}"
 
     @property
     def suite(self) -> str:
@@ -63,19 +73,19 @@ class Host:
 
     @property
     def netns(self) -> str:
-        return f"sflab-{self.number}"
+        return f"{NETNS}{self.number}"
 
     @property
     def link(self) -> str:
-        return f"sfl{self.number}"
+        return f"{LINK}{self.number}"
 
     @property
     def control_link(self) -> str:
-        return f"sfc{self.number}"
+        return f"{CONTROL_LINK}{self.number}"
 
     @property
     def folder(self) -> Path:
-        return LAB_DIR / "hosts" / self.name
+        return HOSTS_DIR / self.name
 
     @property
     def pidfile(self) -> Path:

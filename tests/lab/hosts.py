@@ -13,6 +13,8 @@ from pathlib import Path
 
 from tests.lab import cgroups, gpu, ledger, meminfo, network, procs, rootfs
 from tests.lab.config import (
+    CONTROL_GATEWAY,
+    CONTROL_NAME,
     DATA_DISK_BYTES,
     GATEWAY,
     LAB_DIR,
@@ -89,7 +91,8 @@ def _mount_data(host: Host) -> None:
 
 def _furnish(host: Host, root: Path) -> None:
     (root / "etc/hostname").write_text(f"{host.name}\n")
-    (root / "etc/hosts").write_text(f"127.0.0.1 localhost\n127.0.1.1 {host.name}\n{GATEWAY} gateway\n")
+    own = f"127.0.0.1 localhost\n127.0.1.1 {host.name}\n"
+    (root / "etc/hosts").write_text(f"{own}{GATEWAY} gateway\n{CONTROL_GATEWAY} {CONTROL_NAME}\n")
     (root / "etc/machine-id").write_text(hashlib.md5(host.name.encode()).hexdigest() + "\n")
     gpu.install(host, root)
     (root / "etc/docker").mkdir(exist_ok=True)

@@ -15,7 +15,7 @@ import tarfile
 from pathlib import Path
 
 from tests.lab import ledger, registry, rootfs
-from tests.lab.config import CACHE_DIR, CONTROL_GATEWAY, CONTROL_PORT, FIXTURES, IMAGE_REPOSITORY, LabError
+from tests.lab.config import CACHE_DIR, CONTROL_NAME, CONTROL_PORT, FIXTURES, IMAGE_REPOSITORY, LabError
 from tests.lab.engine.link import ADDRESS_VARIABLE
 from tests.lab.engine.main import NOTE, TAG_VARIABLE
 from tests.lab.engine.tags import LATEST, TAGS, Tag
@@ -123,7 +123,7 @@ def _config(tag: Tag, architecture: str, layer: bytes) -> bytes:
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "PYTHONDONTWRITEBYTECODE": "1",
         TAG_VARIABLE: tag.name,
-        ADDRESS_VARIABLE: f"http://{CONTROL_GATEWAY}:{CONTROL_PORT}",
+        ADDRESS_VARIABLE: f"http://{CONTROL_NAME}:{CONTROL_PORT}",
         **tag.environment,
     }
     labels = {

@@ -23,6 +23,7 @@ from tests.lab.config import (
     LAB_DIR,
     REGISTRY,
     ROOT,
+    SUFFIX,
     Host,
     LabError,
     State,
@@ -31,7 +32,7 @@ from tests.lab.config import (
 
 STATE = LAB_DIR / "state.json"
 HUB_STORE = LAB_DIR / "hub"
-LOCK = Path("/run/sparkfleet-lab.lock")
+LOCK = Path(f"/run/sparkfleet-lab{SUFFIX}.lock")
 # A process that a killed one was just starting holds the lock until it becomes another program.
 RELEASE_S = 5.0
 ENGINES = ("sim", "vllm")

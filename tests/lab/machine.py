@@ -8,21 +8,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from tests import system
 from tests.lab.config import CACHE_DIR, MAX_HOSTS
 
-# Program looked for -> Debian package that brings it.
-TOOLS = {
-    "systemd-nspawn": "systemd-container",
-    "debootstrap": "debootstrap",
-    "docker-registry": "docker-registry",
-    "skopeo": "skopeo",
-    "ip": "iproute2",
-    "ssh": "openssh-client",
-    "rsync": "rsync",
-    "mkfs.ext4": "e2fsprogs",
-    "unshare": "util-linux",
-}
-PACKAGES = tuple(dict.fromkeys(TOOLS.values()))
 WITHOUT_LAB = "`make test` still runs every test that needs no host, and the @fake connector plans the whole deploy"
 CACHE_BYTES = 5 * 10**9
 HOST_BYTES = 5 * 10**8
@@ -36,12 +24,11 @@ def obstacle(nodes: int = 1) -> str | None:
         return f"The lab boots hosts with systemd-nspawn and needs Linux, not {platform.system()}; {WITHOUT_LAB}."
     if os.geteuid() != 0:
         return f"The lab makes namespaces and mounts and needs root: run it with sudo -E; without it {WITHOUT_LAB}."
-    path = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
-    missing = sorted({package for tool, package in TOOLS.items() if shutil.which(tool, path=path) is None})
+    missing = system.missing()
     if missing:
         return (
             f"The lab needs programs from {len(missing)} packages that are not installed: "
-            f"run `apt-get install --no-install-recommends {' '.join(missing)}`; without them {WITHOUT_LAB}."
+            f"run `{system.typed(missing)}`; without them {WITHOUT_LAB}."
         )
     if "\toverlay" not in Path("/proc/filesystems").read_text():
         return f"This kernel has no overlay file system: load it with `modprobe overlay`; without it {WITHOUT_LAB}."

@@ -7,11 +7,22 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tests.lab import cgroups, ledger
-from tests.lab.config import BRIDGE, CONTROL_BRIDGE, CONTROL_GATEWAY, GATEWAY, LAB_DIR, LabError
+from tests.lab.config import (
+    BRIDGE,
+    CONTROL_BRIDGE,
+    CONTROL_GATEWAY,
+    CONTROL_LINK,
+    GATEWAY,
+    HOSTS_DIR,
+    LAB_DIR,
+    LINK,
+    NETNS,
+    LabError,
+)
 
-HOST_MOUNT = re.compile(r"(?P<folder>/.+)/hosts/spark-\d+/(root|data)")
-LINK = re.compile(rf"{BRIDGE}|{CONTROL_BRIDGE}|sf[lc]\d+")
-NETNS = re.compile(r"sflab-\d+")
+HOST_MOUNT = re.compile(rf"(?P<folder>/.+)/{HOSTS_DIR.name}/spark-\d+/(root|data)")
+LINKS = re.compile(rf"{BRIDGE}|{CONTROL_BRIDGE}|({LINK}|{CONTROL_LINK})\d+")
+NAMESPACES = re.compile(rf"{NETNS}\d+")
 LISTEN = "0A"
 
 
@@ -72,8 +83,8 @@ def standing() -> list[tuple[str, str]]:
     return [
         *(("cgroup", name) for name in cgroups.names()),
         *(("mount", target) for target in reversed(mounts)),
-        *(("netns", path.name) for path in _named(spaces, NETNS)),
-        *(("link", path.name) for path in _named(Path("/sys/class/net"), LINK)),
+        *(("netns", path.name) for path in _named(spaces, NAMESPACES)),
+        *(("link", path.name) for path in _named(Path("/sys/class/net"), LINKS)),
     ]
 
 

@@ -11,19 +11,20 @@ import pytest
 
 from tests.lab import control
 from tests.lab.cases.conftest import lab, nodes_of_the_lab
-from tests.lab.cases.reading import CURRENT_TAG, OTHER_TAG, ROOT, THIRD_TAG, Node, pyinfra, sparkfleet
+from tests.lab.cases.reading import CURRENT_TAG, OTHER_TAG, THIRD_TAG, Node, pyinfra, sparkfleet
+from tests.lab.config import LAB_DIR, SUFFIX
 
 
 def own_hosts(count: int) -> list[Node]:
     """Boot the lab unless another worker has, and return this worker's hosts, which serve the current tag, verified."""
     number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    with Path(tempfile.gettempdir(), "sparkfleet-lab-workers.lock").open("w") as alone:
+    with Path(tempfile.gettempdir(), f"sparkfleet-lab-workers{SUFFIX}.lock").open("w") as alone:
         flock(alone, LOCK_EX)
         # What is up already is left as it is.
         lab("up", "--nodes", str(workers * count))
         nodes = nodes_of_the_lab()[number * count :][:count]
-        for tag in (CURRENT_TAG, OTHER_TAG, THIRD_TAG) if not (ROOT / ".lab" / "fleet.lock.json").exists() else ():
+        for tag in (CURRENT_TAG, OTHER_TAG, THIRD_TAG) if not (LAB_DIR / "fleet.lock.json").exists() else ():
             locked = sparkfleet("lock", "--inventory", "inventory/lab.py", "--data", f"image_tag={tag}")
             assert locked.code == 0, locked.output
         outcome = pyinfra(*limits(nodes))
@@ -47,5 +48,5 @@ def clear_knobs(nodes: list[Node]) -> None:
 
 def take_down(session: pytest.Session) -> None:
     """At the end of the session, by its only process or by the one that minds the workers."""
-    if not hasattr(session.config, "workerinput") and (ROOT / ".lab" / "state.json").exists():
+    if not hasattr(session.config, "workerinput") and (LAB_DIR / "state.json").exists():
         lab("down")

@@ -7,8 +7,6 @@ import pytest
 from tests.sglang.environment import RECORDED, ask
 from tests.unit.controller.combos import rendered
 
-pytestmark = pytest.mark.contract
-
 RECIPES = {names: outcome for names, outcome in rendered().items() if outcome.recipe.engine.kind == "sglang"}
 
 

@@ -21,6 +21,7 @@ from tests.lab.cases.reading import (
     sparkfleet,
     wait_for,
 )
+from tests.lab.config import LAB_DIR
 
 NODES = 4
 
@@ -38,13 +39,8 @@ def lab(*arguments: str, timeout_s: float = 900) -> str:
     return done.stdout
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        item.add_marker(pytest.mark.lab)
-
-
 def nodes_of_the_lab() -> list[Node]:
-    state = json.loads((ROOT / ".lab" / "state.json").read_text())
+    state = json.loads((LAB_DIR / "state.json").read_text())
     return [Node(host["name"], host["address"]) for host in state["hosts"]]
 
 

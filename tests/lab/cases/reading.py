@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-ROOT = Path(__file__).resolve().parents[3]
+from tests.lab.config import LAB_DIR
+from tests.lab.config import ROOT as ROOT
+
 PYINFRA = str(Path(sys.executable).parent / "pyinfra")
 STATE = "/var/lib/sparkfleet"
 CURRENT_TAG = "2026-06-11-pr41703"
@@ -49,7 +51,7 @@ class Node:
     address: str
 
     def ssh(self, command: str, *, check: bool = True, timeout_s: float = 60) -> str:
-        state = json.loads((ROOT / ".lab" / "state.json").read_text())
+        state = json.loads((LAB_DIR / "state.json").read_text())
         argv = ["ssh", "-o", "BatchMode=yes", "-o", f"UserKnownHostsFile={state['known_hosts']}", "-i", state["key"]]
         argv += ["-o", "ConnectTimeout=5", f"{state['user']}@{self.address}", command]
         done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout_s, check=False)

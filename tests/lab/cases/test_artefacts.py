@@ -9,7 +9,8 @@ import pytest
 
 from tests.lab import faults, hub_faults, packages
 from tests.lab.cases.conftest import make_bare
-from tests.lab.cases.reading import CURRENT_TAG, PREFIX_TAG, ROOT, STATE, Node, pyinfra, sparkfleet
+from tests.lab.cases.reading import CURRENT_TAG, PREFIX_TAG, STATE, Node, pyinfra, sparkfleet
+from tests.lab.config import GATEWAY, LAB_DIR
 
 WEIGHTS = f"{STATE}/models/AEON-7/Gemma-4-26B-A4B-it-Uncensored-NVFP4"
 
@@ -26,7 +27,7 @@ def listening(node: Node) -> str:
 def test_a_seed_makes_its_own_tool_and_fetches_once_for_all(booted: list[Node]) -> None:
     outcome = sparkfleet("lock", "--inventory", "inventory/lab.py")
     assert outcome.code == 0, outcome.output
-    repos = json.loads((ROOT / ".lab/fleet.lock.json").read_text())["repos"]
+    repos = json.loads((LAB_DIR / "fleet.lock.json").read_text())["repos"]
     files = {f"{repo}/{row['commit']}/{file['path']}": file for repo, row in repos.items() for file in row["files"]}
     size = sum(file["size"] for file in files.values())
     seed, *others = booted
@@ -35,7 +36,7 @@ def test_a_seed_makes_its_own_tool_and_fetches_once_for_all(booted: list[Node]) 
     seeding = ("--data", "fetch_on=seeds", "--data")
 
     # An index that does not answer: every seed says so, and no host has a part of a model in place.
-    code, output = task("stage", *seeding, "tool_index=http://10.83.0.1:9/simple")
+    code, output = task("stage", *seeding, f"tool_index=http://{GATEWAY}:9/simple")
     assert code != 0
     assert output.count("the download tool's environment can't be made") >= 2
     assert "set tool_index to a package index that this host reaches" in output

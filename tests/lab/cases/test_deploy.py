@@ -9,7 +9,8 @@ import pytest
 
 from tests.lab import hub_faults
 from tests.lab.cases.conftest import lab, make_bare, nodes_of_the_lab
-from tests.lab.cases.reading import AT_ONCE, CURRENT_TAG, PREFIX_TAG, ROOT, STATE, Node, Outcome, pyinfra, shown
+from tests.lab.cases.reading import AT_ONCE, CURRENT_TAG, PREFIX_TAG, STATE, Node, Outcome, pyinfra, shown
+from tests.lab.config import LAB_DIR
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +111,7 @@ def test_roll_back_and_forward_render_what_each_image_needs(deployed: Outcome, n
 @pytest.fixture
 def fifth(nodes: list[Node]) -> Iterator[Node]:
     """One more host; other tests count four, so it leaves the inventory again, and goes with the lab."""
-    state = ROOT / ".lab/state.json"
+    state = LAB_DIR / "state.json"
     before = state.read_text()
     lab("up", "--nodes", str(len(nodes) + 1))
     yield nodes_of_the_lab()[-1]

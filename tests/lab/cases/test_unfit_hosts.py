@@ -15,6 +15,7 @@ import pytest
 from tests.lab import control, faults
 from tests.lab.cases.conftest import make_bare
 from tests.lab.cases.reading import ROOT, STATE, Node, pyinfra, sparkfleet, wait_for
+from tests.lab.config import HOSTS_DIR
 
 HOOK, CDI = 0, 1
 SUDOERS = "etc/sudoers.d/lab"
@@ -23,7 +24,7 @@ SKEW = "import time\n_now = time.time\ntime.time = lambda: _now() + 3600\n"
 
 def inside(node: Node, path: str) -> Path:
     """A file of the host, from outside: for what locks the host's own door."""
-    return ROOT / ".lab" / "hosts" / node.name / "root" / path
+    return HOSTS_DIR / node.name / "root" / path
 
 
 @contextmanager

@@ -8,11 +8,6 @@ from tests.lab.cases.reading import Node
 from tests.lab.workers import own_hosts, take_down
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        item.add_marker(pytest.mark.lab)
-
-
 def pytest_sessionfinish(session: pytest.Session) -> None:
     take_down(session)
 

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab.config import LAB_DIR
+
 ROOT = Path(__file__).resolve().parents[3]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # From the first command that a newcomer types to where the text turns to reference.
@@ -31,7 +33,7 @@ SHOW = "python -m sparkfleet show spark-1 --inventory inventory/lab.py --format 
 INSTEAD = {
     # Two hosts are enough, and the real engine has cases of its own.
     "make lab-up ENGINE=vllm NODES=2": "make lab-up NODES=2",
-    "git add fleet.lock.json": "test -s .lab/fleet.lock.json && echo the lab keeps its lock there",
+    "git add fleet.lock.json": f"test -s {LAB_DIR.name}/fleet.lock.json && echo the lab keeps its lock there",
     "python -m sparkfleet lock --check": "python -m sparkfleet lock --check --inventory inventory/lab.py",
 }
 ELSEWHERE = {

@@ -9,8 +9,6 @@ import pytest
 from tests.lab.cases.conftest import lab, nodes_of_the_lab
 from tests.lab.cases.reading import Node, Outcome, pyinfra, shown, sparkfleet
 
-pytestmark = pytest.mark.lab
-
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[list[Node]]:

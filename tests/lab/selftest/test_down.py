@@ -8,8 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.lab.cases.conftest import lab
 from tests.lab.cases.reading import ROOT, wait_for
 
@@ -25,9 +23,6 @@ def leftovers() -> list[str]:
     processes = subprocess.run(["ps", "-eww", "-o", "pid,args"], capture_output=True, text=True, check=True).stdout
     found += [line for line in processes.splitlines() if "/.lab/" in line or "tests.lab.hub" in line]
     return found
-
-
-pytestmark = pytest.mark.lab
 
 
 def test_down_after_a_killed_driver_leaves_nothing() -> None:

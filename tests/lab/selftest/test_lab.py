@@ -16,7 +16,6 @@ import pytest
 from tests.lab import cgroups, control, faults, hosts, ledger, lifecycle, machine, registry, toymodels
 from tests.lab.config import BRIDGE, IMAGE_REPOSITORY, LAB_DIR, REGISTRY, ROOT, Host, LabError
 
-pytestmark = pytest.mark.lab
 HOOK, CDI = Host(1), Host(2)
 TAG = "2026-06-11-pr41703"
 MODELS = "/var/lib/sparkfleet/lab-test"
