@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sparkfleet.checks import KIB_PER_GIB
+from sparkfleet.checks.view import KIB_PER_GIB
 from sparkfleet.findings import book, finding
 from sparkfleet.fleet import FleetRun
 from sparkfleet.preflight import check, decided, of_host

@@ -12,7 +12,7 @@ from pyinfra.api.state import StateStage
 from pyinfra.operations import files
 
 from sparkfleet import actions, conduct, fleet, guard, repairs, sync
-from sparkfleet.checks import View
+from sparkfleet.checks.view import View
 from sparkfleet.fleet import HostPlan
 from sparkfleet.nodeprogram import (
     RECOVER_UNIT,

@@ -12,7 +12,8 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from sparkfleet.catalog import Catalog
-from sparkfleet.checks import CHECKS, Check, View, kind_of
+from sparkfleet.checks import CHECKS
+from sparkfleet.checks.view import Check, View, kind_of
 from sparkfleet.decisions import Decisions
 from sparkfleet.findings import book, finding, unknown
 from sparkfleet.rules.book import ORDER, Finding, Severity

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sparkfleet.checks import SLEEP_TARGETS, View, named
+from sparkfleet.checks.view import SLEEP_TARGETS, View, named
 from sparkfleet.findings import book
 
 Command = tuple[str, ...]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sparkfleet.catalog import load
-from sparkfleet.checks import View
+from sparkfleet.checks.view import View
 from sparkfleet.findings import book
 from sparkfleet.repairs import EARLYOOM_FILE, EARLYOOM_UNIT, REPAIRS, Command, files
 from sparknode import parse
