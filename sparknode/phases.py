@@ -9,14 +9,20 @@ import re
 from collections.abc import Iterable
 
 _MARKS = (
-    ("weights", r"Starting to load model|Loading \w+ checkpoint shards|Loading drafter model|Loading weights took"),
+    (
+        "weights",
+        r"Starting to load model|Loading model from scratch|Loading \w+ checkpoint shards|Loading drafter model"
+        r"|Loading weights took",
+    ),
     (
         "compile",
         r"Model loading took|Dynamo bytecode|torch\.compile t|for vLLM's torch\.compile|[Cc]ompil\w+ a? ?graph",
     ),
     ("autotune", r"Autotuning process starts|Using FlashInfer autotune"),
-    ("graphs", r"KV cache size:|Autotuning process ends|(?:Profiling|Capturing) CUDA graph|Graph capturing finished"),
-    ("server", r"Starting vLLM server|Application startup complete"),
+    ("graphs", r"KV cache size:|Autotuning process ends|(?:Profiling|Capturing) CUDA graph|Capturing model for"),
+    # After the last graph a first start builds the sampler's kernels, for a minute and a half without a line.
+    ("warm-up", r"Graph capturing finished|Free memory on device \(.*\) on startup\. Desired"),
+    ("server", r"init engine .* took|Multi-modal warmup|Starting vLLM server|Application startup complete"),
 )
 _PHASES = tuple((name, re.compile(pattern)) for name, pattern in _MARKS)
 

@@ -6,25 +6,20 @@ death is told by the restart counter, by the container's id, and by the unit bei
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sparknode import docker, memory, units
+from sparknode import deaths, docker, units
 from sparknode.paths import SERVE_UNIT
 from sparknode.release import Release
 from sparknode.system import Host
 
 SETTLE_S = 10.0
-LOG_LINES = 200
+# 64 open streams leave some 8,000 lines of echoes behind the cause.
+DEATH_LINES = 50_000
 SHOWN_LINES = 15
-_MEMORY = re.compile(r"Free memory on device .* is less than desired|" + re.escape(memory.REFUSED))
-_PREFIX = re.compile(r"^\([^()]*pid=\d+\)\s*|^(?:ERROR|CRITICAL)\s+\S+\s+\S+\s+\[[^\]]*\]\s*")
-_EXCEPTION = re.compile(r"^(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|Exit|Interrupt)\b")
-# systemd on `docker run`: 137 and 143 are SIGKILL and SIGTERM to the container, 125 is a daemon that failed.
-_KILLED = re.compile(r"Main process exited, code=(?:killed|exited, status=(?:125|137|143)\b)")
-# These say only that something said above went wrong.
-_SECOND_HAND = re.compile(r"Engine core initialization failed|See root cause above")
+OOM_LINES = 500
+# Who ends processes for want of memory: the kernel, earlyoom and systemd-oomd.
+_KILLERS = ("_TRANSPORT=kernel", "+", "SYSLOG_IDENTIFIER=earlyoom", "+", "SYSLOG_IDENTIFIER=systemd-oomd")
 
 
 @dataclass(frozen=True)
@@ -35,20 +30,6 @@ class Death:
     memory: bool
     log: tuple[str, ...]
     from_outside: bool
-
-
-def cause(log: Sequence[str]) -> tuple[str | None, bool]:
-    """The line of a log that says why, and whether it was for want of memory."""
-    named: str | None = None
-    for line in log:
-        bare = line.strip()
-        while (shorter := _PREFIX.sub("", bare)) != bare:
-            bare = shorter
-        if _MEMORY.search(bare):
-            return bare[:400], True
-        if (_EXCEPTION.match(bare) or bare.startswith("docker: ")) and not _SECOND_HAND.search(bare):
-            named = bare
-    return (named or (log[-1].strip() if log else None) or "")[:400] or None, False
 
 
 class Watch:
@@ -74,10 +55,21 @@ class Watch:
         reason = self._unit_death() or self._container_death()
         if reason is None:
             return None
-        log = self.last_log(LOG_LINES)
-        said, for_memory = cause(log)
-        outside = any(_KILLED.search(line) for line in log)
-        return Death(f"{reason}: {said}" if said else reason, for_memory, log[-SHOWN_LINES:], outside)
+        log = self.last_log(DEATH_LINES)
+        found = deaths.read_cause(log)
+        shown = log[max(0, found.position + 1 - SHOWN_LINES) : found.position + 1]
+        # A kill for want of memory is written down by whoever kills, and by the engine only as an exit code.
+        killed = None if found.memory else self._killed_for_memory()
+        text = killed or found.text
+        return Death(
+            f"{reason}: {text}" if text else reason, found.memory or killed is not None, shown, found.from_outside
+        )
+
+    def _killed_for_memory(self) -> str | None:
+        since = f"--since=@{self._wall:.0f}"
+        argv = ["journalctl", since, f"--lines={OOM_LINES}", "--output=cat", "--no-pager", *_KILLERS]
+        done = self._host.system.run(argv, units.SHOW_S)
+        return deaths.killed_for_memory(done.stdout.splitlines()) if done.ok else None
 
     def last_log(self, lines: int = SHOWN_LINES) -> tuple[str, ...]:
         """What the unit logged since this start."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from sparknode import journal
@@ -39,7 +41,13 @@ LOG = [
         "graphs",
     ),
     ("Capturing CUDA graphs (mixed prefill-decode, PIECEWISE): 100%|██| 67/67", "graphs"),
-    (WORKER + "[gpu_model_runner.py:5891] Graph capturing finished in 55 secs, took 0.54 GiB", "graphs"),
+    (WORKER + "[gpu_model_runner.py:5891] Graph capturing finished in 55 secs, took 0.54 GiB", "warm-up"),
+    (
+        WORKER + "[gpu_worker.py:857] Free memory on device (139.29/139.8 GiB) on startup. Desired GPU memory …",
+        "warm-up",
+    ),
+    ("(EngineCore pid=2) INFO [core.py:340] init engine (profile, create kv cache, warmup model) took 88 s", "server"),
+    ("(APIServer pid=1) INFO [base.py:236] Multi-modal warmup completed in 7.486s", "server"),
     ("(APIServer pid=1) INFO 11-23 09:02:36 [entry.py:140] Starting vLLM server on http://127.0.0.1:8200", "server"),
 ]
 
@@ -47,6 +55,31 @@ LOG = [
 def test_the_phase_of_each_line_of_a_start() -> None:
     for count in range(1, len(LOG) + 1):
         assert phase(line for line, _ in LOG[:count]) == LOG[count - 1][1], LOG[count - 1][0]
+
+
+def recorded_start(seconds: float) -> list[str]:
+    """What a recorded cold start had logged after so many seconds."""
+    text = (Path(__file__).parents[2] / "fixtures/gpu/starts/dflash-cold.times.log").read_text()
+    lines = (line.strip().partition(" ") for line in text.splitlines() if line.strip())
+    return [line for at, _, line in lines if float(at) <= seconds]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(25, None), (27, "weights"), (31, "compile"), (104, "autotune"), (107, "graphs")]
+    + [(second, "warm-up") for second in (128, 160, 200, 224)]
+    + [(second, "server") for second in (225, 230, 235)],
+)
+def test_a_recorded_cold_start_has_a_phase_to_its_end(seconds: float, expected: str | None) -> None:
+    assert phase(recorded_start(seconds)) == expected
+
+
+def test_a_recorded_start_of_the_older_runner_goes_through_each_phase() -> None:
+    text = (Path(__file__).parents[2] / "fixtures/gpu/starts/v1-nodraft-cold.log").read_text()
+    lines = text.splitlines()
+    seen = [phase(lines[:count]) for count in range(len(lines))]
+
+    assert list(dict.fromkeys(seen)) == [None, "weights", "compile", "graphs", "autotune", "warm-up", "server"]
 
 
 def loading(age: float) -> list[str]:
