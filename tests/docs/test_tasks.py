@@ -76,7 +76,7 @@ def test_a_command_of_its_own(command: str, tmp_path: Path) -> None:
         assert desk.enroll(host, *words[4:], *more, name=words[1]) == 0, desk.err
     finally:
         host.close()
-    assert '("spark-07.local", {"ssh_user": "nvidia", "ssh_hostname": "127.0.0.1"' in desk.inventory.read_text()
+    assert f'("{words[1]}", {{"ssh_user": "nvidia", "ssh_hostname": "127.0.0.1"' in desk.inventory.read_text()
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd checks its own files")
