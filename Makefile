@@ -33,7 +33,7 @@ demo: system setup ## four booted hosts become four verified servers, upgraded a
 	@$(PYTHON) -m tests.demo
 
 test: system setup ## every tier that this machine can run
-	@$(PYTHON) -m tests.tiers fast docs hub walk lab contract
+	@$(PYTHON) -m tests.tiers all
 
 test-fast: setup ## lint, types, unit and plan tests
 	@$(PYTHON) -m tests.tiers fast
@@ -51,7 +51,7 @@ test-lab: system setup ## booted hosts, real systemd, sshd, dockerd and registry
 	@$(PYTHON) -m tests.tiers lab
 
 test-crash: system setup ## the whole crash matrix: who dies at which line of the journal
-	@$(PYTHON) -m tests.tiers crash
+	@$(PYTHON) -m tests.tiers crash-all
 
 test-contract: system setup ## every rendered recipe through the real vLLM argument parser
 	@$(PYTHON) -m tests.tiers contract
