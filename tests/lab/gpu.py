@@ -13,16 +13,20 @@ MODES = ("ok", "no-devices", "hang", "garbage", "unknown-error")
 
 
 def install(host: Host, root: Path) -> None:
-    programs = {"nvidia_smi.py": "nvidia-smi", "nvidia-ctk": "nvidia-ctk"}
+    programs = {
+        "nvidia_smi.py": "bin/nvidia-smi",
+        "nvidia-ctk": "bin/nvidia-ctk",
+        "timedatectl": "local/bin/timedatectl",
+    }
     if host.gpu_injection == "hook":
-        programs["nvidia-container-runtime-hook"] = "nvidia-container-runtime-hook"
+        programs["nvidia-container-runtime-hook"] = "bin/nvidia-container-runtime-hook"
     else:
         (root / f"usr/lib/libcuda.so.{DRIVER}").write_text("Simulated by the sparkfleet lab.\n")
         (root / "etc/cdi").mkdir(parents=True, exist_ok=True)
         spec = (GUEST_FILES / "cdi-nvidia.yaml").read_text(encoding="utf-8")
         (root / "etc/cdi/nvidia.yaml").write_text(spec.replace("@DRIVER@", DRIVER))
     for source, program in programs.items():
-        target = root / "usr/bin" / program
+        target = root / "usr" / program
         shutil.copy(GUEST_FILES / source, target)
         target.chmod(0o755)
     release = "dgx-release.fe.txt" if host.number % 2 else "dgx-release.asus.txt"

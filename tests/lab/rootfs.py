@@ -25,7 +25,8 @@ PACKAGES = (
 # Debian 13 split the docker client from the daemon.
 EXTRA_PACKAGES = {"bookworm": [], "trixie": ["docker-cli"]}
 
-# Timers and terminals that a host of the lab has no use for and that would only cost start-up time.
+# Timers and terminals that a host of the lab has no use for and that would only cost start-up time, and sleep, which a
+# host that serves must not fall into.
 MASKED = (
     "apt-daily.timer",
     "apt-daily-upgrade.timer",
@@ -35,10 +36,19 @@ MASKED = (
     "e2scrub_reap.service",
     "fstrim.timer",
     "getty.target",
+    "hibernate.target",
+    "hybrid-sleep.target",
     "man-db.timer",
+    "sleep.target",
+    "suspend.target",
     "systemd-networkd-wait-online.service",
 )
-ENABLED = {"lab-cgroups.service": "sysinit.target.wants", "lab-meminfo.service": "sysinit.target.wants"}
+ENABLED = {
+    "lab-cgroups.service": "sysinit.target.wants",
+    "lab-meminfo.service": "sysinit.target.wants",
+    "nvidia-cdi-refresh.path": "multi-user.target.wants",
+    "nvidia-cdi-refresh.service": "multi-user.target.wants",
+}
 STRIPPED = ("usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale", "var/lib/apt/lists")
 
 SSHD_CONFIG = """\
