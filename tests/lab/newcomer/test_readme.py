@@ -1,25 +1,22 @@
-"""A newcomer's path: a clone of what is committed, `make demo`, then README.md's commands from top to bottom.
+"""A newcomer's path on a fresh machine: a clone of what is committed, `make demo`, then README.md's commands in order.
 
-They run as they stand there, in a shell, with a person's Enter on standard input. The inventory and the hosts' names
-are the lab's; what else differs, and what is run elsewhere, is named below, and nothing in that list may go stale. The
-clone uses the environment of this checkout: a fresh one is what CI made before it came here.
+They run as they stand there, in a shell, with a person's Enter on standard input, on a Debian that has Python, git and
+make and nothing of ours. The inventory and the hosts' names are the lab's; what else differs, and what is run
+elsewhere, is named below, and nothing in that list may go stale.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.lab.config import LAB_DIR
+from tests.lab.config import LAB_DIR, ROOT
+from tests.lab.newcomer.machine import Machine, fresh
 
-ROOT = Path(__file__).resolve().parents[3]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # From the first command that a newcomer types to where the text turns to reference.
 PART = README[README.index("## Two commands") : README.index("## Exit codes")]
@@ -59,42 +56,45 @@ def test_every_exception_is_a_command_of_the_readme() -> None:
     assert len(COMMANDS) > 25
 
 
+CLONE = "/root/sparkfleet"
+
+
 @pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("newcomer") / "sparkfleet"
-    if (ROOT / ".git").exists():
-        clone = ["git", "-c", "safe.directory=*", "clone", "--quiet", str(ROOT), str(folder)]
-        subprocess.run(clone, check=True, timeout=60)
-    else:
-        # An archive of the repository is a way to get it, too.
-        shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".venv", ".lab", ".sparkfleet", "*_cache"))
-    (folder / ".venv").symlink_to(Path(sys.prefix))
-    # Older than the environment, or make would build it anew.
-    os.utime(folder / "pyproject.toml", (0, 0))
-    yield folder
-    subprocess.run([sys.executable, "-m", "tests.lab", "down"], cwd=folder, check=True, timeout=120)
+def newcomer() -> Iterator[Machine]:
+    with fresh() as machine:
+        folder = machine.root / CLONE.lstrip("/")
+        if (ROOT / ".git").exists():
+            clone = ["git", "-c", "safe.directory=*", "clone", "--quiet", str(ROOT), str(folder)]
+            subprocess.run(clone, check=True, timeout=60)
+        else:
+            # An archive of the repository is a way to get it, too.
+            shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".venv", ".lab*", ".sparkfleet", "*_cache"))
+        try:
+            yield machine
+        finally:
+            down = machine.run(f"test ! -e .venv/bin/python || {PYTHON} -m tests.lab down", CLONE, timeout_s=120)
+            assert down.returncode == 0, down.stdout + down.stderr
+
+
+PYTHON = ".venv/bin/python"
 
 
 @pytest.mark.parametrize("command", TYPED)
-def test_a_command(clone: Path, command: str) -> None:
+def test_a_command(newcomer: Machine, command: str) -> None:
     words = INSTEAD.get(command, command)
     words = f"pyinfra inventory/prod.py {words}" if words.startswith("tasks/") else words
     for there, here in IN_THE_LAB.items():
         words = words.replace(there, here)
     words = words.replace("=ID", f"""=$({SHOW} | python -c 'import json, sys; print(json.load(sys.stdin)["id"])')""")
-    # The path of a checkout that is installed there would win over the folder that pyinfra is started in.
-    environment = {**os.environ, "PATH": f"{clone}/.venv/bin:{os.environ['PATH']}", "PYTHONPATH": str(clone)}
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", words],
-        cwd=clone,
-        env=environment,
-        input="\n" * 3,
-        capture_output=True,
-        text=True,
-        timeout=420,
-        check=False,
-    )
+    # The first command installs packages, makes the environment and, once on this machine, the lab's root file systems.
+    done = newcomer.run(words, CLONE, timeout_s=900 if command == COMMANDS[0] else 420, path=f"{CLONE}/.venv/bin:")
     said = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
     assert done.returncode == 0, f"{words}\n{said[-3000:]}"
     assert SAYS.get(command, "") in said, f"{words}\n{said[-3000:]}"
     assert said.strip()
+
+
+def test_the_first_command_installed_what_it_needed(newcomer: Machine) -> None:
+    done = newcomer.run("make system; command -v aria2c skopeo docker-registry", CLONE, timeout_s=60)
+    assert done.returncode == 0, done.stderr
+    assert "setup:" not in done.stdout
