@@ -192,6 +192,8 @@ class Hardware(Sourced):
     unified_memory: bool
     gpu_arguments: dict[Literal["gpus", "cdi"], list[str]]
     min_driver: str
+    # The only driver branch that this kind of machine is supported with, or all.
+    driver_branch: str | None = None
     min_docker: str
     min_kernel: str
     limits: Limits
@@ -199,11 +201,17 @@ class Hardware(Sourced):
 
 
 class DriverVerdict(Row):
-    """What is known of one version, or of a range of versions, of the driver, the kernel or the toolkit."""
+    """What is known of one version, or of a range of versions, of the driver, the kernel or the toolkit.
 
-    verdict: Literal["fail", "warn", "pass"]
+    `hardware` are the kinds of machine that it is known of, or all. `reserves_cma` marks a fault that /proc/meminfo
+    shows to be switched off where CmaTotal is not zero.
+    """
+
+    verdict: Literal["fail", "warn", "info", "pass"]
     why: str
     source: str
+    hardware: list[str] = []
+    reserves_cma: bool = False
     version: str | None = None
     prefix: str | None = None
     below: str | None = None

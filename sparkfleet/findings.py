@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -16,19 +16,48 @@ from sparkfleet.rules.book import Finding, Severity
 FILE = ROOT / "catalog" / "preflight.yaml"
 
 
+# Which ways of installing and updating there are; `other` is whatever is none of them.
+System = Literal["dgx", "ubuntu", "debian", "nixos", "wsl", "other"]
+SYSTEMS: tuple[System, ...] = ("ubuntu", "debian", "nixos")
+
+
+class Case(Row):
+    """What is said otherwise of a check where a cause is known; `when` names that for the handbook."""
+
+    when: str
+    found: str | None = None
+    expected: str | None = None
+    why: str | None = None
+    source: str | None = None
+    remedy: list[str] | None = None
+    maintenance: bool | None = None
+
+
 class CheckText(Row):
-    """What is said of one check; `reads` names what of the probe's `unreadable` leaves it undecided."""
+    """What is said of one check; `reads` names what of the probe's `unreadable` leaves it undecided.
+
+    `needs` are rows whose failure says already why this one is undecided, `also` steps that help some hosts alone. A
+    step that begins with @ stands for those of `ways`, as the host's system has them.
+    """
 
     severity: Severity
     unknown: Severity = "warn"
     reads: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
     found: str
     expected: str
     why: str
     source: str
     remedy: list[str]
+    cases: dict[str, Case] = {}
+    also: dict[str, str] = {}
     maintenance: bool = False
     repair: str | None = None
+
+    def of(self, case: str | None) -> CheckText:
+        """Return the row as it is in one of its cases."""
+        given = self.cases[case].model_dump(exclude_none=True, exclude={"when"}) if case else {}
+        return self.model_copy(update=given)
 
 
 class Threshold(Row):
@@ -37,8 +66,10 @@ class Threshold(Row):
 
 
 class Box(Row):
-    vendor: str
-    product: str
+    """A maker's box with a GB10, by DMI: how its vendor begins, and what its product contains."""
+
+    vendor: list[str]
+    product: list[str]
     name: str
 
 
@@ -61,7 +92,11 @@ class Book(Row):
     thresholds: dict[str, Threshold]
     foreign_packages: list[str]
     driver_packages: list[str]
+    version_packages: list[str]
     firmware_devices: list[str]
+    torn_parts: list[str]
+    shared_units: list[str]
+    ways: dict[str, dict[System, list[str]]]
     boxes: list[Box]
     earlyoom: Earlyoom
     elsewhere: dict[str, Elsewhere]
@@ -78,21 +113,33 @@ def book() -> Book:
 Values = Mapping[str, Any]
 
 
-def finding(row: str, values: Values, view: object = None) -> Finding:
+def finding(row: str, values: Values, view: Any = None) -> Finding:
     """Put figures into the texts of a row: those given, `v` for what the check looked at, and `limits`.
 
-    A `severity` among the figures is that of this one finding.
+    Among the figures, `severity` is that of this one finding, `case` one of the row's cases, and `also` further steps.
     """
-    text = book().checks[row]
+    text = book().checks[row].of(values.get("case"))
     limits = {name: threshold.value for name, threshold in book().thresholds.items()}
-    words = (text.found, text.expected, text.source, *text.remedy)
-    found, expected, source, *remedy = (part.format_map({**values, "v": view, "limits": limits}) for part in words)
+    steps = [*text.remedy, *(text.also[name] for name in values.get("also", ()))]
+    steps = [told for step in steps for told in way(step, view.system if step.startswith("@") else "other")]
+    words = (text.found, text.expected, text.why, text.source, *steps)
+    found, expected, why, source, *remedy = (part.format_map({**values, "v": view, "limits": limits}) for part in words)
     severity = values.get("severity", text.severity)
-    return Finding(row, severity, found, expected, text.why, source, tuple(remedy), text.maintenance)
+    return Finding(row, severity, found, expected, why, source, tuple(remedy), text.maintenance)
+
+
+def way(step: str, system: System) -> list[str]:
+    """Return the steps that a step of a remedy stands for on a system."""
+    if not step.startswith("@"):
+        return [step]
+    ways = book().ways[step.removeprefix("@")]
+    return ways.get(system, ways["other"])
 
 
 def unknown(row: str, why: str) -> Finding:
     """Say that a check could not decide, which is never the same as fit."""
     text = book().checks[row]
     said, steps = f"unknown: {why}", ("sudo sparknode probe",)
-    return Finding(row, text.unknown, said, "an answer", text.why, "the probe", steps)
+    # The row's own reason may name what was found, which nothing was.
+    because = text.why if "{" not in text.why else "what could not be read is never taken for good"
+    return Finding(row, text.unknown, said, "an answer", because, "the probe", steps)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sparkfleet.checks.view import KIB_PER_GIB
+from sparkfleet.checks.view import KIB_PER_GIB, View, box_of, matches
 from sparkfleet.findings import book, finding
 from sparkfleet.fleet import FleetRun
 from sparkfleet.preflight import check, decided, of_host
@@ -15,8 +15,8 @@ from sparkfleet.rules import Finding
 
 
 def _firmware(node: Mapping[str, Any]) -> str | None:
-    known = node["firmware"] or {}
-    parts = [f"{name} {known[name]}" for name in book().firmware_devices if name in known]
+    known, patterns = node["firmware"] or {}, book().firmware_devices
+    parts = [f"{name} {version}" for name, version in sorted(known.items()) if matches(name, patterns)]
     return ", ".join(parts) or node["host"]["dmi"]["bios_version"]
 
 
@@ -29,6 +29,8 @@ COLUMNS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "docker": lambda node: node["docker"]["server_version"],
     "MemTotal": lambda node: f"{node['memory']['total_kib'] / KIB_PER_GIB:.1f} GiB",
 }
+# What each maker numbers for its own boxes, and what goes with that: one maker's product is compared with itself.
+OF_ITS_MAKER = ("firmware", "MemTotal")
 HEADINGS = ("host", "fit", *COLUMNS)
 # What a narrow terminal does without, first to last; where hosts differ is said as a finding too.
 DISPENSABLE = ("firmware", "toolkit", "docker", "OTA", "MemTotal", "kernel")
@@ -38,7 +40,7 @@ def cell(column: str, node: Mapping[str, Any]) -> str | None:
     """Return a cell as text, or None where the host does not say."""
     try:
         value = COLUMNS[column](node)
-    except (KeyError, TypeError, IndexError, AttributeError, ValueError):
+    except (ArithmeticError, LookupError, TypeError, AttributeError, ValueError):
         return None
     return str(value) if value else None
 
@@ -47,13 +49,25 @@ def odd(nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
     """Return, for each host that differs, the columns in which it does, with what more than half of the others have."""
     found: dict[str, dict[str, str]] = {}
     for column in COLUMNS:
-        cells = {name: value for name, node in nodes.items() if (value := cell(column, node))}
-        usual, count = next(iter(Counter(cells.values()).most_common(1)), ("", 0))
-        if len(cells) > 2 and count * 2 > len(cells):
-            for name, value in cells.items():
-                if value != usual:
+        groups: dict[object, dict[str, str]] = {}
+        for name, node in nodes.items():
+            if value := cell(column, node):
+                group = maker(node) if column in OF_ITS_MAKER else None
+                groups.setdefault(group, {})[name] = value
+        for cells in groups.values():
+            usual, count = Counter(cells.values()).most_common(1)[0]
+            if len(cells) > 2 and count * 2 > len(cells):
+                for name in (name for name, value in cells.items() if value != usual):
                     found.setdefault(name, {})[column] = usual
     return found
+
+
+def maker(node: Mapping[str, Any]) -> object:
+    """Return what tells one maker's product from another's; several spellings of a vendor are one."""
+    try:
+        return box_of(node) or tuple(node["host"]["dmi"][name] for name in ("sys_vendor", "product_name"))
+    except (LookupError, TypeError, AttributeError):
+        return None
 
 
 def rows(run: FleetRun) -> list[tuple[str, ...]]:
@@ -82,7 +96,8 @@ def examine(run: FleetRun, today: datetime.date) -> dict[str, list[Finding]]:
             words = (
                 f"{column} is {cell(column, node)}, most hosts have {usual}" for column, usual in differs[name].items()
             )
-            said.append(finding("fleet.skew", {"what": "; ".join(words)}))
+            view = View(node, plan.release, plan.settings.catalog())
+            said.append(finding("fleet.skew", {"what": "; ".join(words)}, view))
         found[name] = decided(said, plan.settings, today)
     return found
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from sparkfleet.catalog import Catalog
 from sparkfleet.checks import CHECKS
-from sparkfleet.checks.view import Check, View, kind_of
+from sparkfleet.checks.view import Check, Undecided, View, kind_of
 from sparkfleet.decisions import Decisions
 from sparkfleet.findings import book, finding, unknown
 from sparkfleet.rules.book import ORDER, Finding, Severity
@@ -39,18 +39,28 @@ def check(node: Mapping[str, Any], release: Mapping[str, Any], catalog: Catalog)
         return [finding(row, {"error": node["error"]})]
     view = View(node, release, catalog)
     found = [one for row, look in CHECKS.items() for one in _apply(row, look, view)]
-    return sorted(found, key=lambda one: ORDER[one.severity])
+    failed = {one.id for one in found if one.severity == "fail"}
+    # One cause is said once: what stays undecided because of it adds nothing.
+    told = [one for one in found if not (_undecided(one) and failed.intersection(book().checks[one.id].needs))]
+    return sorted(told, key=lambda one: ORDER[one.severity])
+
+
+def _undecided(one: Finding) -> bool:
+    return one.found.startswith("unknown: ")
 
 
 def _apply(row: str, look: Check, view: View) -> list[Finding]:
     try:
-        said = look(view)
-        things: Iterable[Any] = said if isinstance(said, Iterable) else [{}] if said else []
-        found = [finding(row, values, view) for values in things]
-        unread = [entry["why"] for entry in view["unreadable"] if entry["what"] in book().checks[row].reads]
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as problem:
+        unread = [str(entry["why"]) for entry in view["unreadable"] if entry["what"] in book().checks[row].reads]
+        try:
+            said = look(view)
+            things: Iterable[Any] = said if isinstance(said, Iterable) else [{}] if said else []
+            found = [finding(row, values, view) for values in things]
+        except Undecided as problem:
+            unread, found = unread or [str(problem)], []
+    except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as problem:
         return [unknown(row, f"the probe's document has another shape ({type(problem).__name__}: {problem})")]
-    return found or [unknown(row, str(why)) for why in unread[:1]]
+    return found or [unknown(row, why) for why in unread[:1]]
 
 
 def decided(findings: Iterable[Finding], decisions: Decisions, today: datetime.date) -> list[Finding]:

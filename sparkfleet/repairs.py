@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sparkfleet.checks.view import SLEEP_TARGETS, View, named
+from sparkfleet.checks.view import RENEWED, SLEEP_TARGETS, View, named
 from sparkfleet.findings import book
 
 Command = tuple[str, ...]
 REFRESH = ("nvidia-cdi-refresh.path", "nvidia-cdi-refresh.service")
-GENERATED = "/var/run/cdi/nvidia.yaml"
+GENERATE = ("nvidia-ctk", "cdi", "generate")
+# Where no unit renews it: /var/run is empty after a boot.
+GENERATED = "/etc/cdi/nvidia.yaml"
 EARLYOOM_FILE = "/etc/default/earlyoom"
 EARLYOOM_UNIT = "/etc/systemd/system/earlyoom.service.d/sparkfleet.conf"
 
@@ -32,15 +34,20 @@ def cdi_refresh(view: View, _user: str) -> list[Command]:
 
 
 def cdi_spec(view: View, _user: str) -> list[Command]:
-    """Write the specification anew for the loaded driver; a copy in /etc/cdi, which nobody renews, steps aside."""
+    """Write the specification anew for the loaded driver; a copy that nobody renews steps aside.
+
+    Not before the reboot that loads another driver, and not for a GPU that does not work: nvidia-ctk would fail.
+    """
     specs, stale = view["injection"]["cdi_specs"], view.stale_specs
-    old = [spec["path"] for spec in specs if spec["path"].startswith("/etc/cdi/") and spec in stale]
-    good = [spec for spec in specs if spec not in stale and "nvidia.com/gpu=all" in spec["devices"]]
-    commands: list[Command] = [("mv", path, f"{path}.stale") for path in old]
-    if stale or (view.cdi and not good):
-        unit = view.unit("nvidia-cdi-refresh.service").get("LoadState") == "loaded"
-        generate = ("nvidia-ctk", "cdi", "generate", f"--output={GENERATED}")
-        commands += [] if good else [("systemctl", "restart", REFRESH[1]) if unit else generate]
+    if not view.gpu_works or any(map(view.early, stale)):
+        return []
+    surplus = [spec for _, several in view.surplus_specs for spec in several]
+    renewed = [spec for spec in specs if view.renews and spec["path"] == RENEWED]
+    aside = [spec for spec in specs if (spec in stale or spec in surplus) and spec not in renewed]
+    good = [spec for spec in specs if spec not in [*stale, *aside] and "nvidia.com/gpu=all" in spec["devices"]]
+    commands: list[Command] = [("mv", spec["path"], f"{spec['path']}.stale") for spec in aside]
+    if not good and (stale or view.cdi):
+        commands += [("systemctl", "restart", REFRESH[1]) if view.renews else (*GENERATE, f"--output={GENERATED}")]
     return commands
 
 

@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import io
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sparknode import SCHEMAS, dockerd, fleet, parse, units
+from sparknode import SCHEMAS, dockerd, fleet, parse, smi, units, updates
 from sparknode.errors import Refused
 from sparknode.files import read_text
 from sparknode.paths import Paths
+from sparknode.redact import redacted as redacted
 from sparknode.shell import Completed
 from sparknode.system import Host, RealSystem, asking
 
 DEADLINE_S = 10.0
+# Some editors put it in front of what they save.
+BOM = "\ufeff"
+# In place of an exit code: a bundle holds no answer to this question.
+NOT_ASKED = -1
 _BIGGEST = 1 << 20
 UNITS = (
     "default.target docker.service nvidia-cdi-refresh.path nvidia-cdi-refresh.service earlyoom.service sleep.target "
@@ -30,7 +34,7 @@ UNITS = (
 PROGRAMS = ("rsync", "systemd-run", "nvidia-container-runtime-hook", "nvidia-ctk")
 COMMANDS: Mapping[str, tuple[str, ...]] = {
     **fleet.QUESTIONS,
-    "gpu": ("nvidia-smi", f"--query-gpu={parse.GPU_FIELDS}", "--format=csv,noheader,nounits"),
+    "gpu": ("nvidia-smi", f"--query-gpu={smi.GPU_FIELDS}", "--format=csv,noheader,nounits"),
     "gpu-details": ("nvidia-smi", "-q"),
     "tenants": parse.TENANTS_ARGV,
     "docker": dockerd.question("/info"),
@@ -53,7 +57,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     ),
     "clock": ("timedatectl", "show", "--property=NTPSynchronized"),
     "firmware": ("fwupdmgr", "get-devices", "--json"),
-    "ota": ("nvidia-spark-ota-check", "torn-score"),
+    "ota": ("nvidia-spark-ota-check", "summary"),
     "programs": ("sh", "-c", f"for name in {' '.join(PROGRAMS)}; do command -v $name; done; true"),
 }
 # What no check reads and whoever helps wants to see: a bundle has it, a probe does without.
@@ -103,30 +107,6 @@ def collect(host: Host, questions: Mapping[str, tuple[str, ...]] = COMMANDS) -> 
     return Raw(files, unread, answers(), host.system.now())
 
 
-_HIDDEN = (
-    (r"((?:serial|uuid|guid)\w*(?:[ _-]?(?:number|no))?\"?\s*[:=]\s*\"?)[^\"\s,\[{][^\",\n]*", r"\1REDACTED"),
-    (r"([A-Z0-9_]*(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|AUTH)[A-Z0-9_]*=)(?:[^\"\\\n]|\\.)*", r"\1REDACTED"),
-    (r"(--[\w-]*(?:key|token(?![is])|password)[\w-]*(?:=|\s+|\",\s*\"))[^\s\",]+", r"\1REDACTED"),
-    (r"((?:bearer|basic)\s+)[\w.~+/=-]{6,}", r"\1REDACTED"),
-    (r"(://)[^\s/@:\"]+:[^\s/@\"]+@", r"\1REDACTED@"),
-    (r"\b(?:hf|ghp|gho|nvapi|sk)[_-][\w-]{8,}", "REDACTED"),
-    (r"\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b", "00000000-0000-0000-0000-000000000000"),
-    (r"\b(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\b", "00:00:00:00:00:00"),
-    (r"\b(?!0\.0\.0\.0|127\.)(?:\d{1,3}\.){3}\d{1,3}\b", "192.0.2.1"),
-    (
-        r"(?<![\w:.])(?:(?:[0-9a-f]{1,4}:){7}[0-9a-f]{1,4}|(?:[0-9a-f]{1,4}:)+(?::[0-9a-f]{1,4})+)(?![\w:.])",
-        "2001:db8::1",
-    ),
-)
-
-
-def redacted(text: str) -> str:
-    """Without serial numbers, UUIDs, tokens, passwords and addresses; loopback and «any» stay."""
-    for pattern, instead in _HIDDEN:
-        text = re.sub(pattern, instead, text, flags=re.IGNORECASE)
-    return text
-
-
 def documents(raw: Raw) -> dict[str, str]:
     """The files of a bundle, by their path in it."""
     about = {"schema": SCHEMAS["bundle"], "at": raw.at, "unread": dict(raw.unread)}
@@ -136,7 +116,7 @@ def documents(raw: Raw) -> dict[str, str]:
         shown = {
             **asdict(done),
             "seconds": round(done.seconds, 3),
-            "stdout": redacted(done.stdout),
+            "stdout": redacted(done.stdout, updates.firmware_guids(done.stdout) if name == "firmware" else ()),
             "stderr": redacted(done.stderr),
         }
         found[f"commands/{name}.json"] = json.dumps(shown, indent=1, ensure_ascii=False)
@@ -179,8 +159,10 @@ def read(path: Path) -> tuple[Host, Raw]:
     """A bundle, an archive or a folder, as a host and its material; raises Refused where there is none."""
     texts = _folder(path) if path.is_dir() else _archive(path)
     files = {name.removeprefix("files"): text for name, text in texts.items() if name.startswith("files/")}
-    about = parse.json_object(texts.get("bundle.json", ""))
+    about = parse.json_object(texts.get("bundle.json", "").removeprefix(BOM))
     unread, at = about.get("unread"), about.get("at")
+    if not about:
+        unread = {"bundle.json": "it is missing or spoilt, so that nobody knows which files the host could not read"}
     commands = {name: _answer(texts.get(f"commands/{name}.json", ""), argv) for name, argv in COMMANDS.items()}
     reasons = unread if isinstance(unread, dict) else {}
     moment = float(at) if isinstance(at, (int, float)) else 0.0
@@ -198,21 +180,39 @@ def _folder(path: Path) -> dict[str, str]:
 
 def _archive(path: Path) -> dict[str, str]:
     import tarfile
+    import zipfile
     import zlib
 
     try:
-        with tarfile.open(path, "r:gz") as archive:
-            found = {member.name.partition("/")[2]: archive.extractfile(member) for member in archive}
-            return {name: stream.read().decode("utf-8", "replace") for name, stream in found.items() if stream}
-    except (OSError, EOFError, tarfile.TarError, zlib.error) as problem:
+        found = _zipped(path) if zipfile.is_zipfile(path) else _tarred(path)
+    except (OSError, EOFError, ValueError, RuntimeError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as problem:
         raise Refused(f"{path}: no bundle is there ({problem}); tasks/doctor.py makes one") from None
+    # Whoever packs a folder anew may pack what it lies in as well.
+    cuts = [at for name in found if (at := name.find("bundle.json")) >= 0 or (at := name.find("commands/")) >= 0]
+    cut = min(cuts, default=0)
+    return {name[cut:]: data.decode("utf-8", "replace") for name, data in found.items()}
+
+
+def _tarred(path: Path) -> dict[str, bytes]:
+    import tarfile
+
+    with tarfile.open(path, "r:gz") as archive:
+        streams = {member.name: archive.extractfile(member) for member in archive}
+        return {name: stream.read() for name, stream in streams.items() if stream}
+
+
+def _zipped(path: Path) -> dict[str, bytes]:
+    import zipfile
+
+    with zipfile.ZipFile(path) as archive:
+        return {member.filename: archive.read(member) for member in archive.infolist() if not member.is_dir()}
 
 
 def _answer(text: str, argv: tuple[str, ...]) -> Completed:
-    found = parse.json_object(text)
+    found = parse.json_object(text.removeprefix(BOM))
     rc, texts = found.get("rc"), [found.get(key) for key in ("stdout", "stderr")]
     # An older sparknode may have asked otherwise, and what it heard then says something else.
     if found.get("argv") != list(argv):
-        return Completed(argv, -1, "", "the bundle has no answer to it", DEADLINE_S)
+        return Completed(argv, NOT_ASKED, "", "the bundle has no answer to it", DEADLINE_S)
     stdout, stderr = (text if isinstance(text, str) else "" for text in texts)
     return Completed(argv, rc if isinstance(rc, int) else None, stdout, stderr, DEADLINE_S)

@@ -57,7 +57,8 @@ def _running(path: str, deadline: float) -> tuple[int, str]:
             return rc, said
         found = json.loads(said)
         settings = {key: found["HostConfig"].get(key) for key in ("Runtime", "DeviceRequests")}
-        kept.append({"Name": found["Name"], "HostConfig": settings})
+        environment = [line for line in found["Config"].get("Env") or [] if line.startswith("NVIDIA_VISIBLE_DEVICES=")]
+        kept.append({"Name": found["Name"], "Id": row["Id"], "HostConfig": settings, "Env": environment})
     return 0, json.dumps(kept)
 
 

@@ -32,7 +32,7 @@ def assignments(text: str) -> dict[str, str]:
 
 def os_release(text: str) -> dict[str, str | None]:
     keys = assignments(text)
-    return {key: keys.get(key.upper()) or None for key in ("id", "version_id", "pretty_name")}
+    return {key: keys.get(key.upper()) or None for key in ("id", "id_like", "version_id", "pretty_name")}
 
 
 def dgx_release(text: str) -> dict[str, str | None] | None:
@@ -58,55 +58,10 @@ def meminfo(text: str) -> dict[str, int]:
     return found
 
 
-def _cell(value: str) -> str | None:
-    value = value.strip()
-    return None if not value or value in {"[N/A]", "N/A", "[Not Supported]", "[Unknown Error]"} else value
-
-
-GPU_FIELDS = (
-    "name,compute_cap,driver_version,temperature.gpu,power.draw,clocks.sm,utilization.gpu,memory.total,memory.free"
-)
-_GPU_FIGURES = ("temperature_c", "power_w", "clock_mhz", "utilization", "memory_total_mib", "memory_free_mib")
-
-
 def number(text: str | None) -> float | None:
     """A figure at the start of a text, such as «35.65 W»; None for «[N/A]» and anything else."""
     match = re.match(r"\s*(\d{1,12}(?:\.\d{1,6})?)(?![\w.])", text or "", re.ASCII)
     return float(match[1]) if match else None
-
-
-def last_number(text: str) -> float | None:
-    """The last figure of a text, such as «torn-score: 2.6»."""
-    found = re.findall(r"(?<![\w.])\d{1,9}(?:\.\d{1,6})?(?![\w.])", text, re.ASCII)
-    return float(found[-1]) if found else None
-
-
-def gpus(stdout: str, rc: int | None) -> tuple[list[dict[str, Any]], str | None]:
-    """`nvidia-smi --query-gpu=GPU_FIELDS --format=csv,noheader`: the GPUs, or why there are none.
-
-    «No devices were found» comes with exit code 6, and on some drivers with 0, so the text decides as well. A GB10 has
-    no figures of memory, which is None here. A shorter list of fields, as other tools ask for, is taken too.
-    """
-    devices: list[dict[str, Any]] = []
-    for line in stdout.splitlines():
-        cells = line.split(",")
-        if rc == 0 and len(cells) in {3, 9} and (name := _cell(cells[0])):
-            figures = dict(zip(_GPU_FIGURES, map(number, cells[3:]), strict=False))
-            capability, driver = _cell(cells[1]), _cell(cells[2])
-            devices.append({"name": name, "compute_capability": capability, "driver_version": driver, **figures})
-    if devices:
-        return devices, None
-    said = " ".join(stdout.split())[:300]
-    return [], said or f"nvidia-smi ended with {rc} and named no GPU"
-
-
-def gpu_details(text: str) -> dict[str, str | None]:
-    """`nvidia-smi -q`: the CUDA version of the driver, and the version of the firmware that the GPU runs."""
-    found = {}
-    for name, key in (("cuda_version", "CUDA Version"), ("gsp_version", "GSP Firmware Version")):
-        match = re.search(rf"^\s*{key}\s*:\s*(\d[\w.]*)\s*$", text, re.MULTILINE)
-        found[name] = match[1] if match else None
-    return found
 
 
 TENANTS_ARGV = ("nvidia-smi", "--query-compute-apps=pid,process_name,used_gpu_memory", "--format=csv,noheader")
@@ -177,22 +132,22 @@ def toolkit_version(text: str) -> str | None:
     return match[1] if match else None
 
 
-def _dict(value: object) -> dict[str, Any]:
+def as_dict(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _list(value: object) -> list[Any]:
+def as_list(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _text(value: object) -> str | None:
+def as_text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
 def json_object(text: str) -> dict[str, Any]:
     """A JSON object, or an empty one for anything else."""
     try:
-        return _dict(json.loads(text))
+        return as_dict(json.loads(text))
     except (ValueError, RecursionError):
         return {}
 
@@ -200,7 +155,7 @@ def json_object(text: str) -> dict[str, Any]:
 def json_rows(text: str) -> list[dict[str, Any]]:
     """The objects in a JSON list; none for anything else."""
     try:
-        return [row for row in _list(json.loads(text)) if isinstance(row, dict)]
+        return [row for row in as_list(json.loads(text)) if isinstance(row, dict)]
     except (ValueError, RecursionError):
         return []
 
@@ -208,17 +163,34 @@ def json_rows(text: str) -> list[dict[str, Any]]:
 def docker_info(text: str) -> dict[str, Any]:
     """What Docker's daemon says of itself."""
     info = json_object(text)
-    discovered = [_dict(device).get("ID") for device in _list(info.get("DiscoveredDevices"))]
-    version = _text(info.get("ServerVersion"))
+    discovered = [as_dict(device).get("ID") for device in as_list(info.get("DiscoveredDevices"))]
+    version = as_text(info.get("ServerVersion"))
     return {
         "server_version": version,
-        "root_dir": _text(info.get("DockerRootDir")),
-        "storage_driver": _text(info.get("Driver")),
-        "runtimes": sorted(str(name) for name in _dict(info.get("Runtimes"))),
-        "cdi_dirs": [str(folder) for folder in _list(info.get("CDISpecDirs"))],
+        "root_dir": as_text(info.get("DockerRootDir")),
+        "engine": _engine(info),
+        "storage_driver": as_text(info.get("Driver")),
+        "runtimes": sorted(str(name) for name in as_dict(info.get("Runtimes"))),
+        "default_runtime": as_text(info.get("DefaultRuntime")),
+        "cdi_dirs": [str(folder) for folder in as_list(info.get("CDISpecDirs"))],
         "cdi_devices": cdi_devices(discovered),
         "error": None if version else "Docker names no version of itself",
     }
+
+
+def _engine(info: dict[str, Any]) -> str:
+    """What answers as Docker: `docker`, or `podman`, `snap` and `rootless`, which can't run a service of the system."""
+    root = as_text(info.get("DockerRootDir")) or ""
+    runtimes = [str(as_dict(runtime).get("path")) for runtime in as_dict(info.get("Runtimes")).values()]
+    options = [str(option) for option in as_list(info.get("SecurityOptions"))]
+    major = re.match(r"v?(\d{1,4})\.", as_text(info.get("ServerVersion")) or "")
+    # Docker's versions went from 1.13 to 17.03; Podman's are in between.
+    if "/containers/storage" in root or "BuildahVersion" in info or (major and 1 < int(major[1]) < 17):
+        return "podman"
+    if any(path.startswith(("/snap/", "/var/snap/")) for path in [root, *runtimes]):
+        return "snap"
+    home = re.match(r"/home/[^/]+/\.local/|/root/\.local/", root)
+    return "rootless" if home or any("rootless" in option for option in options) else "docker"
 
 
 def listening(text: str) -> list[dict[str, Any]]:
@@ -239,15 +211,28 @@ def listening(text: str) -> list[dict[str, Any]]:
 
 
 def containers(text: str) -> list[dict[str, Any]]:
-    """The running containers, and by which way each got the GPU."""
+    """The running containers, and how each got the GPU: cdi, hook, or flag for `--gpus`, whose way Docker chooses."""
     found = []
     for row in json_rows(text):
-        settings = _dict(row.get("HostConfig"))
-        requests = [_dict(request) for request in _list(settings.get("DeviceRequests"))]
-        cdi = any(request.get("Driver") == "cdi" for request in requests)
-        gpu = "cdi" if cdi else "hook" if requests or settings.get("Runtime") == "nvidia" else None
-        found.append({"name": str(row.get("Name")).lstrip("/"), "gpu": gpu})
+        settings = as_dict(row.get("HostConfig"))
+        requests = [as_dict(request) for request in as_list(settings.get("DeviceRequests"))]
+        gpu = "cdi" if any(request.get("Driver") == "cdi" for request in requests) else "flag" if requests else None
+        if not gpu and settings.get("Runtime") == "nvidia":
+            gpu = _by_runtime(row.get("Env"))
+        found.append({"name": str(row.get("Name")).lstrip("/"), "id": as_text(row.get("Id")), "gpu": gpu})
     return found
+
+
+def _by_runtime(environment: object) -> str | None:
+    """What NVIDIA's runtime does for a container, by its environment; without that, `runtime`: it may do nothing.
+
+    A daemon whose default is this runtime starts every container with it, also those without a GPU.
+    """
+    if not isinstance(environment, list):
+        return "runtime"
+    pairs = dict(str(line).split("=", 1) for line in environment if "=" in str(line))
+    devices = pairs.get("NVIDIA_VISIBLE_DEVICES", "")
+    return None if devices in {"", "void", "none"} else "cdi" if "nvidia.com/" in devices else "hook"
 
 
 def disks(text: str) -> dict[str, dict[str, int]]:
@@ -264,8 +249,9 @@ def disks(text: str) -> dict[str, dict[str, int]]:
 
 
 def processes(text: str) -> list[tuple[int, str, str]]:
-    """`ps -e -o pid=,comm=,cgroup=`: pid, name and control group."""
-    matches = (re.fullmatch(r"\s*(\d{1,18})\s+(\S.*?)\s+(\S+)\s*", line, re.ASCII) for line in text.splitlines())
+    """`ps -e -o pid=,comm=,cgroup=`: pid, name and control group, which may be marked as deleted."""
+    pattern = re.compile(r"\s*(\d{1,18})\s+(\S.*?)\s+(\S+(?: \(deleted\))?)\s*", re.ASCII)
+    matches = (pattern.fullmatch(line) for line in text.splitlines())
     return [(int(match[1]), match[2], match[3]) for match in matches if match]
 
 
@@ -279,14 +265,25 @@ def units(text: str) -> dict[str, dict[str, str]]:
     return found
 
 
+# The second letter of ${db:Status-Abbrev} (dpkg-query(1)); a third, R, asks for a new installation.
+_STATES = {
+    "i": "installed",
+    "t": "installed",
+    "W": "triggers awaited",
+    "U": "unpacked",
+    "F": "half-configured",
+    "H": "half-installed",
+}
+
+
 def packages(text: str) -> list[dict[str, Any]]:
-    """`dpkg-query` with package, version and status: what is installed, and what is held back."""
-    cells = (line.split() for line in text.splitlines())
-    return [
-        {"name": row[0], "version": row[1], "held": row[2].startswith("h")}
-        for row in cells
-        if len(row) == 3 and row[2][1:2] == "i"
-    ]
+    """`dpkg-query` with package, version and status: what is there, how far it is installed, and whether it is held."""
+    found = []
+    for row in (line.split() for line in text.splitlines()):
+        if len(row) == 3 and (state := _STATES.get(row[2][1:2])):
+            broken = "half-installed" if row[2][2:] == "R" else state
+            found.append({"name": row[0], "version": row[1], "held": row[2].startswith("h"), "state": broken})
+    return found
 
 
 def kernels(text: str) -> dict[str, Any]:
@@ -301,15 +298,6 @@ def default_interface(text: str) -> str | None:
     rows = (line.split() for line in text.splitlines()[1:])
     metric = [(int(row[6]), row[0]) for row in rows if len(row) >= 8 and row[1] == "0" * 8 and row[6].isdecimal()]
     return min(metric)[1] if metric else None
-
-
-def firmware(text: str) -> dict[str, str] | None:
-    """`fwupdmgr get-devices --json`: the version of each device that has one."""
-    found = json_object(text).get("Devices")
-    if not isinstance(found, list):
-        return None
-    pairs = ((_text(_dict(device).get("Name")), _text(_dict(device).get("Version"))) for device in found)
-    return {name: version for name, version in pairs if name and version}
 
 
 def properties(text: str) -> dict[str, str]:

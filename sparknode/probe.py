@@ -12,12 +12,14 @@ import hashlib
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from sparknode import SCHEMAS, fleet, parse
-from sparknode.collect import DEADLINE_S, Raw, collect
+from sparknode import SCHEMAS, fleet, parse, smi, updates
+from sparknode.collect import BOM, DEADLINE_S, NOT_ASKED, Raw, collect
 from sparknode.docker import read_lookup
+from sparknode.owners import owner
 from sparknode.paths import SERVE_UNIT, Paths
 from sparknode.shell import Completed
 from sparknode.system import Host, asking
@@ -26,10 +28,14 @@ DOCKER_ROOT = "/var/lib/docker"
 STATE = "/var/lib/sparkfleet"
 _CDI_SPEC = re.compile(r"/(?:etc|var/run)/cdi/.*\.(?:yaml|yml|json)")
 _ENGINE = re.compile(r"VLLM::|sglang::")
-_CONTAINER = re.compile(r"docker|containerd|libpod|kubepods")
+_ROOTLESS = {"dockerd", "rootlesskit"}
 _DESKTOP = {"gnome-shell", "Xorg", "Xwayland", "plasmashell"}
 # Programs that end otherwise than with 0 although they answered: no such group, no such folder, none that matches.
-_ANSWERS = {"docker-group": {2}, "kernels": {1}, "packages": {1}, "disk": {1}}
+# nvidia-smi ends with 14 where it answers for a card whose infoROM is damaged.
+_ANSWERS = {
+    **{"docker-group": {2}, "kernels": {1}, "packages": {1}, "disk": {1}},
+    **{name: {14} for name in ("gpu", "gpu-details", "tenants")},
+}
 
 
 def probe(host: Host, raw: Raw | None = None) -> dict[str, Any]:
@@ -60,12 +66,15 @@ def installed_sha256(paths: Paths) -> str | None:
 
 def facts(raw: Raw) -> dict[str, Any]:
     """What the material says; pure."""
+    raw = without_marks(raw)
     docker = docker_of(raw)
     mounts = parse.disks(answer(raw, "disk"))
     memory = memory_of(raw)
     places: list[str] = [docker["root_dir"] or DOCKER_ROOT, STATE]
     disks: list[dict[str, Any]] = [{"path": path, **mounted(mounts, path)} for path in places]
     missing = [] if memory["total_kib"] and memory["available_kib"] else [("memory", "/proc/meminfo names no total")]
+    if answer(raw, "ota").strip() and not updates.ota(answer(raw, "ota")):
+        missing.append(("ota", "nvidia-spark-ota-check printed no torn score"))
     missing += [(row["path"], "`df` names no file system for it") for row in disks if "free_bytes" not in row]
     return {
         "host": host_of(raw),
@@ -80,11 +89,18 @@ def facts(raw: Raw) -> dict[str, Any]:
         "packages": parse.packages(answer(raw, "packages")),
         "kernels": parse.kernels(answer(raw, "kernels")),
         "network": network(raw),
-        "firmware": parse.firmware(answer(raw, "firmware")),
+        "firmware": updates.firmware(answer(raw, "firmware")),
         "earlyoom": parse.assignments(raw.files.get("/etc/default/earlyoom", "")).get("EARLYOOM_ARGS"),
         "tools": {name.replace("-", "_"): has(raw, name) for name in ("rsync", "systemd-run")},
         "unreadable": [*({"what": what, "why": why} for what, why in [*unanswered(raw), *missing])],
     }
+
+
+def without_marks(raw: Raw) -> Raw:
+    """The same without byte order marks, which a file that somebody saved anew may begin with."""
+    files = {path: text.removeprefix(BOM) for path, text in raw.files.items()}
+    answers = {name: replace(done, stdout=done.stdout.removeprefix(BOM)) for name, done in raw.commands.items()}
+    return Raw(files, raw.unread, answers, raw.at)
 
 
 def answer(raw: Raw, name: str) -> str:
@@ -137,7 +153,7 @@ def host_of(raw: Raw) -> dict[str, Any]:
         "dmi": {name: line_of(raw, f"/sys/class/dmi/id/{name}") for name in dmi},
         "reboot_required": "/var/run/reboot-required" in raw.files,
         "clock_synchronized": None if clock is None else clock == "yes",
-        "torn": parse.last_number(answer(raw, "ota")),
+        "ota": updates.ota(answer(raw, "ota")),
         "desktop": sorted(names & _DESKTOP),
         # In thousandths; a zone that is off says a figure below zero, which is none here.
         "hottest_zone_c": max((zone / 1000 for zone in zones if zone is not None), default=None),
@@ -155,6 +171,7 @@ def memory_of(raw: Raw) -> dict[str, Any]:
         "hugepages_total": "HugePages_Total",
         "hugepages_free": "HugePages_Free",
         "hugepage_kib": "Hugepagesize",
+        "hugetlb_kib": "Hugetlb",
         "cma_total_kib": "CmaTotal",
         "cma_free_kib": "CmaFree",
     }
@@ -164,34 +181,55 @@ def memory_of(raw: Raw) -> dict[str, Any]:
 
 def gpu_of(raw: Raw) -> dict[str, Any]:
     done = raw.commands["gpu"]
-    if done.timed_out or done.missing:
-        devices: list[dict[str, Any]] = []
-        error: str | None = done.why
-    else:
-        devices, error = parse.gpus(done.stdout, done.rc)
-        error = None if devices else " ".join(done.stderr.split())[:300] or error
-    ids = (re.search(r"^PCI_ID=(\w{4}:\w{4})$", text, re.MULTILINE) for text in raw.files.values())
+    devices: list[dict[str, Any]] = []
+    error: str | None = done.why
+    if done.rc == NOT_ASKED:
+        error = None
+    elif not (done.timed_out or done.missing):
+        devices, error = smi.gpus(done.stdout, done.rc)
+        error = " ".join(done.stderr.split())[:300] or error if not devices else error
+    cards = list(pci(raw))
     return {
         "devices": devices,
         "error": error,
-        **parse.gpu_details(answer(raw, "gpu-details")),
+        "rc": done.rc,
+        "library_version": smi.library(done.stdout + done.stderr),
+        **smi.details(answer(raw, "gpu-details")),
         "module_version": line_of(raw, "/sys/module/nvidia/version"),
-        "pci_ids": sorted({match[1].lower() for match in ids if match}),
+        "pci": cards,
+        "pci_ids": sorted({card["id"] for card in cards}),
         "tenants": list(tenants(raw)),
     }
 
 
+def pci(raw: Raw) -> Iterator[dict[str, Any]]:
+    """NVIDIA's display devices (PCI class 03) and the kernel driver that each is bound to."""
+    for path, text in sorted(raw.files.items()):
+        keys = parse.properties(text) if path.endswith("/uevent") else {}
+        number, kind = keys.get("PCI_ID", "").strip().lower(), keys.get("PCI_CLASS", "30000").strip()
+        if re.fullmatch(r"10de:[0-9a-f]{4}", number) and re.fullmatch(r"0?3[0-9a-fA-F]{4}", kind):
+            yield {"address": path.split("/")[-2], "id": number, "driver": keys.get("DRIVER", "").strip() or None}
+
+
 def tenants(raw: Raw) -> Iterator[dict[str, Any]]:
-    """Who holds GPU memory, and engines that outlived their container; `ours` where it is the fleet's own container."""
+    """Who holds GPU memory, and engines that run already; `ours` where it is the fleet's own container."""
     groups = {pid: (name, group) for pid, name, group in parse.processes(answer(raw, "processes"))}
     container = read_lookup(raw.commands["container"]).text("Id")
     held = {one["pid"]: one for one in parse.gpu_processes(answer(raw, "tenants"))}
     engines = {pid: {"pid": pid, "name": name} for pid, (name, _) in groups.items() if _ENGINE.match(name)}
+    ids = [one["id"] for one in parse.containers(answer(raw, "containers"))]
+    running = None if None in ids or not raw.commands["containers"].ok else ids
     for pid, one in sorted({**engines, **held}.items()):
         group = groups.get(pid, ("", None))[1]
         ours = group is not None and (SERVE_UNIT in group or bool(container and container in group))
-        orphan = pid in engines and group is not None and not ours and not _CONTAINER.search(group)
-        yield {"memory": None, **one, "ours": ours if group is not None else None, "orphan": orphan}
+        whose = asdict(owner(group, running)) if group is not None else None
+        yield {
+            "memory": None,
+            **one,
+            "ours": ours if group is not None else None,
+            "engine": pid in engines,
+            "owner": whose,
+        }
 
 
 def docker_of(raw: Raw) -> dict[str, Any]:
@@ -201,7 +239,9 @@ def docker_of(raw: Raw) -> dict[str, Any]:
         found["error"] = done.why
     group = answer(raw, "docker-group").strip().rsplit(":", 1)[-1]
     members = sorted(filter(None, group.split(",")))
-    return {**found, "group": members, "containers": parse.containers(answer(raw, "containers"))}
+    daemons = [owner(where, None) for _, name, where in parse.processes(answer(raw, "processes")) if name in _ROOTLESS]
+    uids = sorted({one.uid for one in daemons if one.uid is not None})
+    return {**found, "rootless_uids": uids, "group": members, "containers": parse.containers(answer(raw, "containers"))}
 
 
 def injection(raw: Raw) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from sparkfleet.checks.view import Check, View, judged, kind_of, limit, older
+from sparkfleet.checks.view import Check, View, box_of, judged, kind_of, limit, matches, of_kind, older
 from sparkfleet.findings import Values, book
 
 
@@ -16,17 +16,24 @@ def _busy(view: View) -> Iterator[Values]:
         yield {**{key: busy.get(key) for key in ("rollout", "operator", "since")}, "more": more}
 
 
+def _architecture(view: View) -> list[Values]:
+    wrong = view["host"]["machine"] not in (None, view.hardware.machine)
+    return [of_kind(view)] if wrong else []
+
+
 def _identity(view: View) -> Iterator[Values]:
     host, kind = view["host"], kind_of(view.node, view.catalog)
     if kind:
-        vendor, product = (str(host["dmi"][name] or "") for name in ("sys_vendor", "product_name"))
-        boxes = [box.name for box in book().boxes if vendor.startswith(box.vendor) and box.product in product]
+        # The makers of `boxes` build other machines as well.
+        box = box_of(view.node) if view.catalog.hardware[kind].unified_memory else None
+        dmi = " ".join(str(host["dmi"][name] or "") for name in ("sys_vendor", "product_name")).strip()
         system = host["dgx"] or {}
         update = system.get("ota_version") or system.get("software_version")
-        words = [kind, *(boxes[:1] or [f"{vendor} {product}".strip()]), f"DGX OS {update}" if update else "no DGX OS"]
+        words = [kind, box or dmi, f"DGX OS {update}" if update else "no DGX OS"]
         yield {"words": ", ".join(filter(None, words))}
     elif view.gpu:
-        yield {"severity": "warn", "words": f"a machine that the catalogue does not know ({view.gpu['name']})"}
+        name = view.gpu["name"] or "a GPU without a name"
+        yield {"severity": "warn", "words": f"a machine that the catalogue does not know ({name})"}
 
 
 def _desktop(view: View) -> Iterator[Values]:
@@ -45,29 +52,56 @@ def _thermal(view: View) -> Iterator[Values]:
             yield {"what": what, "celsius": celsius, "limit": limit(name)}
 
 
+def _kernel(view: View) -> list[Values]:
+    """A fault that reserves memory is off where /proc/meminfo shows that nothing is reserved."""
+    off = bool(view["memory"]["cma_total_kib"])
+    rows = [row for row in view.catalog.kernel_verdicts if not (row.reserves_cma and off)]
+    return judged(view["host"]["kernel"], rows, view.kind)
+
+
+def _torn(view: View) -> Iterator[Values]:
+    """Warn where driver or kernel are torn; firmware may wait for the maker of the box for months."""
+    ota = view["host"]["ota"]
+    if ota and ota["torn"]:
+        failed = ota["failed"] or []
+        serious = not failed or any(matches(part, book().torn_parts) for part in failed)
+        yield {
+            "torn": ota["torn"],
+            "update": f" of {ota['name']}" if ota["name"] else "",
+            "parts": f"; not as the update has them: {', '.join(failed)}" if failed else "",
+            **({} if serious else {"severity": "info", "case": "parts"}),
+        }
+
+
 def _firmware(view: View) -> list[Values]:
     versions = ", ".join(f"{name} {version}" for name, version in (view["firmware"] or {}).items())
     return [{"versions": versions}] if versions else []
 
 
+def _bundle(view: View) -> list[Values]:
+    return [{"why": row["why"]} for row in view["unreadable"] if row["what"] == "bundle.json"]
+
+
 CHECKS: Mapping[str, Check] = {
+    "probe.bundle": _bundle,
     "host.busy": _busy,
-    "host.architecture": lambda v: v["host"]["machine"] not in (None, v.hardware.machine),
+    "host.architecture": _architecture,
     "host.identity": _identity,
     "host.os": lambda v: v.hardware.unified_memory and not v["host"]["dgx"],
+    "host.wsl": lambda v: v.system == "wsl",
     "host.clock": lambda v: v["host"]["clock_synchronized"] is False,
     "host.skew": lambda v: abs(v.skew_s) > limit("skew_s"),
     "host.desktop": _desktop,
     "host.sleep": lambda v: bool(v.unmasked),
     "host.thermal": _thermal,
     "kernel.minimum": lambda v: older(v["host"]["kernel"], v.hardware.min_kernel),
-    "kernel.version": lambda v: judged(v["host"]["kernel"], v.catalog.kernel_verdicts),
+    "kernel.version": _kernel,
     "kernel.kho": lambda v: v["memory"]["cma_total_kib"] == 0 and bool(v["memory"]["cma_free_kib"]),
-    "ota.torn": lambda v: bool(v["host"]["torn"]),
+    "ota.torn": _torn,
     "port.free": lambda v: [] if v.serves("active", "activating") else v.on_port,
     "net.wifi": lambda v: (v["network"]["interface"] or "").startswith("wl"),
     "net.speed": lambda v: (v["network"]["speed_mbit"] or limit("link_mbit")) < limit("link_mbit"),
     "fw.versions": _firmware,
-    "tools.rsync": lambda v: not v["tools"]["rsync"],
-    "tools.systemd_run": lambda v: not v["tools"]["systemd_run"],
+    "tools.rsync": lambda v: [] if v["tools"]["rsync"] else [{"tool": "rsync"}],
+    "tools.systemd_run": lambda v: [] if v["tools"]["systemd_run"] else [{"tool": "systemd"}],
 }

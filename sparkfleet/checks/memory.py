@@ -3,18 +3,43 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-from sparkfleet.checks.view import Check, limit
+from sparkfleet.checks.view import Check, View, limit
+from sparkfleet.findings import Values
+
+
+def _also(share: float) -> tuple[str, ...]:
+    """A lower share of the memory is advice only where an engine still does something with it."""
+    return ("lower",) if share >= limit("least_utilization") else ()
+
+
+def _available(view: View) -> Iterator[Values]:
+    if view.hardware.unified_memory and view.room < 0:
+        heard = "tenants" not in {entry["what"] for entry in view["unreadable"]}
+        pinned = heard and not view["gpu"]["tenants"]
+        case = "hugepages" if view.gib["hugetlb"] >= -view.room else "pinned" if pinned else None
+        yield {"case": case, "also": _also(view.memory["fits"])}
+
+
+def _of_the_card(view: View) -> Iterator[Values]:
+    if not view.hardware.unified_memory and view.room < 0:
+        yield {"also": _also(view.memory["fits"])}
+
+
+def _headroom(view: View) -> Iterator[Values]:
+    if view.hardware.unified_memory and 0 <= view.room < limit("headroom_gib"):
+        yield {"also": _also(view.memory["safe"])}
+
 
 CHECKS: Mapping[str, Check] = {
-    "mem.available": lambda v: v.hardware.unified_memory and v.room < 0,
-    "mem.headroom": lambda v: 0 <= v.room < limit("headroom_gib"),
+    "mem.available": _available,
+    "mem.headroom": _headroom,
     "mem.free": lambda v: v.hardware.unified_memory and 0 <= v.room < math.inf and v.gib["free"] < v.memory["need"],
-    "mem.fits": lambda v: bool(v.memory),
+    "mem.fits": lambda v: [{"case": None if v.hardware.unified_memory else "card"}] if v.memory else [],
     "mem.critical": lambda v: v.serves() and v.gib["available"] < limit("critical_gib"),
     "mem.swap": lambda v: v.gib["swap_used"] > limit("swap_gib"),
     "mem.pressure": lambda v: (v["memory"]["stall_percent"] or 0) > limit("stall_percent"),
     "mem.guard": lambda v: v.hardware.unified_memory and v.unit("earlyoom.service").get("ActiveState") != "active",
-    "gpu.memory": lambda v: not v.hardware.unified_memory and v.room < 0,
+    "gpu.memory": _of_the_card,
 }

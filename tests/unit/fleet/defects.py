@@ -13,6 +13,7 @@ from sparkfleet.rules import Deployment
 from sparknode.collect import Raw
 from sparknode.shell import Completed
 from tests.bundles import (
+    CONTAINER,
     DOCKER,
     DRIVER,
     MISSING,
@@ -88,11 +89,30 @@ DEFECTS: dict[str, list[tuple[Raw, str, str]]] = {
     ],
     "kernel.minimum": [(answers(uname="gx10 5.14.0-1-nvidia aarch64\n"), "fail", "kernel 5.14.0-1-nvidia")],
     "kernel.version": [
-        (answers(uname="gx10 7.0.0-1019-nvidia aarch64\n"), "warn", "kho=off"),
+        (
+            bundle({"/proc/meminfo": meminfo(CmaTotal=0, CmaFree=0)}, {"uname": "gx10 7.0.0-1019-nvidia aarch64\n"}),
+            "warn",
+            "kho=off",
+        ),
         (answers(uname="gx10 6.17.0-1008-nvidia aarch64\n"), "warn", "panics"),
-        (answers(uname="gx10 6.17.0-1021-nvidia aarch64\n"), "warn", "ConnectX-7"),
+        (answers(uname="gx10 6.17.0-1008-nvidia-64k aarch64\n"), "warn", "panics"),
+        (answers(uname="gx10 6.17.0-1029-nvidia aarch64\n"), "info", "ConnectX-7"),
     ],
     "kernel.kho": [(with_files(memory=meminfo(CmaTotal=0, CmaFree=9751756)), "warn", "CmaFree 9751756 KiB")],
+    "probe.bundle": [(bundle(unread={"bundle.json": "it is missing"}), "warn", "it is missing")],
+    "host.wsl": [(answers(uname="pc 6.6.87.2-microsoft-standard-WSL2 aarch64\n"), "warn", "WSL2")],
+    "gpu.inforom": [
+        (
+            answers(gpu=Completed((), 14, gpu() + "WARNING: infoROM is corrupted at gpu 000F:01:00.0\n")),
+            "warn",
+            "infoROM is corrupted",
+        )
+    ],
+    "driver.configured": [
+        (answers(packages="nvidia-dkms-580-open 580.178.04-1 iF \n"), "warn", "sudo dpkg --configure -a"),
+        (answers(packages="nvidia-dkms-580-open 580.178.04-1 iU \n"), "warn", "unpacked: nvidia-dkms-580-open"),
+        (answers(packages="libnvidia-compute-580 580.178.04-1 iHR\n"), "warn", "--reinstall libnvidia-compute-580"),
+    ],
     "ota.torn": [(answers(ota="detected_ota OTA2607\ntorn-score: 3\n"), "warn", "a torn score of 3")],
     "gpu.visible": [
         (answers(gpu="No devices were found\n"), "fail", "No devices were found"),
@@ -110,7 +130,39 @@ DEFECTS: dict[str, list[tuple[Raw, str, str]]] = {
         (answers(gpu=gpu("NVIDIA GeForce RTX 5090", "12.0", rest="40, 60, 208, 0, 32607, 30000")), "fail", "RTX 5090"),
     ],
     "gpu.count": [(answers(gpu=gpu() * 2), "fail", "the second is NVIDIA GB10")],
-    "gpu.orphan": [(answers(processes=ORPHAN), "fail", "kill -9 4242")],
+    "gpu.orphan": [
+        (answers(processes=ORPHAN), "fail", "kill -9 4242"),
+        (
+            answers(processes=f"   4242 VLLM::EngineCor 0::/system.slice/docker-{CONTAINER}.scope\n"),
+            "fail",
+            "kill 4242",
+        ),
+        (answers(processes="   4242 VLLM::EngineCor 0::/system.slice/x.service (deleted)\n"), "fail", "kill 4242"),
+    ],
+    "gpu.engine": [
+        (
+            answers(processes="   4711 VLLM::EngineCor 0::/system.slice/vllm-qwen.service\n"),
+            "fail",
+            "sudo systemctl disable --now vllm-qwen.service",
+        ),
+        (
+            answers(processes="   4711 sglang::schedul 0::/user.slice/user-1000.slice/user@1000.service/llm.service\n"),
+            "fail",
+            "systemctl --machine=1000@.host --user disable --now llm.service",
+        ),
+        (
+            answers(processes="   4711 VLLM::EngineCor 0::/user.slice/user-1000.slice/session-3.scope\n"),
+            "fail",
+            "an engine of session-3.scope of user 1000",
+        ),
+        (answers(processes="   4711 VLLM::EngineCor 0::/system.slice/ssh.service\n"), "fail", "ask that user"),
+        (
+            answers(processes="   4711 VLLM::EngineCor 0::/system.slice/node_slurmstepd.scope/job_1\n"),
+            "fail",
+            "ask that",
+        ),
+        (answers(processes="   4711 VLLM::EngineCor 0::/\n"), "fail", "ask that user"),
+    ],
     "gpu.tenants": [
         (
             answers(tenants="77, ollama, 40123 MiB\n", processes=" 77 ollama 0::/system.slice/ollama\n"),
@@ -121,7 +173,18 @@ DEFECTS: dict[str, list[tuple[Raw, str, str]]] = {
     ],
     "reload.safe": [(answers(containers=OTHER_RUNTIME), "warn", "injected by hook: ollama")],
     "driver.version": [
-        (answers(gpu=gpu(driver="590.48.01"), gpu_details=""), "warn", "93 GB"),
+        (
+            bundle(
+                {"/sys/module/nvidia/version": "590.48.01\n", "/var/run/cdi/nvidia.yaml": cdi_spec("590.48.01")},
+                {
+                    "gpu": gpu(driver="590.48.01"),
+                    "gpu-details": details("590.48.01"),
+                    "packages": "nvidia-driver-590-open 590.48.01-0ubuntu1 ii \n",
+                },
+            ),
+            "warn",
+            "93 GB",
+        ),
     ],
     "driver.loaded": [(answers(gpu_details=details("580.173.02")), "fail", "the GPU runs firmware 580.173.02")],
     "driver.installed": [
@@ -148,7 +211,26 @@ DEFECTS: dict[str, list[tuple[Raw, str, str]]] = {
         (answers(docker=TIMEOUT), "fail", "did not answer"),
     ],
     "docker.version": [(answers(docker=docker(ServerVersion="23.0.1")), "fail", "Docker 23.0.1")],
-    "docker.snap": [(answers(docker=docker(DockerRootDir="/var/snap/docker/common/var-lib-docker")), "warn", "snap")],
+    "docker.snap": [
+        (answers(docker=docker(DockerRootDir="/var/snap/docker/common/var-lib-docker")), "fail", "snap save docker"),
+        (answers(docker=docker(Runtimes={"runc": {"path": "/snap/docker/current/bin/runc"}})), "fail", "snap"),
+    ],
+    "docker.podman": [
+        (
+            answers(docker=docker(ServerVersion="5.4.0", DockerRootDir="/home/ann/.local/share/containers/storage")),
+            "fail",
+            "Podman 5.4.0 answers",
+        ),
+        (answers(docker=docker(ServerVersion="4.9.3")), "fail", "Podman 4.9.3"),
+    ],
+    "docker.rootless": [
+        (answers(docker=docker(DockerRootDir="/home/ann/.local/share/docker")), "fail", "a rootless Docker answers"),
+        (answers(docker=docker(SecurityOptions=["name=seccomp", "name=rootless"])), "fail", "a rootless Docker"),
+    ],
+    "docker.unit": [
+        (answers(units=units(docker_service="not-found inactive ")), "fail", "no docker.service"),
+        (answers(units=units(docker_service="masked inactive masked")), "fail", "unmask docker.service"),
+    ],
     "docker.group": [(answers(docker_group="docker:x:988:\n"), "info", "nobody is in the group docker")],
     "cdi.driver": [
         (with_files(run_spec=cdi_spec("580.159.03")), "warn", "written for driver 580.159.03, and 580.178.04 is loaded")
@@ -176,11 +258,17 @@ DEFECTS: dict[str, list[tuple[Raw, str, str]]] = {
         ),
     ],
     "mem.available": [
-        (with_files(memory=meminfo(MemAvailable=50_000_000)), "fail", "set gpu_memory_utilization to 0.39 or less"),
+        (with_files(memory=meminfo(MemAvailable=60_000_000)), "fail", "set gpu_memory_utilization to 0.47 or less"),
+        (with_files(memory=meminfo(MemAvailable=31_000_000)), "fail", "sudo reboot"),
         (
-            with_files(memory=meminfo(HugePages_Total=1000, HugePages_Free=900)),
+            with_files(memory=meminfo(MemAvailable=60_000_000, HugePages_Total=32_000, HugePages_Free=32_000)),
             "fail",
-            "MemAvailable is 1.8 of 121.6 GiB",
+            "huge pages hold 62.5 GiB",
+        ),
+        (
+            with_files(memory=meminfo(MemAvailable=60_000_000, Hugetlb=64 << 20)),
+            "fail",
+            "vm.nr_hugepages",
         ),
     ],
     "mem.headroom": [

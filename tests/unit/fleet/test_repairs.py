@@ -59,7 +59,10 @@ def test_a_fit_host_needs_no_repair(name: str, release: dict[str, Any]) -> None:
                 {"/var/run/cdi/nvidia.yaml": cdi_spec(OLD)},
                 {"units": units(**{"nvidia-cdi-refresh.service": "not-found inactive "})},
             ),
-            [("nvidia-ctk", "cdi", "generate", "--output=/var/run/cdi/nvidia.yaml")],
+            [
+                ("mv", "/var/run/cdi/nvidia.yaml", "/var/run/cdi/nvidia.yaml.stale"),
+                ("nvidia-ctk", "cdi", "generate", "--output=/etc/cdi/nvidia.yaml"),
+            ],
         ),
         (
             "docker_group",

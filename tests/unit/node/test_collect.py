@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from sparkfleet import ROOT
 from sparkfleet.nodeprogram import program
 from sparknode import collect
-from sparknode.collect import Raw, redacted
+from sparknode.collect import Raw
 from sparknode.errors import Refused
 from sparknode.probe import facts, probe
+from sparknode.redact import redacted
 from sparknode.shell import Completed
 from sparknode.system import RealSystem, asking
 from tests.bundles import bundle

@@ -141,7 +141,11 @@ def test_a_login_that_may_not_ask_is_told(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_running_containers_come_without_what_is_nobodys_business(at: Path) -> None:
-    found = {"Name": "/db", "Config": {"Env": ["PW=hunter2"]}, "HostConfig": {"Runtime": "nvidia", "Binds": ["/x:/y"]}}
+    found = {
+        "Name": "/db",
+        "Config": {"Env": ["PW=hunter2", "NVIDIA_VISIBLE_DEVICES=all"]},
+        "HostConfig": {"Runtime": "nvidia", "Binds": ["/x:/y"]},
+    }
     answers = {
         "/containers/json": http([{"Id": "a"}, {"Id": "gone"}]),
         "/containers/a/json": http(found),
@@ -150,7 +154,8 @@ def test_running_containers_come_without_what_is_nobodys_business(at: Path) -> N
     with daemon(at, answers):
         done = ask(dockerd.RUNNING)
 
-    kept = [{"Name": "/db", "HostConfig": {"Runtime": "nvidia", "DeviceRequests": None}}]
+    settings = {"Runtime": "nvidia", "DeviceRequests": None}
+    kept = [{"Name": "/db", "Id": "a", "HostConfig": settings, "Env": ["NVIDIA_VISIBLE_DEVICES=all"]}]
     assert (done.rc, json.loads(done.stdout)) == (0, kept)
 
 

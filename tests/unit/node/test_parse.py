@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparknode import docker, fleet, parse
+from sparknode import docker, fleet, parse, smi, updates
 from sparknode.shell import Completed
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
@@ -78,20 +78,22 @@ def test_meminfo() -> None:
             'Field "compute_cap" is not a valid field to query.',
         ),
         ("", 0, [], "nvidia-smi ended with 0 and named no GPU"),
-        ("NVIDIA GB10, 12.1, 580.95.05\n", 9, [], "NVIDIA GB10, 12.1, 580.95.05"),
+        ("NVIDIA GB10, 12.1, 580.95.05\n", 9, ["NVIDIA GB10"], "nvidia-smi ended with 9"),
     ],
 )
 def test_gpus(stdout: str, rc: int, names: list[str], error: str | None) -> None:
-    devices, why = parse.gpus(stdout, rc)
+    devices, why = smi.gpus(stdout, rc)
 
     assert [device["name"] for device in devices] == names
     assert why == error
 
 
 def test_what_a_gb10_does_not_know_is_none() -> None:
-    devices, _ = parse.gpus("NVIDIA GB10, [N/A], 580.95.05\n", 0)
+    devices, _ = smi.gpus("NVIDIA GB10, [N/A], 580.95.05\n", 0)
 
-    assert devices == [{"name": "NVIDIA GB10", "compute_capability": None, "driver_version": "580.95.05"}]
+    assert devices == [
+        {"name": "NVIDIA GB10", "compute_capability": None, "driver_version": "580.95.05", "fault": None}
+    ]
 
 
 def test_gpu_processes_are_named_for_a_person() -> None:
@@ -145,8 +147,10 @@ def test_docker_info_with_devices() -> None:
     assert found == {
         "server_version": "29.1.3",
         "root_dir": "/var/lib/docker",
+        "engine": "docker",
         "storage_driver": "overlay2",
         "runtimes": ["nvidia", "runc"],
+        "default_runtime": None,
         "cdi_dirs": ["/etc/cdi"],
         "cdi_devices": ["nvidia.com/gpu=all"],
         "error": None,
@@ -169,7 +173,24 @@ def test_by_which_way_containers_got_the_gpu() -> None:
 
     found = {row["name"]: row["gpu"] for row in parse.containers(text)}
 
-    assert found == {"cdi": "cdi", "flag": "hook", "runtime": "hook", "none": None}
+    assert found == {"cdi": "cdi", "flag": "flag", "runtime": "runtime", "none": None}
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        (["NVIDIA_VISIBLE_DEVICES=all"], "hook"),
+        (["NVIDIA_VISIBLE_DEVICES=0"], "hook"),
+        (["NVIDIA_VISIBLE_DEVICES=nvidia.com/gpu=all"], "cdi"),
+        (["NVIDIA_VISIBLE_DEVICES=void"], None),
+        (["NVIDIA_VISIBLE_DEVICES="], None),
+        ([], None),
+    ],
+)
+def test_what_the_runtime_of_nvidia_did(environment: list[str], expected: str | None) -> None:
+    text = json.dumps([{"Name": "/x", "HostConfig": {"Runtime": "nvidia"}, "Env": environment}])
+
+    assert parse.containers(text)[0]["gpu"] == expected
 
 
 def test_listening_ports_once_each_with_their_holder() -> None:
@@ -225,7 +246,15 @@ READERS: list[Callable[[str], object]] = [
     parse.listening,
     parse.properties,
     parse.metrics,
-    lambda text: parse.gpus(text, 0),
+    parse.packages,
+    parse.processes,
+    updates.firmware,
+    updates.firmware_guids,
+    updates.ota,
+    smi.details,
+    smi.library,
+    lambda text: smi.gpus(text, 0),
+    lambda text: smi.gpus(text, 255),
     lambda text: parse.cdi_devices(text.splitlines()),
 ]
 

@@ -83,7 +83,8 @@ def test_the_document_of_a_spark(tmp_path: Path) -> None:
 
     assert document["gpu"]["devices"][0]["name"] == "NVIDIA GB10"
     assert document["host"]["dgx"]["ota_version"] == "7.6.0"
-    assert document["host"]["os"] == {"id": "ubuntu", "version_id": "24.04", "pretty_name": "Ubuntu 24.04.5 LTS"}
+    ubuntu = {"id": "ubuntu", "id_like": None, "version_id": "24.04", "pretty_name": "Ubuntu 24.04.5 LTS"}
+    assert document["host"]["os"] == ubuntu
     assert document["docker"]["server_version"] == "29.2.1"
     assert document["injection"]["cdi_devices"] == ["nvidia.com/gpu=0", "nvidia.com/gpu=all"]
     assert document["injection"]["toolkit_version"] == "1.20.1"
