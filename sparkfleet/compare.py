@@ -6,16 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from statistics import median
 from typing import Any, Literal
 
-# Which margin a gate's figure is measured with, by how the gate's name begins; the sign says which way is worse.
-MARGINS: dict[str, tuple[str, int]] = {
-    "acceptance-": ("max_acceptance_drop", -1),
-    "mean-acceptance-length-": ("max_acceptance_drop", -1),
-    "tokens-per-second-": ("max_tokens_per_second_drop", -1),
-    "ttft": ("max_ttft_rise", 1),
-}
+from sparknode import NOT_JUDGED
 
 
 @dataclass(frozen=True)
@@ -44,7 +39,7 @@ def compare(
     older figure; without a margin the row is shown and not judged.
     """
     for gate in sorted(now):
-        found = next((row for prefix, row in MARGINS.items() if gate.startswith(prefix)), None)
+        found = compared().get(gate)
         figure = figure_of(now, gate)
         if found is None or figure is None:
             continue
@@ -63,9 +58,19 @@ def compare(
         yield Row(host, gate, figure, own, control, margin, "worse" if worse else "ok")
 
 
+@cache
+def compared() -> dict[str, tuple[str, int]]:
+    """Return the margin of each gate whose figure is compared; the sign says which way is worse."""
+    # Here, because only a roll-out that moved a canary needs the node's gates.
+    from sparknode.gates import GATES
+
+    return {gate.id: (gate.margin, 1 if gate.worse == "higher" else -1) for gate in GATES if gate.margin}
+
+
 def figure_of(figures: Mapping[str, Any], gate: str) -> float | None:
-    """Return a gate's figure, or None when it was not measured."""
-    value = (figures.get(gate) or {}).get("figure")
+    """Return a gate's figure, or None when it was not measured, or measured while others were served."""
+    row = figures.get(gate) or {}
+    value = None if row.get("verdict") == NOT_JUDGED else row.get("figure")
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 

@@ -33,6 +33,8 @@ class Engine(Row):
     context_argument: str
     reserved: frozenset[str]
     key_variable: str | None
+    # Tool parsers that pass a named or required tool on to the model as it is.
+    unforced_tool_parsers: frozenset[str] = frozenset()
     # The variable that limits the engine's own wait while it loads, and its default in seconds.
     ready_timeout: tuple[str, int] | None
     deployable: bool

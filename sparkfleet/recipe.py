@@ -160,6 +160,8 @@ def _gates(profile: Profile, model: Model, line: Line, args: Mapping[str, Scalar
         "tool_call": asked.tool_call and bool(args.get("enable_auto_tool_choice") and args.get("tool_call_parser")),
         "image": asked.image and model.images and not args.get("language_model_only"),
     }
+    unforced = args.get("tool_call_parser") in engines()[line.engine].unforced_tool_parsers
+    changes["tool_call_unforced"] = bool(changes["tool_call"] and unforced)
     if "throughput" in model.model_fields_set:
         changes["throughput"] = model.throughput
     if speculative:

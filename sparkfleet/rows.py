@@ -46,6 +46,14 @@ class AfterLoad(Row):
     min_clock_mhz: float | None = Field(default=None, gt=0)
 
 
+class BurstGate(Row):
+    """Requests that the soak asks at once, and the acceptance below which no healthy drafter comes, whoever asks."""
+
+    requests: int = Field(ge=2, le=64)
+    max_tokens: int = Field(gt=0)
+    min_acceptance_rate: float | None = Field(default=None, ge=0, le=1)
+
+
 class Gates(Row):
     """What the engine must show before it counts as proven; what the model has no part for is left out."""
 
@@ -59,14 +67,18 @@ class Gates(Row):
     tool_call: bool = False
     image: bool = False
     gpu: bool = False
+    burst: BurstGate | None = None
+    # Set by the recipe: the parser of this engine cannot force the call of a tool.
+    tool_call_unforced: bool = False
     compare: Margins = Margins()
 
 
 class Watch(Row):
     """What a host's own minutely look asks of the engine, and how often it may restart it.
 
-    An engine that makes no token for `stalled_s` is stalled when its GPU draws less than `wedged_power_w`, and after
-    `slow_factor` times as long when it draws more. A restart is forgotten after `forget_s` without a finding.
+    An engine with requests that does nothing for `stalled_s` is stalled when its GPU draws less than `wedged_power_w`,
+    and after `slow_factor` times as long when it draws more or nobody can tell. One that had nothing to do for
+    `stalled_s` is asked for a token. A restart is forgotten after `forget_s` without a reason for another.
     """
 
     min_acceptance_rate: float | None = Field(ge=0, le=1)

@@ -21,6 +21,7 @@ from sparknode.system import System
 from sparknode.wire import Answer, Request
 
 QUICK_S = 10.0
+GUARDED = "/v1/"
 GOOD_ENDS = ("stop", "length", "tool_calls")
 _SPECULATION = "vllm:spec_decode_num_"
 
@@ -29,7 +30,8 @@ _SPECULATION = "vllm:spec_decode_num_"
 class Chat:
     """One answer; `problem` says why it does not count as one.
 
-    `empty` marks an answer in good order that says nothing; `deltas` and `first_s` are those of a stream.
+    `empty` marks an answer in good order that says nothing, `late` one that did not come in time; `deltas` and
+    `first_s` are those of a stream.
     """
 
     problem: str | None = None
@@ -40,6 +42,7 @@ class Chat:
     completion_tokens: int = 0
     seconds: float = 0.0
     empty: bool = False
+    late: bool = False
     deltas: int = 0
     first_s: float | None = None
 
@@ -190,7 +193,7 @@ def read_stream(answer: Answer, seconds: float) -> Chat:
         tokens = int(usage.get("prompt_tokens", 0)), int(usage.get("completion_tokens", 0))
     except _MALFORMED:
         return Chat(f"HTTP 200, but no event stream: {answer.body[:120]!r}", seconds=seconds)
-    chat = Chat(None, text, thoughts, (), *tokens, seconds, False, deltas, first)
+    chat = Chat(None, text, thoughts, (), *tokens, seconds=seconds, deltas=deltas, first_s=first)
     if not done:
         return replace(chat, problem=f"the stream ended after {deltas} deltas without [DONE]")
     if not usage:
@@ -210,16 +213,22 @@ class Engine:
         self._port = release.serve.port
         self._model = release.serve.served_names[0]
         self._patience = release.timing.request_timeout_s
-        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._key = key
+
+    def _headers(self, path: str) -> dict[str, str]:
+        """The key goes only where vLLM asks for it: whoever else listens on the port must not be told it.
+
+        vllm/entrypoints/serve/middleware/authenticate.py of 0.32.0 guards /v1, /v2, /inference and /cohere.
+        """
+        return {"Authorization": f"Bearer {self._key}"} if self._key and path.startswith(GUARDED) else {}
 
     def _get(self, path: str) -> Answer:
-        return self._system.http(Request(self._port, "GET", path, QUICK_S, None, self._headers))
+        return self._system.http(Request(self._port, "GET", path, QUICK_S, None, self._headers(path)))
 
-    def _post(self, path: str, document: dict[str, Any]) -> Answer:
-        headers = {**self._headers, "Content-Type": "application/json"}
-        return self._system.http(
-            Request(self._port, "POST", path, self._patience, json.dumps(document).encode(), headers)
-        )
+    def _post(self, path: str, document: dict[str, Any], timeout: float | None = None) -> Answer:
+        headers = {**self._headers(path), "Content-Type": "application/json"}
+        body = json.dumps(document).encode()
+        return self._system.http(Request(self._port, "POST", path, timeout or self._patience, body, headers))
 
     def health(self) -> Answer:
         return self._get("/health")
@@ -250,9 +259,18 @@ class Engine:
         return count if isinstance(count, int) and count > 0 else None
 
     def chat(self, content: str | list[dict[str, Any]], max_tokens: int, **more: object) -> Chat:
-        """One chat at temperature 0; `more` goes into the request as it is."""
+        """One chat at temperature 0; `more` goes into the request as it is, and what is None there is left out."""
         started = self._system.monotonic()
         asked = {"model": self._model, "messages": [{"role": "user", "content": content}], "max_tokens": max_tokens}
-        answer = self._post("/v1/chat/completions", {**asked, "temperature": 0, **more})
+        request = {key: value for key, value in {**asked, "temperature": 0, **more}.items() if value is not None}
+        answer = self._post("/v1/chat/completions", request)
+        seconds = self._system.monotonic() - started
         read = read_stream if more.get("stream") else read_chat
-        return read(answer, self._system.monotonic() - started)
+        chat = read(answer, seconds)
+        return replace(chat, late=answer.status is None and not answer.refused and seconds >= self._patience)
+
+    def answers(self, timeout: float) -> bool | None:
+        """Does one token come within the timeout? None where the answer is neither a token nor silence."""
+        asked = {"model": self._model, "messages": [{"role": "user", "content": "1"}], "max_tokens": 1}
+        answer = self._post("/v1/chat/completions", asked, timeout)
+        return True if answer.status == 200 else None if answer.status is not None or answer.refused else False

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from sparknode import NOT_JUDGED
 from sparknode.files import sync_directory
 from sparknode.paths import Paths
 
@@ -134,11 +135,15 @@ class Way:
 
     @property
     def figures(self) -> dict[str, Any]:
-        return {
-            str(gate["name"]): {key: value for key, value in gate.items() if key != "name"}
-            for record in self.records
-            if isinstance(gate := record.get("gate"), dict) and "name" in gate
-        }
+        """The last figure of each gate; one that could not be judged takes no judged one's place."""
+        found: dict[str, Any] = {}
+        for record in self.records:
+            gate = record.get("gate")
+            if not isinstance(gate, dict) or "name" not in gate:
+                continue
+            if gate.get("verdict") != NOT_JUDGED or found.get(gate["name"], gate).get("verdict") == NOT_JUDGED:
+                found[str(gate["name"])] = {key: value for key, value in gate.items() if key != "name"}
+        return found
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,15 @@ class Floors:
 
 
 @dataclass(frozen=True)
+class Burst:
+    """So many requests at once within the soak, and the least acceptance that is no collapse."""
+
+    requests: int
+    max_tokens: int
+    min_acceptance_rate: float | None
+
+
+@dataclass(frozen=True)
 class Gates:
     """What is asked of the engine before it counts as proven; what a release does not name is not asked."""
 
@@ -104,9 +113,11 @@ class Gates:
     min_clock_mhz: float | None = None
     streaming: bool = False
     tool_call: bool = False
+    tool_call_unforced: bool = False
     reasoning: bool = False
     image: bool = False
     gpu: bool = False
+    burst: Burst | None = None
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ PASS, FAIL, NO_DATA = "pass", "fail", "no-data"
 class GateResult:
     """What one gate measured; `detail` is the sentence for a person.
 
-    `of_host` marks what the host may be guilty of and not the release.
+    `of_host` marks what the host may be guilty of and not the release, `proof` an answer that proves the fault, so that
+    asking again can change nothing, and `collapsed` an acceptance that no prompt of a healthy engine has.
     """
 
     name: str
@@ -26,6 +27,8 @@ class GateResult:
     verdict: str
     detail: str
     of_host: bool = False
+    proof: bool = False
+    collapsed: bool = False
 
     @property
     def failed(self) -> bool:
@@ -34,7 +37,9 @@ class GateResult:
 
     @property
     def record(self) -> dict[str, Any]:
-        return {key: value for key, value in asdict(self).items() if key not in {"detail", "of_host"}}
+        return {
+            key: value for key, value in asdict(self).items() if key not in {"detail", "of_host", "proof", "collapsed"}
+        }
 
     def __str__(self) -> str:
         return f"{self.name}: {self.detail}"
@@ -53,14 +58,19 @@ def at_least(
     return GateResult(name, figure, least, unit, verdict, f"{said}, expected at least {floor}{more}", of_host)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Subject:
-    """The engine under test, and what it said to each gate."""
+    """The engine under test, and what it said to each gate; `crowded` once no calm moment came to measure in."""
 
     host: Host
     release: Release
     engine: Engine
     said: list[tuple[str, Chat]] = field(default_factory=list)
+    crowded: bool = False
+
+    @property
+    def spoken(self) -> list[Chat]:
+        return [chat for _, chat in self.said]
 
     def ask(self, gate: str, content: str | list[dict[str, Any]], max_tokens: int, **more: object) -> Chat:
         chat = self.engine.chat(content, max_tokens, **more)

@@ -154,7 +154,6 @@ def test_an_unknown_tag_is_marked_in_the_release() -> None:
 def test_the_engines_say_how_they_are_found_ready_and_measured() -> None:
     vllm, sglang = engines()["vllm"], engines()["sglang"]
     assert (vllm.api["readiness_generates"], sglang.api["readiness_generates"]) == (False, True)
-    assert (vllm.api["health_while_draining"], sglang.api["health_while_draining"]) == (200, 503)
     release = compiled().release
     assert release["engine"]["api"]["metrics"]["accepted"] == "vllm:spec_decode_num_accepted_tokens_total"
     shown = compiled("sglang-baseline", "lmsysorg-sglang").release

@@ -152,7 +152,7 @@ TABLE: dict[str, tuple[Case, str, Case]] = {
     "image-digest": (Case(deployment=replace(SETTLED, image_locked=False)), "has no digest", FINE),
     "model-unconfirmed": (Case("max-throughput", model="qwen3.5-27b-uncensored"), "is unconfirmed", FINE),
     "model-unproven": (Case("max-throughput", model=DENSE), "needs a patched ModelOpt loader", FINE),
-    "stop-order": (tried(shutdown_timeout=100), "engine 100 s, docker 90 s", FINE),
+    "stop-order": (tried(shutdown_timeout=100), "engine 100 s, docker 40 s", FINE),
     "start-deadline": (Case(change=cell("profiles", "agentic", "timing", "load_deadline_s", to=600)), "is 600", FINE),
     "ready-timeout": (Case("stock-baseline", STOCK), "VLLM_ENGINE_READY_TIMEOUT_S is 600", FINE),
     "exposure": (

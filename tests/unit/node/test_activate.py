@@ -239,7 +239,7 @@ def test_a_worker_that_died_is_closed_by_the_next_one(serving: World) -> None:
 
 
 def test_a_fault_of_its_own_still_brings_the_old_release_back(serving: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sparknode.gates.identity", lambda _: 1 / 0)
+    monkeypatch.setattr("sparknode.gates.served_differences", lambda *_: 1 / 0)
 
     run = activate(serving)
 
@@ -292,6 +292,8 @@ def test_the_api_key_goes_to_the_engine_and_into_no_line(tmp_path: Path) -> None
     run = activate(world, document)
 
     assert run.code == DONE
-    assert {request.headers["Authorization"] for request in world.requests} == {"Bearer s3cret-key"}
+    told = {request.path: request.headers.get("Authorization") for request in world.requests}
+    assert {path for path, key in told.items() if key == "Bearer s3cret-key"} == {"/v1/models", "/v1/chat/completions"}
+    assert {told[path] for path in ("/health", "/metrics", "/version", "/tokenize")} == {None}
     assert "s3cret" not in "\n".join(run.lines) + world.paths.journal.read_text()
     assert not [command for command in world.commands if "s3cret" in " ".join(command)]

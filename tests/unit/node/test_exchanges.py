@@ -27,6 +27,7 @@ EVERYTHING: dict[str, Any] = {
     "gates__reasoning": True,
     "gates__image": True,
     "gates__gpu": True,
+    "gates__burst": {"requests": 6, "max_tokens": 32, "min_acceptance_rate": 0.05},
     "gates__throughput": {"min_tokens_per_second": 60, "max_ttft_s": 2},
     "gates__very_long": {
         "prompt_tokens": 9000,
@@ -89,7 +90,9 @@ class Capable:
             return "tools"
         if "chat_template_kwargs" in asked:
             return "reasoning"
-        return "image" if isinstance(asked["messages"][0]["content"], list) else "chat"
+        if isinstance(asked["messages"][0]["content"], list):
+            return "image"
+        return "chat" if "temperature" in asked else "sampled"
 
 
 def on(world: World, **wrong: Any) -> Capable:
@@ -239,7 +242,7 @@ def test_a_call_that_has_to_be_forced_counts(serving: World) -> None:
     run = activate(serving, FULL)
 
     assert run.code == DONE
-    assert "get_weather called (named, as none came by itself)" in "\n".join(run.lines)
+    assert "get_weather called (asked for by name, as none came by itself)" in "\n".join(run.lines)
 
 
 def test_the_older_name_of_the_thinking_counts(serving: World) -> None:
