@@ -23,6 +23,10 @@ profile = "agentic"
 # A row of catalog/hardware.yaml.
 hardware = "gb10"
 
+# The names that clients ask for the model by, the first one being what the gates ask; None = the profile's or the
+# model's own. Each of them is proven after every start.
+served_names = None
+
 # Single vLLM arguments in snake_case that this host or group sets differently, e.g. {"max_num_seqs": 16}; also
 # num_speculative_tokens and drafter_attention_backend. They pass the same rules as everything else.
 overrides = {}

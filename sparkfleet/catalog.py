@@ -17,7 +17,21 @@ from pydantic import BaseModel, Field, StringConstraints, ValidationError
 
 from sparkfleet import ROOT
 from sparkfleet.errors import CatalogError, nearest
-from sparkfleet.rows import AcceptanceGate, Gates, Row, Throughput, Timing, Watch
+from sparkfleet.rows import (
+    AcceptanceGate,
+    DrafterSupport,
+    EngineMemory,
+    Floor,
+    Gates,
+    KvLayers,
+    LineFloors,
+    Loader,
+    Proof,
+    Row,
+    Throughput,
+    Timing,
+    Watch,
+)
 from sparkfleet.yamltext import parse_yaml
 
 SCHEMA = 1
@@ -25,7 +39,9 @@ SCHEMA = 1
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
-Scalar = bool | int | float | str | list[str] | None
+# What clients put into `model`; vLLM takes any word that argparse does not take for a flag.
+ServedName = Annotated[str, StringConstraints(pattern=r"^[^\s\-][^\s]*$")]
+Scalar = bool | int | float | str | list[Any] | dict[str, Any] | None
 
 
 class Sourced(Row):
@@ -33,20 +49,14 @@ class Sourced(Row):
     sources: dict[str, str] = Field(min_length=1)
 
 
-class DrafterSupport(Row):
-    """What an image line needs of a drafter."""
-
-    backend: str | None
-    refused_backends: dict[str, str] = {}
-    prefix_caching: Literal["safe", "unsafe"]
-    sliding_window: bool = True
-    restart_cures_collapse: bool = False
-    own_kv_cache_dtype: bool = False
-    concurrency_limit: int | None = None
-    concurrency_note: str = ""
-
-
 class Line(Sourced):
+    """What images have in common.
+
+    `kv_cache_dtypes` are those of Triton attention; a sliding layer's cache is held for `kv_batches_in_flight` batches
+    at once; `memory_ceiling` and `batched_tokens` are the maker's limits. Where a first start was seen to take longer
+    than profiles give it, `load_deadline_s` holds.
+    """
+
     description: str
     engine: Literal["vllm", "sglang"]
     engine_version: str
@@ -55,16 +65,20 @@ class Line(Sourced):
     image_entrypoint: str | None
     min_driver: str
     cuda_toolkit: str | None
-    drafter: DrafterSupport | None
+    drafters: dict[str, DrafterSupport] = {}
     v2_model_runner: Literal["unsupported", "baked-off", "must-set", "automatic", "default"] = "unsupported"
     kv_cache_dtypes: list[str]
-    kv_cache_dtypes_with_drafter: list[str]
+    kv_batches_in_flight: int = Field(default=1, ge=1)
+    memory_ceiling: float | None = Field(default=None, gt=0, le=1)
+    batched_tokens: int | None = Field(default=None, gt=0)
+    load_deadline_s: int | None = Field(default=None, gt=0)
     args: dict[str, Scalar]
     env: dict[str, str]
     env_deprecated: dict[str, str] = {}
     env_removed: dict[str, str | None] = {}
     env_forbidden: dict[str, str] = {}
     gate_overrides: dict[Literal["short", "long", "very_long"], AcceptanceGate | None] = {}
+    proof: Proof | None = None
 
 
 class Image(Sourced):
@@ -78,6 +92,8 @@ class Image(Sourced):
     note: str = ""
     download_bytes: int | None = None
     unpacked_bytes: int | None = None
+    # Where it is known better than of the line.
+    proof: Proof | None = None
 
 
 class FileFact(Row):
@@ -94,7 +110,10 @@ class Drafter(Row):
     block_size: int | None = None
     causal: bool
     default_tokens: int
+    # The backend that this drafter needs, by line; "*" for every line without an entry.
+    attention_backends: dict[str, str | None] = {}
     disk_bytes: int | None = None
+    kv_layers: list[KvLayers] = []
     hidden_size: int | None = None
     vocab_size: int | None = None
     num_target_layers: int | None = None
@@ -123,7 +142,7 @@ class Model(Sourced):
     description: str
     repo: str
     repo_confirmed: bool = True
-    unproven: str = ""
+    loader: Loader | None = None
     revision: Commit | None
     container_path: str
     licence: str
@@ -136,11 +155,16 @@ class Model(Sourced):
     attention_backend: str | None
     tool_call_parser: str | None
     reasoning_parser: str | None
-    served_names: list[str] = Field(min_length=1)
+    served_names: list[ServedName] = Field(min_length=1)
     trust_remote_code: bool
     dense: bool
     images: bool = False
     drafter: Drafter | None
+    # Layers for multi-token prediction in the checkpoint itself: 0 = none, None = not known.
+    mtp_layers: int | None = Field(default=None, ge=0)
+    kv_layers: list[KvLayers] = []
+    # By image line.
+    floors: dict[str, LineFloors] = {}
     artefact: Artefact = Artefact()
     control_token_ids: dict[str, str] = {}
     # Where a row has this key, it goes before the profile's: dense models are several times slower.
@@ -160,12 +184,16 @@ class Profile(Sourced):
     inherits: str | None = None
     engine: Literal["vllm", "sglang"] = "vllm"
     speculative: bool
-    speculative_args: dict[str, Scalar] = {}
+    # As vLLM's speculative config has them; a method without a drafter (n-gram, the target's own heads) is named here.
+    speculative_args: dict[str, Any] = {}
+    served_names: list[ServedName] | None = Field(default=None, min_length=1)
     prefix_caching: Literal["auto", "on", "off"]
     args: dict[str, Scalar]
     env: dict[str, str | None] = {}
     timing: Timing
     gates: Gates
+    # For a drafter whose model and line have no floors of their own, where a gate of the profile names none.
+    fallback_floor: Floor = Floor()
     watch: Watch | None = None
 
 
@@ -197,6 +225,7 @@ class Hardware(Sourced):
     min_docker: str
     min_kernel: str
     limits: Limits
+    engine_memory: EngineMemory | None = None
     simulated: bool = False
 
 

@@ -125,6 +125,7 @@ def _choice_parser(*, host: bool = True) -> argparse.ArgumentParser:
     chosen.add_argument("--hardware", default="gb10", help="default: gb10")
     chosen.add_argument("--gpu-injection", choices=("gpus", "cdi"), default="gpus")
     chosen.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="try an engine argument")
+    chosen.add_argument("--served-name", action="append", metavar="NAME", help="a name to serve the model under")
     chosen.add_argument("--lock-file", default="fleet.lock.json")
     chosen.add_argument("--catalog-overlay", action="append", default=[], type=Path, metavar="FOLDER")
     return chosen
@@ -152,6 +153,8 @@ def _compiled(options: argparse.Namespace) -> Compiled:
     compiled = _compiled_for_host(options) if options.host else _compiled_for_choice(options)
     for words in compiled.overridden:
         print(f"overridden: {words}", file=sys.stderr)
+    for words in compiled.remarks:
+        print(f"info: {words}", file=sys.stderr)
     for finding in compiled.findings:
         print(f"{finding.severity}: {finding.text()}", file=sys.stderr)
     if compiled.unlocked:
@@ -219,6 +222,8 @@ def _compiled_for_host(options: argparse.Namespace) -> Compiled:
     settings = parse_settings(entry.name, entry.data)
     known = settings.catalog()
     choice = replace(settings.choice, overrides={**settings.overrides, **_pairs(options.set)})
+    if options.served_name:
+        choice = replace(choice, served_names=tuple(options.served_name))
     locked = lock.read(settings.lock_path, known)
     return compile_release(
         known, locked, choice, _trial(settings.deployment), settings.gpu_injection, settings.operation
@@ -238,6 +243,7 @@ def _compiled_for_choice(options: argparse.Namespace) -> Compiled:
         hardware=options.hardware,
         image_line=options.image_line,
         overrides=_pairs(options.set),
+        served_names=tuple(options.served_name) if options.served_name else None,
     )
     locked = lock.read(ROOT / options.lock_file, known)
     return compile_release(known, locked, choice, Deployment(trial=True), options.gpu_injection)

@@ -25,10 +25,10 @@ def expectation(recipe: Recipe, container_paths: dict[str, str] | None = None) -
         "processor": bool(model.artefact.required_files),
         "eos_token_ids": model.artefact.eos_token_ids,
     }
-    if recipe.speculative is None or model.drafter is None:
+    if recipe.drafter is None:
         return {"parts": [target]}
     # A drafter has no tokenizer of its own: it reads the target's token ids.
-    drafter = {**target, "path": paths.get("drafter", model.drafter.container_path)}
+    drafter = {**target, "path": paths.get("drafter", recipe.drafter.container_path)}
     return {"parts": [target, {**drafter, "tokenizer": False, "processor": False, "eos_token_ids": []}]}
 
 

@@ -46,5 +46,6 @@ def _inexpressible(recipe: Recipe) -> list[str]:
         lines.append(f"environment variables: {', '.join(recipe.env)}")
     if recipe.speculative is not None:
         config = json.dumps(recipe.speculative, separators=(",", ":"))
-        lines.append(f"the drafter, whose folder cannot be mounted: --speculative-config '{config}'")
+        what = "the drafter, whose folder cannot be mounted" if recipe.drafter else "the speculation"
+        lines.append(f"{what}: --speculative-config '{config}'")
     return lines

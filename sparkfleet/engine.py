@@ -32,6 +32,12 @@ class Engine(Row):
     memory_argument: str
     context_argument: str
     reserved: frozenset[str]
+    # Values by argument that the engine dies of or hurts a host with, and the only ones that it knows.
+    refused_values: dict[str, dict[str, str]] = {}
+    doubtful_values: dict[str, dict[str, str]] = {}
+    known_values: dict[str, tuple[str, ...]] = {}
+    # A key of a JSON argument that makes the same choice as an argument of its own.
+    same_choice: dict[str, str] = {}
     key_variable: str | None
     # Tool parsers that pass a named or required tool on to the model as it is.
     unforced_tool_parsers: frozenset[str] = frozenset()
@@ -41,10 +47,17 @@ class Engine(Row):
     # The HTTP side, as releases carry it; `metrics` maps the fleet's words to the engine's names.
     api: dict[str, Any]
 
-    def model_arguments(self, model: Model, profile: Profile) -> dict[str, Scalar]:
-        """Return the arguments that model and profile decide; None where the engine's default serves."""
-        arguments: dict[str, Scalar] = {name: getattr(model, cell) or None for name, cell in self.of_model.items()}
+    def model_arguments(self, model: Model, profile: Profile, names: tuple[str, ...]) -> dict[str, Scalar]:
+        """Return the arguments that model, profile and served names decide; None where the engine's default serves."""
+        cells: dict[str, Scalar] = {"served_names": list(names), "served_name": names[0]}
+        arguments: dict[str, Scalar] = {
+            name: cells.get(cell) or getattr(model, cell) or None for name, cell in self.of_model.items()
+        }
         return {**arguments, **({self.stop_argument: profile.timing.shutdown_timeout_s} if self.stop_argument else {})}
+
+    def waiting(self, deadline_s: int) -> dict[str, str]:
+        """Return the variable that lets the engine wait for itself as long as the node waits for it."""
+        return {self.ready_timeout[0]: str(deadline_s)} if self.ready_timeout else {}
 
     def flags(self, recipe: Recipe) -> Iterator[tuple[str, list[str]]]:
         """Yield each argument with its words: the card's order first, then the others by name."""

@@ -111,7 +111,8 @@ def _special_speculation(config: dict[str, Any], drafter: Drafter, line: Line | 
     special = {key: value for key, value in config.items() if key not in given}
     if special.get("num_speculative_tokens") == drafter.default_tokens:
         special.pop("num_speculative_tokens")
-    if line and line.drafter and special.get("attention_backend") == line.drafter.backend:
+    support = line.drafters.get(drafter.method) if line else None
+    if support and special.get("attention_backend") == support.backend:
         special.pop("attention_backend")
     return special
 

@@ -41,6 +41,7 @@ def _change(run: FleetRun, name: str) -> Iterator[str]:
     if run.intent == "deploy":
         compiled = run.hosts[name].compiled
         yield from (f"      set for this host: {words}" for words in compiled.overridden)
+        yield from (f"      {words}" for words in compiled.remarks)
         warnings = (finding for finding in compiled.findings if finding.severity == "warn")
         yield from (f"      note: {finding.text().splitlines()[0]}" for finding in warnings)
 

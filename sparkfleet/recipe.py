@@ -5,20 +5,24 @@ Pure: catalogue rows and a choice in, a `Recipe` out. Whether the recipe may run
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
 
-from sparkfleet.catalog import Catalog, Hardware, Image, Line, Model, Profile, Scalar
+from sparkfleet.argument_names import refuse_arguments, refuse_speculation, refuse_variables
+from sparkfleet.catalog import Catalog, Drafter, Hardware, Image, Line, Model, Profile, Scalar
 from sparkfleet.contract import Contract, contract_for
 from sparkfleet.engine import Engine, engines
 from sparkfleet.errors import nearest
-from sparkfleet.rows import Gates
+from sparkfleet.rows import AcceptanceGate, DrafterSupport, Floor, Gates, Proof, Throughput, Timing
 from sparkfleet.rules.book import refusal
+from sparkfleet.speculation import SCHEDULE, Speculation, expected_length, single_stream_tokens, speculation
 
 SPECULATIVE_KEYS = {
     "num_speculative_tokens": "num_speculative_tokens",
+    SCHEDULE: SCHEDULE,
     "drafter_attention_backend": "attention_backend",
     "drafter_kv_cache_dtype": "kv_cache_dtype",
 }
@@ -34,6 +38,8 @@ class Choice:
     hardware: str
     image_line: str | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    # What clients ask for; None takes the profile's names, or else the model's.
+    served_names: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,8 @@ class Override:
 
     def words(self) -> str:
         """Say it for the plan: «max_num_seqs: 16 instead of 64»."""
+        if self.value == self.instead_of:
+            return f"{self.key}: {_words(self.value)}, as without the override"
         return f"{self.key}: {_words(self.value)} instead of {_words(self.instead_of)}"
 
 
@@ -65,8 +73,11 @@ class Recipe:
     profile: Profile
     hardware: Hardware
     args: dict[str, Scalar]
+    speculation: Speculation | None
     speculative: dict[str, Any] | None
     env: dict[str, str]
+    served_names: tuple[str, ...]
+    timing: Timing
     gates: Gates
     overridden: tuple[Override, ...]
 
@@ -77,6 +88,21 @@ class Recipe:
     @property
     def engine(self) -> Engine:
         return engines()[self.line.engine]
+
+    @property
+    def drafter(self) -> Drafter | None:
+        """The drafter that is staged and mounted beside the target."""
+        return self.speculation.drafter if self.speculation else None
+
+    @property
+    def support(self) -> DrafterSupport | None:
+        """What the image's line needs of the method that this recipe drafts with."""
+        return self.speculation.support if self.speculation else None
+
+    @property
+    def proof(self) -> Proof | None:
+        """How well it is known that this image runs; None for a tag that is only declared to behave like another."""
+        return None if self.choice.image_line is not None else self.image.proof or self.line.proof
 
     @cached_property
     def arguments(self) -> tuple[str, ...]:
@@ -94,6 +120,28 @@ class Recipe:
         value = self.args.get(self.engine.context_argument)
         return value if isinstance(value, int) else self.model.max_model_len
 
+    def within(self, place: str) -> Any:
+        """Return one value out of an argument that takes JSON: «attention_config.backend»."""
+        name, _, path = place.partition(".")
+        value: Any = self.args.get(name)
+        if isinstance(value, str):
+            try:
+                value = json.loads(value)
+            except ValueError:
+                return None
+        for key in path.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        return value
+
+    def forms(self, name: str) -> list[Any]:
+        """Return what an argument is set to in each form that sets it: its own flag, then keys of JSON arguments."""
+        places = [place for place, same in self.engine.same_choice.items() if same == name]
+        return [value for value in (self.args.get(name), *map(self.within, places)) if value is not None]
+
+    def chosen(self, name: str) -> Any:
+        """Return an argument's value, whichever form it was given in."""
+        return next(iter(self.forms(name)), None)
+
     def number(self, key: str) -> int | float | None:
         value = self.args.get(key)
         return value if isinstance(value, int | float) and not isinstance(value, bool) else None
@@ -110,22 +158,27 @@ def compile_recipe(catalog: Catalog, choice: Choice) -> Recipe:
     hardware = _known("hardware", choice.hardware, catalog.hardware)
     image, line, image_known = find_image(catalog, choice.image_tag, choice.image_line)
 
-    drafter = model.drafter if profile.speculative and line.drafter is not None else None
-    args = {**profile.args, **engines()[line.engine].model_arguments(model, profile), **line.args}
-    caching = _prefix_caching(profile, line, drafter is not None) if line.engine == "vllm" else None
+    contract, engine = contract_for(line.engine_version, line.engine), engines()[line.engine]
+    for where, given in (
+        (f"profile {choice.profile}", profile.args),
+        (f"image line {image.line}", line.args),
+        ("an override", {key: value for key, value in choice.overrides.items() if key not in SPECULATIVE_KEYS}),
+    ):
+        refuse_arguments(where, given, contract, engine.reserved)
+    staged = model.drafter.container_path if model.drafter else None
+    refuse_speculation(f"profile {choice.profile}", profile.speculative_args, staged)
+    refuse_variables(f"profile {choice.profile}", profile.env)
+    refuse_variables(f"image line {image.line}", line.env)
+
+    drafting = speculation(model, profile, line, image.line)
+    names = choice.served_names or tuple(profile.served_names or model.served_names)
+    args = {**profile.args, **engine.model_arguments(model, profile, names), **line.args}
+    caching = _prefix_caching(profile, drafting) if line.engine == "vllm" else None
     if caching is not None:
         args["enable_prefix_caching"] = caching
-    speculative: dict[str, Any] | None = None
-    if drafter is not None and line.drafter is not None:
-        speculative = {
-            "method": drafter.method,
-            "model": drafter.container_path,
-            "num_speculative_tokens": drafter.default_tokens,
-            "attention_backend": line.drafter.backend,
-            **profile.speculative_args,
-        }
-        speculative = {key: value for key, value in speculative.items() if value is not None}
-    env = {**line.env, **profile.env}
+    speculative = dict(drafting.config) if drafting else None
+    deadline = max(profile.timing.load_deadline_s, line.load_deadline_s or 0)
+    env = {**line.env, **engine.waiting(deadline), **profile.env}
     args = {key: _canonical(line, key, value) for key, value in args.items() if value is not None}
     overridden = _override(args, speculative, choice, line)
     return Recipe(
@@ -137,9 +190,12 @@ def compile_recipe(catalog: Catalog, choice: Choice) -> Recipe:
         profile=profile,
         hardware=hardware,
         args=args,
+        speculation=drafting,
         speculative=speculative,
         env={key: value for key, value in env.items() if value is not None},
-        gates=_gates(profile, model, line, args, speculative is not None),
+        served_names=names,
+        timing=profile.timing.model_copy(update={"load_deadline_s": deadline}),
+        gates=_gates(profile, model, line, image.line, args, speculative, drafting),
         overridden=overridden,
     )
 
@@ -150,9 +206,17 @@ def _canonical(line: Line, key: str, value: Scalar) -> Scalar:
     return canonical
 
 
-def _gates(profile: Profile, model: Model, line: Line, args: Mapping[str, Scalar], speculative: bool) -> Gates:
-    """Speed is the model's, acceptance the image's: their rows go before the profile's. What the engine is not started
-    for is not asked of it.
+def _gates(
+    profile: Profile,
+    model: Model,
+    line: Line,
+    line_id: str,
+    args: Mapping[str, Scalar],
+    speculative: Mapping[str, Any] | None,
+    drafting: Speculation | None,
+) -> Gates:
+    """The model's speed goes before the profile's; floors of acceptance are the profile's where it names some, and else
+    those of the model on this line. What the engine is not started for is not asked of it.
     """
     asked = profile.gates
     changes: dict[str, Any] = {
@@ -164,9 +228,31 @@ def _gates(profile: Profile, model: Model, line: Line, args: Mapping[str, Scalar
     changes["tool_call_unforced"] = bool(changes["tool_call"] and unforced)
     if "throughput" in model.model_fields_set:
         changes["throughput"] = model.throughput
-    if speculative:
+    if speculative is not None and drafting is not None:
+        floors = model.floors.get(line_id) if drafting.drafter is not None else None
+        tokens = single_stream_tokens(speculative)
+        for kind in ("short", "long", "very_long"):
+            gate: AcceptanceGate | None = getattr(asked, kind)
+            if gate is None or gate.has_floor or drafting.drafter is None:
+                # A look-up or the target's own heads: nobody has published what they accept, so it is only measured.
+                continue
+            floor: Floor = getattr(floors, kind) if floors else profile.fallback_floor
+            changes[kind] = _with_floor(gate, floor, floors.drafted_tokens if floors else None, tokens)
+        if floors is not None and floors.min_tokens_per_second is not None:
+            speed = changes.get("throughput") or asked.throughput or Throughput()
+            changes["throughput"] = speed.model_copy(update={"min_tokens_per_second": floors.min_tokens_per_second})
         changes |= {str(name): gate for name, gate in line.gate_overrides.items()}
     return asked.model_copy(update=changes)
+
+
+def _with_floor(gate: AcceptanceGate, floor: Floor, made_with: int | None, tokens: int | None) -> AcceptanceGate:
+    """Hold a gate to a floor. A rate falls as drafts get longer, so it counts for the draft length that it was made
+    with alone; with another one the mean acceptance length decides.
+    """
+    rate, length = floor.min_acceptance_rate, floor.min_mean_acceptance_length
+    if made_with is not None and tokens is not None and tokens != made_with:
+        rate, length = None, expected_length(length, made_with, tokens) if length is not None else None
+    return gate.model_copy(update={"min_acceptance_rate": rate, "min_mean_acceptance_length": length})
 
 
 def find_image(catalog: Catalog, tag: str, image_line: str | None) -> tuple[Image, Line, bool]:
@@ -214,13 +300,11 @@ def _known(kind: str, row_id: str, rows: Mapping[str, R]) -> R:
     return rows[row_id]
 
 
-def _prefix_caching(profile: Profile, line: Line, with_drafter: bool) -> bool:
+def _prefix_caching(profile: Profile, drafting: Speculation | None) -> bool:
     """vLLM turns prefix caching on when the flag is left out, so «off» must be written as well."""
     if profile.prefix_caching != "auto":
         return profile.prefix_caching == "on"
-    if with_drafter and line.drafter is not None:
-        return line.drafter.prefix_caching == "safe"
-    return True
+    return drafting is None or drafting.support.prefix_caching == "safe"
 
 
 def _override(
@@ -234,11 +318,11 @@ def _override(
             overridden.append(_override_speculative(speculative, key, value, choice))
             continue
         flag = contract.flags.get(key)
-        if key in reserved or flag is None:
+        if flag is None:
             known = [name for name in [*contract.flags, *SPECULATIVE_KEYS] if name not in reserved]
-            what = "is set by the recipe itself" if key in reserved else "is no argument of the engine"
-            expected = f"an argument of {contract.engine} in snake_case, {' or '.join(list(SPECULATIVE_KEYS)[:2])}"
-            raise refusal("override-unknown", f"override '{key}' {what} ({contract}){nearest(key, known)}", expected)
+            expected = f"an argument of {contract.engine} in snake_case, {' or '.join(list(SPECULATIVE_KEYS)[:3])}"
+            found = f"override '{key}' is no argument of the engine ({contract}){nearest(key, known)}"
+            raise refusal("override-unknown", found, expected)
         before = args.pop(key, None)
         if value is not None:
             if problem := flag.problem_with(value):
@@ -257,7 +341,7 @@ def _override_speculative(speculative: dict[str, Any] | None, key: str, value: o
             f"{choice.image_tag} serves without one",
             "a model, a profile and an image with a drafter",
         )
-    wanted: type = int if key == "num_speculative_tokens" else str
+    wanted: type = {"num_speculative_tokens": int, SCHEDULE: list}.get(key, str)
     if not isinstance(value, wanted) or isinstance(value, bool):
         raise refusal("override-value", f"override '{key}' takes {wanted.__name__}, not {value!r}", wanted.__name__)
     if isinstance(value, str) and not value.isprintable():

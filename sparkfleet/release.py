@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
+from sparkfleet.capacity import capacity
 from sparkfleet.catalog import Catalog
 from sparkfleet.errors import LockError, RefusedError
 from sparkfleet.lock import Lock, LockedImage
@@ -47,6 +48,17 @@ class Compiled:
     def overridden(self) -> list[str]:
         return [override.words() for override in self.recipe.overridden]
 
+    @property
+    def remarks(self) -> list[str]:
+        """Say what is known of the choice beside its rules: how well proven the image is, and what its cache holds."""
+        found = capacity(self.recipe)
+        return [proven(self.recipe), *([] if isinstance(found, str) else [found.words()])]
+
+
+def proven(recipe: Recipe) -> str:
+    known = recipe.proof.words() if recipe.proof else "not known to run anywhere"
+    return f"image {recipe.choice.image_tag}: {known}"
+
 
 def compile_release(
     catalog: Catalog,
@@ -77,7 +89,7 @@ def compile_release(
     argv = _docker_run(container, image["reference"], deployment.api_key_file, recipe.engine.docker_options)
     memory = {"utilization": recipe.memory_utilization} if recipe.hardware.unified_memory else None
     operation = operation or Operation()
-    timing = recipe.profile.timing
+    timing = recipe.timing
     if operation.soak_s is not None:
         timing = timing.model_copy(update={"soak_s": operation.soak_s})
     release: dict[str, Any] = {
@@ -95,7 +107,7 @@ def compile_release(
         "argv": argv,
         "serve": {
             "port": recipe.args["port"],
-            "served_names": list(recipe.model.served_names),
+            "served_names": list(recipe.served_names),
             "max_model_len": recipe.max_model_len,
             "model_root": recipe.model.container_path,
             "drafter_backend": (recipe.speculative or {}).get("attention_backend"),
@@ -124,7 +136,7 @@ def _watch(recipe: Recipe, operation: Operation) -> dict[str, Any] | None:
     rules = recipe.profile.watch
     if rules is None:
         return None
-    drafter = recipe.line.drafter if recipe.speculative is not None else None
+    drafter = recipe.support
     document: dict[str, Any] = {
         "enabled": operation.watch,
         "restart_on_collapse": drafter is not None and drafter.restart_cures_collapse,
@@ -157,7 +169,7 @@ def _image(recipe: Recipe, lock: Lock | None, unlocked: list[str]) -> dict[str, 
 
 
 def _artefacts(recipe: Recipe, lock: Lock | None, unlocked: list[str]) -> list[dict[str, Any]]:
-    rows = recipe.model.repositories() if recipe.speculative is not None else [recipe.model]
+    rows = recipe.model.repositories() if recipe.drafter is not None else [recipe.model]
     artefacts = []
     for role, row in zip(("target", "drafter"), rows, strict=False):
         locked = lock.repos.get(row.repo) if lock else None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -11,13 +14,98 @@ class Row(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class AcceptanceGate(Row):
+class Floor(Row):
+    """The least that one kind of prompt may give; a floor of None only measures."""
+
+    min_acceptance_rate: float | None = Field(default=None, ge=0, le=1)
+    min_mean_acceptance_length: float | None = Field(default=None, ge=1)
+
+
+class AcceptanceGate(Floor):
     """Floors over fixed prompts: rates are fractions of drafted tokens, lengths are tokens per step."""
 
     max_tokens: int = Field(gt=0)
     prompt_tokens: int | None = None
-    min_acceptance_rate: float | None = Field(default=None, ge=0, le=1)
-    min_mean_acceptance_length: float | None = Field(default=None, ge=1)
+
+    @property
+    def has_floor(self) -> bool:
+        return self.min_acceptance_rate is not None or self.min_mean_acceptance_length is not None
+
+
+class LineFloors(Row):
+    """Floors of a model with its drafter on one image line, and the draft length that the figures were made with."""
+
+    drafted_tokens: int = Field(gt=0)
+    short: Floor
+    long: Floor
+    very_long: Floor
+    min_tokens_per_second: float | None = Field(default=None, gt=0)
+    source: str
+
+
+class KvLayers(Row):
+    """Layers whose KV cache has one shape; `window` is None where they attend to the whole context."""
+
+    layers: int = Field(gt=0)
+    kv_heads: int = Field(gt=0)
+    head_size: int = Field(gt=0)
+    window: int | None = Field(default=None, gt=0)
+
+
+class Proof(Row):
+    """How well it is known that a row runs, by whom it was seen, and when."""
+
+    level: Literal["maker", "field", "other-gpu", "read"]
+    where: str
+    date: datetime.date | None = None
+
+    def words(self) -> str:
+        """Say it for the plan: «run on a GB10 by its maker (card, 2026-06-11)»."""
+        seen = {
+            "maker": "run on a GB10 by its maker",
+            "field": "run on a GB10 by others than its maker",
+            "other-gpu": "run on another GPU, not on a GB10",
+            "read": "read from its source alone, not seen to run",
+        }
+        return f"{seen[self.level]} ({self.where}{f', {self.date}' if self.date else ''})"
+
+
+class DrafterSupport(Row):
+    """What an image line needs of the drafters of one method; `works` and `refused_backends` map to their sources.
+
+    `kv_cache_dtypes` is for drafters that are not causal, by attention backend; one without an entry takes BF16 alone.
+    """
+
+    backend: str | None
+    works: dict[str, str] = {}
+    refused_backends: dict[str, str] = {}
+    prefix_caching: Literal["safe", "doubtful", "unsafe"]
+    sliding_window: bool = True
+    restart_cures_collapse: bool = False
+    own_kv_cache_dtype: bool = False
+    kv_cache_dtypes: dict[str, list[str]] = {}
+    concurrency_limit: int | None = None
+    concurrency_note: str = ""
+
+
+class Loader(Row):
+    """What can load a checkpoint: `lines` were seen to; an engine older than `since` was seen not to."""
+
+    since: str
+    lines: list[str]
+    why: str
+
+
+class EngineMemory(Row):
+    """What the engine takes beside weights and KV cache, fitted to published figures, and how far that may be off.
+
+    `total_bytes` is the pool that the utilization is a share of; None where machines of this kind differ.
+    """
+
+    total_bytes: int | None
+    fixed_bytes: int
+    bytes_per_batched_token: int
+    error: float = Field(ge=0, lt=1)
 
 
 class Throughput(Row):

@@ -38,10 +38,15 @@ def provide(environment: MutableMapping[str, str] = os.environ) -> None:
     environment[NAME] = done.stdout.strip()
 
 
+def looks_secret(text: str) -> bool:
+    """Is this what a token of the Hub, of GitHub or of OpenAI-like services looks like, or a URL with a password?"""
+    return _TOKEN.search(text) is not None
+
+
 def refuse_in_data(host: str, data: Mapping[str, Any]) -> None:
     """Refuse settings that hold what looks like a token: inventories are committed, shown and logged."""
     for key, value in data.items():
-        if _TOKEN.search(str(value)):
+        if looks_secret(str(value)):
             raise SettingsError(
                 f"{host}: {key} holds what looks like a token or a password",
                 "no secret in the inventory",

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from sparkfleet import ROOT, secrets
-from sparkfleet.catalog import Catalog, load
+from sparkfleet.catalog import Catalog, ServedName, load
 from sparkfleet.decisions import Decisions
 from sparkfleet.errors import SettingsError, nearest
 from sparkfleet.recipe import Choice
@@ -96,6 +96,7 @@ class Settings(Pace, Decisions):
     hardware: Text
     image_line: Text | None = None
     overrides: dict[str, Any] = {}
+    served_names: list[ServedName] | None = Field(default=None, min_length=1)
     gpu_injection: Literal["gpus", "cdi"] = "gpus"
     api_key_file: str | None = None
     allow_unauthenticated: str | None = None
@@ -141,7 +142,8 @@ class Settings(Pace, Decisions):
     @property
     def choice(self) -> Choice:
         chosen = (self.model, self.image_tag, self.profile, self.hardware)
-        return Choice(*chosen, image_line=self.image_line, overrides=dict(self.overrides))
+        names = tuple(self.served_names) if self.served_names else None
+        return Choice(*chosen, image_line=self.image_line, overrides=dict(self.overrides), served_names=names)
 
     @property
     def operation(self) -> Operation:

@@ -14,7 +14,7 @@ __all__ = ["COMPILED", "Deployment", "Finding", "failures", "judge", "rule_texts
 
 CHECKS: tuple[Check, ...] = (
     *(arguments.flags, arguments.of_model, arguments.variables, drafter.speculation),
-    *(image.image, image.model, machine.memory, machine.time_limits, machine.reach),
+    *(image.image, image.model, machine.memory, machine.cache, machine.time_limits, machine.reach),
 )
 
 

@@ -44,7 +44,7 @@ def of_model(recipe: Recipe, _: Deployment) -> Iterator[Problem]:
     """Arguments that the model's row or the engine's version decides."""
     args, model, contract, for_model = recipe.args, recipe.model, recipe.contract, f"for model {recipe.choice.model}"
     is_vllm = recipe.line.engine == "vllm"
-    attention, needed = args.get("attention_backend"), model.attention_backend
+    attention, needed = recipe.chosen("attention_backend"), model.attention_backend
     if is_vllm and needed is not None and str(attention).lower() != needed:
         yield "body-attention", f"attention_backend is {attention} {for_model}", needed
     known = sorted(contract.attention_backends)
@@ -57,8 +57,13 @@ def of_model(recipe: Recipe, _: Deployment) -> Iterator[Problem]:
     if "marlin" in recipe.env.get("VLLM_NVFP4_GEMM_BACKEND", ""):
         yield "marlin", "VLLM_NVFP4_GEMM_BACKEND is marlin", "flashinfer-cutlass"
     for key in ("linear_backend", "moe_backend"):
-        if "marlin" in str(args.get(key)):
-            yield "marlin", f"{key} is {args[key]}", "flashinfer_cutlass, cutlass or auto"
+        for value in recipe.forms(key):
+            if "marlin" in str(value).lower():
+                yield "marlin", f"{key} is {value}", "flashinfer_cutlass, cutlass or auto"
+    drafting = str((recipe.speculative or {}).get("moe_backend"))
+    if "marlin" in drafting.lower():
+        yield "marlin", f"moe_backend of the drafter is {drafting}", "not set"
+    yield from _values(recipe)
     if is_vllm:
         tools = _parser(recipe, "tool_call_parser", model.tool_call_parser, contract.tool_parsers)
         yield from (("tool-parser", *problem) for problem in tools)
@@ -73,6 +78,27 @@ def of_model(recipe: Recipe, _: Deployment) -> Iterator[Problem]:
     context = recipe.number(recipe.engine.context_argument)
     if context is not None and not 1 <= context <= model.max_model_len:
         yield "context-length", f"{recipe.engine.context_argument} is {context}", f"1 to {model.max_model_len}"
+
+
+def _values(recipe: Recipe) -> Iterator[Problem]:
+    """Values that the parser takes and the engine then dies of, or was seen to harm a host with."""
+    args, engine = recipe.args, recipe.engine
+    for place, name in engine.same_choice.items():
+        written, value = args.get(name), recipe.within(place)
+        if written is not None and value is not None:
+            said = f"{place} is {value}, and {name} is {written}"
+            yield "argument-twice", said, f"{name} alone"
+    for name, reasons in engine.refused_values.items():
+        if reason := reasons.get(str(recipe.chosen(name)).lower()):
+            yield "value-refused", f"{name} is {recipe.chosen(name)}: {reason}", "not set"
+    for name, reasons in engine.doubtful_values.items():
+        if reason := reasons.get(str(recipe.chosen(name)).lower()):
+            yield "value-doubtful", f"{name} is {recipe.chosen(name)}: {reason}", "not set"
+    for name, known in engine.known_values.items():
+        value = recipe.chosen(name)
+        if value is not None and str(value).lower() not in known:
+            said = f"{name} is {value}{nearest(str(value).lower(), list(known))}"
+            yield "value-unknown", said, f"one of {', '.join(known)}"
 
 
 def _parser(recipe: Recipe, key: str, needed: str | None, known: frozenset[str]) -> Iterator[tuple[str, str]]:
@@ -110,11 +136,14 @@ def variables(recipe: Recipe, _: Deployment) -> Iterator[Problem]:
 
 
 def _runner(recipe: Recipe, value: str | None) -> tuple[str, str] | None:
+    """V1 or V2: only what a drafter with mixed windows cannot run on, and what the engine cannot read."""
     policy, image = recipe.line.v2_model_runner, f"on image {recipe.choice.image_tag}"
-    if policy == "baked-off" and value is not None:
-        return f"VLLM_USE_V2_MODEL_RUNNER={value} {image}, which sets it to 0 for its own drafter path", "not set"
-    if recipe.speculative is not None and policy == "must-set" and value != "1":
-        return f"VLLM_USE_V2_MODEL_RUNNER is {value or 'not set'} {image}", "1"
-    if recipe.speculative is not None and policy in ("automatic", "default") and value == "0":
-        return f"VLLM_USE_V2_MODEL_RUNNER=0 {image}, which chooses the runner itself", "not set"
+    if value is not None and value not in ("0", "1"):
+        return f"VLLM_USE_V2_MODEL_RUNNER is {value!r} {image}, which the engine cannot read", "0, 1 or not set"
+    if recipe.drafter is None or recipe.drafter.causal:
+        return None
+    if policy == "must-set" and value != "1":
+        return f"VLLM_USE_V2_MODEL_RUNNER is {value or 'not set'} {image}, which runs this drafter on V2 alone", "1"
+    if policy == "default" and value == "0":
+        return f"VLLM_USE_V2_MODEL_RUNNER=0 {image}, which runs this drafter on V2 alone", "not set"
     return None

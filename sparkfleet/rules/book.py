@@ -24,7 +24,10 @@ Problem = tuple[str, str, str]
 Check = Callable[["Recipe", "Deployment"], Iterator[Problem]]
 RULES_FILE = ROOT / "catalog" / "rules.yaml"
 # Rules that the recipe compiler itself keeps, because without them there is no recipe to check.
-COMPILED = ("catalogue-id", "image-latest", "image-unknown", "override-drafter", "override-unknown", "override-value")
+COMPILED = (
+    *("catalogue-id", "image-latest", "image-unknown", "override-drafter", "override-unknown", "override-value"),
+    *("argument-name", "reserved-argument", "secret-argument"),
+)
 
 
 class RuleText(Row):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from sparkfleet.contract import version_key
 from sparkfleet.rules.book import Deployment, Problem
 
 if TYPE_CHECKING:
@@ -22,12 +23,14 @@ def image(recipe: Recipe, deployment: Deployment) -> Iterator[Problem]:
         yield "architecture", found, f"an image built for {architecture}"
     if line.entrypoint in SHELLS:
         yield "entrypoint", f"image {tag} would be started with {line.entrypoint}", "the engine's program"
-    kv_dtype = recipe.args.get("kv_cache_dtype", "auto")
-    if kv_dtype not in line.kv_cache_dtypes:
+    kv_dtype, body = recipe.args.get("kv_cache_dtype", "auto"), str(recipe.chosen("attention_backend")).lower()
+    # The line's list is that of Triton attention; what another backend takes is known to the engine alone.
+    if kv_dtype not in line.kv_cache_dtypes and body in ("triton_attn", "none"):
         found = f"kv_cache_dtype is {kv_dtype} on image {tag}"
         yield "kv-dtype-image", found, f"one of {', '.join(line.kv_cache_dtypes)}"
     if row.state in ("rollback", "superseded"):
-        yield "image-state", f"image {tag} is a {row.state} image", "current"
+        kind = {"rollback": "a roll-back image", "superseded": "not the current image"}[row.state]
+        yield "image-state", f"image {tag} is {kind}", "current"
     if row.state == "candidate" and recipe.image_known:
         note = f": {row.note}" if row.note else ""
         yield "image-candidate", f"image {tag} is a candidate{note}", "a proven image"
@@ -41,7 +44,18 @@ def model(recipe: Recipe, deployment: Deployment) -> Iterator[Problem]:
     row, named = recipe.model, f"model {recipe.choice.model}"
     if not row.repo_confirmed:
         yield "model-unconfirmed", f"{named}: repository {row.repo} is unconfirmed", ""
-    if row.unproven:
-        yield "model-unproven", f"{named} on image {recipe.choice.image_tag}: {row.unproven}", ""
+    yield from _loader(recipe)
     if row.terms and not deployment.terms_accepted:
         yield "terms", f"the terms of {row.repo} ({row.licence}) are not accepted", "terms_accepted"
+
+
+def _loader(recipe: Recipe) -> Iterator[Problem]:
+    """Whether this engine can load the checkpoint at all."""
+    row, version = recipe.model.loader, recipe.line.engine_version
+    if row is None or recipe.image.line in row.lines:
+        return
+    named = f"model {recipe.choice.model} on image {recipe.choice.image_tag} ({recipe.line.engine} {version})"
+    if version_key(version) < version_key(row.since):
+        yield "model-loader", f"{named}: {row.why}", f"vLLM {row.since} or newer, as in {', '.join(row.lines)}"
+    else:
+        yield "model-unproven", f"{named}: {row.why}", f"an image of {', '.join(row.lines)}"

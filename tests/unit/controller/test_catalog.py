@@ -62,10 +62,10 @@ def test_every_image_has_an_architecture_a_driver_and_a_known_rollback() -> None
 
 def test_the_drafter_backend_and_prefix_caching_change_between_the_two_images_of_the_rollback_case() -> None:
     old, new = (CATALOG.line_of(CATALOG.images[tag]) for tag in ("2026-06-04-pr44389", "2026-06-11-pr41703"))
-    assert old.drafter is not None
-    assert new.drafter is not None
-    assert (old.drafter.backend, old.drafter.prefix_caching) == ("flex_attention", "unsafe")
-    assert (new.drafter.backend, new.drafter.prefix_caching) == ("flash_attn", "safe")
+    assert old.drafters
+    assert new.drafters
+    assert (old.drafters["dflash"].backend, old.drafters["dflash"].prefix_caching) == ("flex_attention", "unsafe")
+    assert (new.drafters["dflash"].backend, new.drafters["dflash"].prefix_caching) == ("flash_attn", "safe")
 
 
 def test_variables_become_flags_at_0_24() -> None:

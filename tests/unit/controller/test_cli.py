@@ -55,8 +55,8 @@ def test_switches_and_the_speculative_config_are_tried(capsys: pytest.CaptureFix
     [
         ("max_num_sqs=16", "override-unknown", "did you mean 'max_num_seqs'"),
         ("max-num-seqs=16", "override-unknown", "did you mean 'max_num_seqs'"),
-        ("model=/m", "override-unknown", "set by the recipe itself"),
-        ("api_key=secret", "override-unknown", "set by the recipe itself"),
+        ("model=/m", "reserved-argument", "an override sets 'model'"),
+        ("api_key=secret", "secret-argument", "an override sets api_key"),
         ("max_num_seqs=many", "override-value", "a whole number"),
         ("max_num_seqs=1.5", "override-value", "a whole number"),
         ("max_num_seqs=true", "override-value", "takes a value"),

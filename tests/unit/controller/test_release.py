@@ -28,6 +28,7 @@ from sparknode.document import content_id
 from tests.plan.harness import lock_document
 from tests.unit.controller.combos import CATALOG, CURRENT, MODEL, PREFIX, STOCK, TRIAL, choice, compiled
 
+DENSE, AWQ_IMAGE = "gemma4-31b-deckard-awq", "2026-07-27-v0.26.0"
 LOCK = Lock.model_validate(lock_document())
 
 
@@ -93,14 +94,46 @@ def test_the_engine_is_asked_for_everything_that_it_is_started_for_and_nothing_e
     assert asked["after_load"] == {"min_available_gib": 4, "min_power_w": 30, "min_clock_mhz": 1400}
     assert not compiled(enable_auto_tool_choice=None).release["gates"]["tool_call"]
     assert not compiled(language_model_only=True).release["gates"]["image"]
-    assert not compiled(model="gemma4-31b-deckard-awq").release["gates"]["image"]
+    assert not compiled("short-context", AWQ_IMAGE, DENSE).release["gates"]["image"]
 
 
-def test_gates_hold_the_card_s_figures_and_a_dense_model_its_own() -> None:
-    assert compiled().release["gates"]["throughput"] == {"min_tokens_per_second": 60, "max_ttft_s": 2}
+def test_floors_are_those_of_model_and_line() -> None:
+    gates = compiled().release["gates"]
+    assert gates["throughput"] == {"min_tokens_per_second": 60, "max_ttft_s": 2}
+    assert (gates["short"]["min_acceptance_rate"], gates["short"]["min_mean_acceptance_length"]) == (0.3, 3.5)
+    newer = compiled(image="2026-08-16-v0.27.1").release["gates"]
+    assert newer["throughput"]["min_tokens_per_second"] == 45
+    assert (newer["short"]["min_acceptance_rate"], newer["long"]["min_mean_acceptance_length"]) == (0.15, 1.8)
     assert compiled("nvfp4-kv").release["gates"]["throughput"] is None
-    dense = compiled(model="gemma4-31b-deckard-awq").release["gates"]["throughput"]
-    assert dense == {"min_tokens_per_second": 6, "max_ttft_s": None}
+    dense = compiled("short-context", AWQ_IMAGE, DENSE).release["gates"]
+    assert dense["throughput"] == {"min_tokens_per_second": 20, "max_ttft_s": None}
+    plain = compiled("max-throughput", AWQ_IMAGE, DENSE).release["gates"]["throughput"]
+    assert plain["min_tokens_per_second"] == 6
+
+
+def test_another_draft_length_is_held_to_the_mean_acceptance_length() -> None:
+    longer = compiled(num_speculative_tokens=15).release["gates"]["short"]
+    assert (longer["min_acceptance_rate"], longer["min_mean_acceptance_length"]) == (None, 3.5)
+    shorter = compiled(num_speculative_tokens=3).release["gates"]["short"]
+    assert shorter["min_acceptance_rate"] is None
+    assert 2 < shorter["min_mean_acceptance_length"] < 3.5
+    alone = compiled(image="2026-08-16-v0.27.1", num_speculative_tokens_per_batch_size=[[1, 8, 3], [9, 64, 10]])
+    assert alone.release["gates"]["short"]["min_acceptance_rate"] is None
+
+
+def test_a_first_start_that_takes_long_is_waited_for_by_node_and_engine() -> None:
+    for image, seconds in ((CURRENT, 2400), ("2026-09-11-v0.29.0-omni", 3600)):
+        release = compiled("production", image).release
+        assert release["timing"]["load_deadline_s"] == seconds
+        assert release["container"]["env"]["VLLM_ENGINE_READY_TIMEOUT_S"] == str(seconds)
+
+
+def test_served_names_are_the_operator_s() -> None:
+    named = replace(choice(), served_names=("ours", "ours-fast"))
+    release = compile_release(CATALOG, None, named, TRIAL).release
+    assert release["serve"]["served_names"] == ["ours", "ours-fast"]
+    at = release["argv"].index("--served-model-name")
+    assert release["argv"][at + 1 : at + 4] == ["ours", "ours-fast", "--host"]
 
 
 def test_overrides_are_marked_with_what_they_replace() -> None:
