@@ -18,7 +18,7 @@ from sparknode.system import Host
 
 POLL_S = 2.0
 REFUSED = "memory-gate: refused"
-_KIB_PER_GIB = 1 << 20
+KIB_PER_GIB = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Memory:
         return self.available_kib >= self.need_kib
 
     def __str__(self) -> str:
-        available, need, total = (kib / _KIB_PER_GIB for kib in (self.available_kib, self.need_kib, self.total_kib))
+        available, need, total = (kib / KIB_PER_GIB for kib in (self.available_kib, self.need_kib, self.total_kib))
         return f"{available:.1f} GiB available, {need:.1f} GiB needed ({self.utilization:.2f} of {total:.1f} GiB)"
 
 
@@ -51,7 +51,7 @@ def measure(paths: Paths, utilization: float) -> Memory | None:
 def available_gib(paths: Paths) -> float | None:
     """MemAvailable, or None when /proc/meminfo can't be read."""
     found = parse.meminfo(read_text(paths.meminfo) or "").get("MemAvailable")
-    return None if found is None else round(found / _KIB_PER_GIB, 2)
+    return None if found is None else round(found / KIB_PER_GIB, 2)
 
 
 def wait(host: Host, utilization: float, longest_s: float, tell: Callable[[str], None]) -> tuple[bool, str]:

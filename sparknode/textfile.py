@@ -12,7 +12,7 @@ _GAUGES = {
     "acceptance": ("acceptance_ratio", "Drafted tokens that were accepted over the last window.", 1.0),
     "baseline": ("acceptance_baseline_ratio", "The same, when the release was proven on this host.", 1.0),
     "power_w": ("gpu_power_watts", "Power that the GPU draws.", 1.0),
-    "available_gib": ("memory_available_bytes", "MemAvailable.", float(1 << 30)),
+    "available_kib": ("memory_available_bytes", "MemAvailable.", 1024.0),
     "stall": ("memory_stall_percent", "Share of the last 10 s in which everything waited for memory.", 1.0),
     "gpu": ("gpu_visible", "Whether the container sees the GPU.", 1.0),
     "restarts_seen": ("unit_restarts", "Restarts of the serving unit that systemd counts.", 1.0),
@@ -20,12 +20,13 @@ _GAUGES = {
 }
 
 
-def write_metrics(paths: Paths, look: Record, now: float, *, busy: bool) -> None:
+def write_metrics(paths: Paths, look: Record, now: float, *, busy: bool, out: bool) -> None:
     """Replace the textfile in one step."""
     verdict = look.get("verdict")
     samples: list[tuple[str, str, str, float]] = [
         ("watch_time_seconds", "When the watch last looked.", "", now),
-        ("watch_busy", "An activation or a lease keeps the watch from acting.", "", busy),
+        ("watch_busy", "An activation or a roll-out is at work on this host.", "", busy),
+        ("out_of_rotation", "This host is taken out of its rotation.", "", out),
         ("current", "The release that serves.", f'{{release="{look.get("release") or ""}"}}', 1.0),
     ]
     if verdict in {"ok", "bad"}:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from sparknode import journal, lease, lock, lookout, rotation
 from sparknode.lookout import Sight, look
 from sparknode.probe import status
 from sparknode.release import Release
+from sparknode.shell import Completed
 from sparknode.system import Host
+from sparknode.wire import Answer, Request
 
 from .acting import activate
 from .builders import release
@@ -161,21 +164,170 @@ def test_a_window_is_judged_when_it_is_whole(world: World) -> None:
     assert glance(world)["acceptance"] == 0.01
 
 
-@pytest.mark.parametrize("why", ["activation", "foreign lease"])
-def test_it_never_acts_while_somebody_works_on_the_host(world: World, why: str) -> None:
+def test_it_keeps_away_from_an_activation(world: World) -> None:
     world.power_w = 13.0
     hang(world)
     glance(world, 2)
+    record = {"t": "x", "activation": "later", "release": WATCHED["id"], "state": "starting"}
+    journal.append(world.paths, record)
 
-    if why == "activation":
-        with lock.hold(world.paths):
-            found = glance(world, 5)
-    else:
-        lease.take(world.host, "rollout-9", "ops", "10.0.0.9", 3600.0)
+    with lock.hold(world.paths):
         found = glance(world, 5)
 
-    assert (found["verdict"], restarts(world)) == ("busy", 0)
+    assert (found["verdict"], found["findings"], restarts(world)) == ("busy", {}, 0)
     assert "sparkfleet_watch_busy 1" in world.paths.metrics.read_text()
+
+
+def test_it_judges_and_leaves_alone_what_somebody_else_changes(world: World) -> None:
+    world.power_w = 13.0
+    hang(world)
+    with lock.hold(world.paths):
+        found = glance(world, 5)
+        assert (found["verdict"], restarts(world)) == ("bad", 0)
+        assert "stalled" in found["findings"]
+
+    glance(world)
+
+    assert restarts(world) == 1
+
+
+def test_a_lease_of_a_long_roll_out_keeps_no_host_from_being_cured(world: World) -> None:
+    world.power_w = 13.0
+    hang(world)
+    lease.take(world.host, "rollout-9", "ops", "10.0.0.9", 3600.0)
+
+    found = glance(world, 3)
+
+    assert (found["verdict"], restarts(world)) == ("bad", 1)
+    assert "sparkfleet_watch_busy 1" in world.paths.metrics.read_text()
+
+
+def test_an_activation_that_came_during_the_look_goes_first(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.power_w = 13.0
+    hang(world)
+    glance(world, 2)
+    real = lookout.see
+
+    def see(host: Host, watched: Release) -> Sight:
+        sight = real(host, watched)
+        record = {"t": "x", "activation": "quick", "release": WATCHED["id"], "state": "committed"}
+        journal.append(world.paths, record)
+        return sight
+
+    monkeypatch.setattr(lookout, "see", see)
+
+    assert "stalled" in glance(world)["findings"]
+    assert restarts(world) == 0
+
+
+def resumed(world: World) -> int:
+    return world.commands.count(("systemctl", "start", "--no-block", "sparkfleet-activate"))
+
+
+def test_an_unfinished_activation_is_a_finding_and_is_ended(world: World) -> None:
+    out_of_rotation(world)
+    record = {"t": "x", "activation": "later", "release": "f" * 16, "state": "probing"}
+    journal.append(world.paths, record)
+    world.power_w = 13.0
+    hang(world)
+
+    found = glance(world, 5)
+
+    assert found["verdict"] == "bad"
+    assert found["findings"]["activation"].startswith("the activation of release ffffffffffffffff, which stands in")
+    assert resumed(world) == 5
+    assert restarts(world) == 0, "what serves may be neither release; its own way back decides"
+    assert rotation.is_out(world.host)
+    assert len([line for line in said(world) if "has no worker" in line]) <= 2
+
+
+@pytest.mark.parametrize("state", ["failed", "probing", "reverting"])
+def test_no_state_but_a_proven_end_gives_a_host_back(world: World, state: str) -> None:
+    out_of_rotation(world)
+    journal.append(world.paths, {"t": "x", "activation": "later", "release": WATCHED["id"], "state": state})
+
+    glance(world, 3)
+
+    assert rotation.is_out(world.host)
+
+
+def test_a_release_that_is_not_the_verified_one_is_not_given_requests(world: World) -> None:
+    out_of_rotation(world)
+    world.paths.link("verified").unlink()
+
+    glance(world, 3)
+
+    assert rotation.is_out(world.host)
+
+
+def out_of_rotation(world: World, trouble: str | None = None) -> None:
+    hook = {"command": ["/opt/lb", "in"]}
+    content = {"since": "x", "rotation": {"out": hook, "in": hook, "timeout_s": 5}}
+    world.paths.out_of_rotation.write_text(json.dumps(content))
+    world.hooks = {"/opt/lb": trouble}
+
+
+def test_a_hook_that_fails_all_day_fills_no_journal(world: World) -> None:
+    out_of_rotation(world, "connection refused")
+
+    found = glance(world, 24 * 60)
+
+    assert "STILL OUT OF ROTATION" in found["findings"]["rotation"]
+    assert len(said(world)) < 10
+    assert "sparkfleet_out_of_rotation 1" in world.paths.metrics.read_text()
+
+
+def test_a_restart_is_forgotten_whatever_else_is_found(world: World) -> None:
+    world.power_w = 13.0
+    hang(world)
+    glance(world, 4)
+    assert restarts(world) == 1
+    world.requests_running = 0.0
+    pressure = world.root / "proc/pressure"
+    pressure.mkdir()
+    (pressure / "memory").write_text("full avg10=2.50 avg60=0 avg300=0 total=0\n")
+    assert "pressure" in glance(world, 65)["findings"]
+
+    hang(world)
+    glance(world, 4)
+
+    assert restarts(world) == 2
+
+
+def test_a_disk_that_is_full_restarts_nothing_again_and_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.power_w = 13.0
+    hang(world)
+
+    def full(path: Path, _: bytes) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    glance(world, 2)
+    monkeypatch.setattr(lookout, "atomic_write", full)
+    for _ in range(5):
+        world.sleep(60.0)
+        with pytest.raises(OSError, match="No space left"):
+            look(world.host, lambda _: None)
+
+    assert restarts(world) == 0
+
+
+def test_a_program_that_hangs_on_the_gpu_is_not_called_each_minute(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, called = world.run, []
+
+    def run(argv: Sequence[str], timeout: float) -> Completed:
+        if "nvidia-smi" in argv:
+            called.append(argv)
+            return Completed(tuple(argv), None, timeout=timeout)
+        return real(argv, timeout)
+
+    monkeypatch.setattr(world, "run", run)
+
+    found = glance(world, 60)
+
+    assert 8 <= len(called) <= 10, "both of them four or five times an hour"
+    assert found["findings"] == {}
 
 
 def test_the_host_s_troubles_are_found_and_not_acted_upon(world: World) -> None:
@@ -332,3 +484,111 @@ def test_a_host_that_a_roll_out_took_out_during_the_look_stays_out(
         assert glance(world)["verdict"] == "ok"
         assert rotation.is_out(world.host)
     assert ("/opt/lb", "in") not in world.commands
+
+
+@pytest.mark.parametrize("power", ["[N/A]", "80.0", "12.0"])
+def test_a_long_prefill_is_left_alone_whatever_the_power(world: World, power: str) -> None:
+    hang(world, 1.0)
+    world.power_w = power  # type: ignore[assignment]
+    for step in range(8):
+        world.kv_use = 0.05 * (step + 1)
+        found = glance(world)
+
+    assert (found["verdict"], found["frozen_s"], restarts(world)) == ("ok", 0.0, 0)
+
+
+def test_power_that_nobody_can_tell_is_no_wedge(world: World) -> None:
+    hang(world)
+    world.power_w = "[N/A]"  # type: ignore[assignment]
+
+    glance(world, 6)
+    assert restarts(world) == 0
+
+    glance(world)
+    assert restarts(world) == 1
+
+
+def test_a_clock_that_steps_makes_no_hang(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.power_w = 12.0
+    hang(world)
+    glance(world)
+    monkeypatch.setattr(World, "now", lambda self: 1_795_000_000.0 + self.clock + 130.0)
+
+    assert glance(world)["frozen_s"] == 60.0
+    assert restarts(world) == 0
+
+
+def test_a_hang_that_begins_while_idle_is_found_by_a_token_that_never_comes(world: World) -> None:
+    def silence(_: dict[str, Any]) -> Answer:
+        world.clock += 30.0
+        return Answer(None, error="no answer within 30 s")
+
+    asked = len(world.requests)
+    glance(world, 5)
+    world.engines[WATCHED["id"]].chat = silence
+
+    found = glance(world, 9)
+
+    assert restarts(world) == 1
+    assert any("nothing ran, and" in line for line in said(world))
+    assert found["frozen_s"] == 0.0
+    questions = [json.loads(request.body or b"{}") for request in world.requests[asked:] if request.method == "POST"]
+    assert {question["max_tokens"] for question in questions} == {1}
+
+
+def test_an_idle_engine_is_asked_for_one_token_every_few_minutes_and_a_busy_one_never(world: World) -> None:
+    asked = len(world.requests)
+    glance(world, 60)
+    idle = [request for request in world.requests[asked:] if request.method == "POST"]
+    assert 10 <= len(idle) <= 30
+
+    asked = len(world.requests)
+    for _ in range(60):
+        hang(world)
+        world.beat += 100
+        glance(world)
+    assert [request for request in world.requests[asked:] if request.method == "POST"] == []
+
+
+def test_an_api_that_accepts_and_never_answers_is_found(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    glance(world, 2)
+
+    def http(request: Request) -> Answer:
+        world.clock += request.timeout
+        return Answer(None, error=f"no answer within {request.timeout:.0f} s")
+
+    monkeypatch.setattr(world, "http", http)
+
+    assert "silent" in glance(world, 3)["findings"]
+    glance(world, 6)
+
+    assert restarts(world) == 1
+    assert any("answered nothing at all for" in line for line in said(world))
+
+
+def test_metrics_that_are_refused_to_us_are_no_silence(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    glance(world, 2)
+    real = world.http
+    monkeypatch.setattr(world, "http", lambda request: Answer(401) if request.path == "/metrics" else real(request))
+
+    assert "silent" not in glance(world, 20)["findings"]
+    assert restarts(world) == 0
+
+
+def test_an_engine_that_is_being_stopped_is_no_silent_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM 0.26.0 closes its port at once and answers what it had taken for a minute."""
+    glance(world, 2)
+    world.engines[WATCHED["id"]].never_ready = True
+    real = world._shown
+    monkeypatch.setattr(world, "_shown", lambda: real().replace("ActiveState=active", "ActiveState=deactivating"))
+
+    assert glance(world)["findings"] == {"unit": "the serving unit is deactivating"}
+
+
+def test_the_textfile_has_whole_bytes(world: World) -> None:
+    glance(world)
+
+    line = next(
+        line for line in world.paths.metrics.read_text().splitlines() if line.startswith("sparkfleet_memory_av")
+    )
+    assert line == f"sparkfleet_memory_available_bytes {5_000_000 * 1024}"

@@ -87,6 +87,7 @@ class World:
     run_said: str = "GPU 0: NVIDIA GB10 (UUID: GPU-0)"
     gpu_said: str = "GPU 0: NVIDIA GB10 (UUID: GPU-0)"
     beat: float = 0.0
+    kv_use: float = 0.0
 
     def __post_init__(self) -> None:
         (self.root / "proc").mkdir(parents=True, exist_ok=True)
@@ -339,6 +340,7 @@ class World:
         lines = ["# HELP vllm:num_requests_running x"]
         lines += [f'vllm:num_requests_running{{engine="0"}} {self.requests_running}', "vllm:num_requests_waiting 0.0"]
         lines += [f'vllm:generation_tokens_total{{engine="0"}} {self.beat}']
+        lines += [f'vllm:kv_cache_usage_perc{{engine="0"}} {self.kv_use}']
         if self._engine.drafts:
             lines += [f'vllm:spec_decode_num_{key}_total{{engine="0"}} {value}' for key, value in self.counters.items()]
         return "\n".join(lines)
