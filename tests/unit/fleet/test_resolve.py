@@ -13,7 +13,8 @@ import pytest
 
 from sparkfleet.catalog import Image, load
 from sparkfleet.errors import LockError
-from sparkfleet.resolve import Registry, images_to_lock, resolve_image
+from sparkfleet.registry import Registry
+from sparkfleet.resolve import images_to_lock, resolve_image
 
 REPOSITORY = "ghcr.io/acme/engine"
 
@@ -32,6 +33,9 @@ class FakeRegistry:
         self.login: str | None = None
         # Each request's path, and what it said of who asks.
         self.told: list[tuple[str, str | None]] = []
+        # What is answered to a path that ends so, instead.
+        self.instead: dict[str, tuple[int, dict[str, str], bytes]] = {}
+        self.challenge = 'Bearer realm="{realm}",service="s",scope="pull"'
         manifests = [self._manifest(architecture) for architecture in ("arm64", "amd64")]
         index = {
             "schemaVersion": 2,
@@ -70,6 +74,14 @@ def registry() -> Iterator[tuple[FakeRegistry, str]]:
         def do_GET(self) -> None:
             sent = self.headers.get("Authorization")
             fake.told.append((self.path.split("?")[0], sent))
+            for end, (status, headers, content) in fake.instead.items():
+                if self.path.split("?")[0].endswith(end):
+                    self.send_response(status)
+                    for name, value in headers.items():
+                        self.send_header(name, value)
+                    self.end_headers()
+                    self.wfile.write(content)
+                    return
             if self.path.startswith("/token"):
                 self._answer(200, json.dumps({"token": "t0k"}).encode())
                 return
@@ -84,7 +96,7 @@ def registry() -> Iterator[tuple[FakeRegistry, str]]:
             if fake.token and sent != f"Bearer {fake.token}":
                 realm = f"http://{self.headers['Host']}/token"
                 self.send_response(401)
-                self.send_header("WWW-Authenticate", f'Bearer realm="{realm}",service="s",scope="pull"')
+                self.send_header("WWW-Authenticate", fake.challenge.format(realm=realm))
                 self.end_headers()
                 return
             reference = self.path.rsplit("/", 1)[1]
@@ -148,6 +160,75 @@ def test_a_private_registry_gets_the_login_and_nobody_else_does(registry: tuple[
     assert ("/token", None) in fake.told, "a password goes nowhere in the clear"
 
 
+WITHOUT_CONFIG = json.dumps({"schemaVersion": 2, "layers": []}).encode()
+ELSEWHERE = json.dumps({"manifests": [{"digest": "sha256:1", "platform": {"os": "linux", "architecture": "s390x"}}]})
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "body", "says"),
+    [
+        (200, {}, b"<html>Welcome to the airport</html>", "no JSON document, it begins with '<html>Welcome"),
+        (200, {}, b"", "no JSON document"),
+        (200, {}, b"[1]", "no JSON document"),
+        (200, {"Content-Length": "9999"}, b'{"cut": ', "did not give manifests/multi"),
+        (200, {"Docker-Content-Digest": "sha256:" + "0" * 64}, b"{}", "it was called sha256:000"),
+        (200, {}, WITHOUT_CONFIG, "the manifest names none, so this is no image"),
+        (200, {}, ELSEWHERE.encode(), "is there for linux/s390x only"),
+        (200, {}, b'{"manifests": []}', "is there for nothing only"),
+        (200, {}, b'{"manifests": 3}', "is described by no manifest that can be read"),
+        (200, {}, b" " * (5 << 20), "larger than 4 MiB"),
+        (500, {}, b"", "HTTP 500"),
+        (301, {}, b"", "HTTP 301"),
+        (301, {"Location": "/v2/acme/engine/manifests/multi"}, b"", "did not give manifests/multi"),
+        (401, {"WWW-Authenticate": 'Bearer realm="not a url"'}, b"", "did not give"),
+        (401, {"WWW-Authenticate": "Bearer nonsense"}, b"", "did not give"),
+        (401, {"WWW-Authenticate": "Negotiate"}, b"", "HTTP 401"),
+        (401, {}, b"", "HTTP 401"),
+    ],
+)
+def test_whatever_a_registry_answers_is_refused_in_words(
+    registry: tuple[FakeRegistry, str], status: int, headers: dict[str, str], body: bytes, says: str
+) -> None:
+    fake, url = registry
+    fake.instead["/manifests/multi"] = status, headers, body
+    with pytest.raises(LockError) as refused:
+        resolve_image("multi", _image(), {"ghcr.io": url})
+    assert says in refused.value.found
+    assert refused.value.remedy
+
+
+@pytest.mark.parametrize("key", ["token", "access_token"])
+@pytest.mark.parametrize(
+    "challenge",
+    [
+        'Bearer realm="{realm}",service="s",scope="repository:acme/engine:pull,push"',
+        'bearer realm="{realm}", service="a, b"',
+        "Bearer realm={realm}",
+    ],
+)
+def test_any_form_of_a_token_service_is_understood(
+    registry: tuple[FakeRegistry, str], key: str, challenge: str
+) -> None:
+    fake, url = registry
+    fake.token, fake.challenge = "t0k", challenge
+    fake.instead["/token"] = 200, {}, json.dumps({key: "t0k"}).encode()
+    assert resolve_image("multi", _image(), {"ghcr.io": url}).platforms.keys() == {"arm64", "amd64"}
+
+
+def test_a_digest_is_computed_where_the_registry_names_none(registry: tuple[FakeRegistry, str]) -> None:
+    fake, url = registry
+    body = fake.blobs[fake.tags["single"]]
+    fake.instead["/manifests/single"] = 200, {}, body
+    assert resolve_image("single", _image(), {"ghcr.io": url}).digest == _digest(body)
+
+
+def test_what_a_digest_names_must_have_it(registry: tuple[FakeRegistry, str]) -> None:
+    fake, url = registry
+    fake.instead[fake.tags["single"]] = 200, {}, b'{"another": "manifest"}'
+    with pytest.raises(LockError, match="its content is sha256:"):
+        resolve_image("multi", _image(), {"ghcr.io": url})
+
+
 def test_an_absent_tag_is_refused_with_a_remedy(registry: tuple[FakeRegistry, str]) -> None:
     with pytest.raises(LockError, match="HTTP 404") as refused:
         resolve_image("absent", _image(), {"ghcr.io": registry[1]})
@@ -155,7 +236,7 @@ def test_an_absent_tag_is_refused_with_a_remedy(registry: tuple[FakeRegistry, st
 
 
 def test_an_unreachable_registry_is_refused() -> None:
-    with pytest.raises(LockError, match="did not give acme/engine"):
+    with pytest.raises(LockError, match="did not give manifests/x of acme/engine"):
         resolve_image("x", _image(), {"ghcr.io": "http://127.0.0.1:9"})
 
 
