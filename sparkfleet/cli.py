@@ -19,10 +19,10 @@ from sparkfleet.docker_model import docker_model_commands
 from sparkfleet.errors import FleetError, SettingsError, nearest
 from sparkfleet.handbook import handbook
 from sparkfleet.interop import export_recipe, import_recipe
-from sparkfleet.recipe import Choice, find_image
+from sparkfleet.recipe import Choice
 from sparkfleet.release import Compiled, compile_release
 from sparkfleet.rules import Deployment, rule_texts
-from sparkfleet.settings import Settings, parse_settings
+from sparkfleet.settings import parse_settings
 from sparkfleet.yamltext import parse_yaml
 from sparknode import collect, probe
 from sparknode.errors import Refused
@@ -250,70 +250,9 @@ def _compiled_for_choice(options: argparse.Namespace) -> Compiled:
 
 
 def _lock(options: argparse.Namespace) -> int:
-    settings = _settings_to_lock(options)
-    first = settings[0]
-    known = first.catalog()
-    old = lock.read(first.lock_path, known)
-    new = _resolved(settings, old)
-    moved = lock.changes(old, new)
-    for line in moved:
-        print(line)
-    if options.check:
-        if moved:
-            print("upstream moved since the lock; that is news, and no reason to deploy", file=sys.stderr)
-        return 1 if moved else 0
-    if not moved:
-        print(f"{first.lock_file} is up to date")
-        return 0
-    _write(first.lock_path, new.dumps())
-    print(f"wrote {first.lock_file}: review it in version control and commit it")
-    return 0
+    from sparkfleet import locking
 
-
-def _settings_to_lock(options: argparse.Namespace) -> list[Settings]:
-    from sparkfleet.inventory import read_inventory
-
-    inventory = options.inventory or "inventory/prod.py"
-    entries = read_inventory(inventory, _pairs(options.data))
-    settings = [parse_settings(entry.name, entry.data) for entry in entries]
-    if not settings:
-        raise SettingsError(f"{inventory} has no host", "at least one host")
-    files = {setting.lock_file for setting in settings}
-    if len(files) > 1:
-        raise SettingsError(f"{inventory} names several lock files: {', '.join(sorted(files))}", "one")
-    return settings
-
-
-def _resolved(settings: list[Settings], old: lock.Lock | None) -> lock.Lock:
-    from sparkfleet.resolve import images_to_lock, resolve_image, resolve_repo
-
-    first = settings[0]
-    known = first.catalog()
-    images = dict(old.images) if old else {}
-    repos = dict(old.repos) if old else {}
-    tags = images_to_lock(known, [setting.image_tag for setting in settings])
-    for tag in [*tags, *(tag for tag in images if tag not in tags)]:
-        line = next((setting.image_line for setting in settings if setting.image_tag == tag), None)
-        image, _, _ = find_image(known, tag, line)
-        print(f"resolving image {image.repository}:{image.registry_tag or tag}", file=sys.stderr)
-        images[tag] = resolve_image(tag, image, first.registry_mirrors)
-    for model_id in sorted({setting.model for setting in settings}):
-        if model_id not in known.models:
-            raise SettingsError(
-                f"model '{model_id}' is not in the catalogue{nearest(model_id, list(known.models))}",
-                f"one of {', '.join(sorted(known.models))}",
-            )
-        model = known.models[model_id]
-        for row in model.repositories():
-            print(f"resolving repository {row.repo}", file=sys.stderr)
-            repos[row.repo] = resolve_repo(row.repo, row.revision, first.hub_endpoint)
-    return lock.Lock(schema=lock.SCHEMA, images=images, repos=repos)
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    return locking.run(options, _pairs(options.data))
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -77,10 +77,20 @@ def read(path: Path, catalog: Catalog) -> Lock | None:
 
     Raises LockError when the file cannot be parsed or contradicts the catalogue.
     """
+    lock = parse(path)
+    for found, expected, remedy in _contradictions(lock, catalog) if lock else ():
+        raise LockError(f"{path}: {found}", expected, remedy)
+    return lock
+
+
+def parse(path: Path) -> Lock | None:
+    """Read a lock as it stands, whatever the catalogue holds of it. Raises LockError when it cannot be parsed."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise LockError(f"{path} cannot be read: {error}", "a lock written by this version", REVIEW) from None
     try:
         lock = Lock.model_validate_json(text)
     except ValidationError as error:
@@ -89,8 +99,6 @@ def read(path: Path, catalog: Catalog) -> Lock | None:
         raise LockError(f"{path}: {where}: {first['msg']}", "a lock written by this version", REVIEW) from None
     if lock.schema_version != SCHEMA:
         raise LockError(f"{path}: schema is {lock.schema_version}", str(SCHEMA), "run `python -m sparkfleet lock`")
-    for found, expected, remedy in _contradictions(lock, catalog):
-        raise LockError(f"{path}: {found}", expected, remedy)
     return lock
 
 

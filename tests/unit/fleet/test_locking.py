@@ -1,0 +1,129 @@
+"""`lock` after ordinary events: a catalogue that moved, a trial that ended, a deleted tag, a file that broke."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparkfleet import ROOT, lock, locking, resolve
+from sparkfleet.catalog import Image, load
+from sparkfleet.errors import FleetError, LockError
+from sparkfleet.settings import Settings, parse_settings
+from tests.plan.harness import CURRENT_TAG, DRAFTER, PREFIX_TAG, TARGET, lock_document
+
+KNOWN = load()
+MODEL = "gemma4-26b-a4b-nvfp4"
+OTHER = "2026-06-18-v0.23.0-dflashfix"
+
+
+def settings_of(tmp_path: Path, **more: Any) -> Settings:
+    data = {"model": MODEL, "image_tag": CURRENT_TAG, "profile": "agentic", "hardware": "gb10", "batch_size": 1}
+    return parse_settings("spark-1", {**data, "lock_file": str(tmp_path / "fleet.lock.json"), **more})
+
+
+@pytest.fixture
+def upstream(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Registry and Hub as the lock document has them, but for the tags put into this set, which are gone."""
+    gone: set[str] = set()
+    document = lock.Lock.model_validate(lock_document())
+
+    def resolve_image(tag: str, image: Image, mirrors: Mapping[str, str]) -> lock.LockedImage:
+        assert not mirrors
+        if tag in gone:
+            raise LockError(f"HTTP 404 for {tag}")
+        return document.images[CURRENT_TAG].model_copy(update={"registry_tag": tag, "repository": image.repository})
+
+    def resolve_repo(repo: str, revision: str | None, endpoint: str | None) -> lock.LockedRepo:
+        assert endpoint is None
+        assert revision == document.repos[repo].commit
+        return document.repos[repo]
+
+    monkeypatch.setattr(resolve, "resolve_image", resolve_image)
+    monkeypatch.setattr(resolve, "resolve_repo", resolve_repo)
+    return gone
+
+
+def old_lock(**changes: Any) -> lock.Lock:
+    document = lock_document()
+    for key, rows in changes.items():
+        document[key] |= rows
+    return lock.Lock.model_validate(document)
+
+
+def again(tmp_path: Path, old: lock.Lock | None, **tags: str | None) -> lock.Lock:
+    wanted = locking.Wanted(tags or {CURRENT_TAG: None}, (MODEL,))
+    return locking.resolved(settings_of(tmp_path), KNOWN, wanted, old)
+
+
+@pytest.mark.usefixtures("upstream")
+def test_a_wanted_tag_brings_its_way_back(tmp_path: Path) -> None:
+    new = again(tmp_path, None)
+    assert set(new.images) == {CURRENT_TAG, PREFIX_TAG}
+    assert set(new.repos) == {TARGET, DRAFTER}
+
+
+@pytest.mark.usefixtures("upstream")
+def test_a_trial_that_ended_leaves_the_lock(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trial = old_lock().images[CURRENT_TAG].model_dump()
+    new = again(tmp_path, old_lock(images={"2026-07-01-mytrial": trial}))
+    assert set(new.images) == {CURRENT_TAG, PREFIX_TAG}
+    assert "image 2026-07-01-mytrial leaves the lock" in capsys.readouterr().err
+    kept = again(tmp_path, None, **{CURRENT_TAG: None, "2026-07-01-mytrial": CURRENT_TAG})
+    assert "2026-07-01-mytrial" in kept.images
+
+
+def test_a_tag_that_was_deleted_stays_locked_unless_it_is_wanted(
+    tmp_path: Path, upstream: set[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    upstream.add(OTHER)
+    old = old_lock(images={OTHER: old_lock().images[CURRENT_TAG].model_dump()})
+    assert again(tmp_path, old).images[OTHER] == old.images[OTHER]
+    assert f"image {OTHER} stays as it was locked" in capsys.readouterr().err
+    with pytest.raises(LockError, match="HTTP 404"):
+        again(tmp_path, old, **{OTHER: None})
+    upstream.add(PREFIX_TAG)
+    with pytest.raises(LockError, match="HTTP 404"):
+        again(tmp_path, old)
+
+
+@pytest.mark.usefixtures("upstream")
+def test_a_revision_that_the_catalogue_moved_is_followed(tmp_path: Path) -> None:
+    stale = old_lock(repos={DRAFTER: {"commit": "0" * 40, "files": [{"path": "a", "size": 1}]}})
+    new = again(tmp_path, stale)
+    assert new.repos[DRAFTER].commit != "0" * 40
+    (tmp_path / "lock").write_text(new.dumps())
+    assert lock.read(tmp_path / "lock", KNOWN) == new
+
+
+@pytest.mark.usefixtures("upstream")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{broken",
+        json.dumps({"schema": 9}),
+        "\x00",
+        json.dumps({**lock_document(), "surprise": 1}),
+        old_lock(repos={DRAFTER: {"commit": "0" * 40, "files": [{"path": "a", "size": 1}]}}).dumps(),
+    ],
+)
+def test_the_command_is_its_own_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    settings = settings_of(tmp_path)
+    settings.lock_path.write_text(text)
+    monkeypatch.setattr(locking, "_settings", lambda *_: [settings])
+    options = argparse.Namespace(inventory=None, check=False)
+    assert locking.run(options, {}) == 0
+    assert lock.read(settings.lock_path, KNOWN) is not None
+    assert locking.run(argparse.Namespace(inventory=None, check=True), {}) == 0
+
+
+def test_a_check_without_a_lock_names_the_next_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locking, "_settings", lambda *_: [settings_of(tmp_path)])
+    with pytest.raises(FleetError, match="to compare with") as refused:
+        locking.run(argparse.Namespace(inventory=None, check=True), {})
+    assert "python -m sparkfleet lock" in refused.value.remedy
+    assert ROOT.is_dir()
