@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     locking.add_argument("--check", action="store_true", help="say what moved since the lock; write nothing")
     locking.set_defaults(run=_lock)
 
-    configuration.add_commands(commands, _pairs)
+    configuration.add_commands(commands)
     _add_enroll(commands)
     explain = commands.add_parser("explain", help="why a rule exists")
     explain.add_argument("rule", nargs="?")
@@ -218,7 +218,7 @@ def _compiled_for_host(options: argparse.Namespace) -> Compiled:
             "--inventory FILE",
             "add --inventory inventory/prod.py",
         )
-    entry = find_host(read_inventory(options.inventory, _pairs(options.data)), options.host)
+    entry = find_host(read_inventory(options.inventory, options.data), options.host)
     settings = parse_settings(entry.name, entry.data)
     known = settings.catalog()
     choice = replace(settings.choice, overrides={**settings.overrides, **_pairs(options.set)})
@@ -252,7 +252,7 @@ def _compiled_for_choice(options: argparse.Namespace) -> Compiled:
 def _lock(options: argparse.Namespace) -> int:
     from sparkfleet import locking
 
-    return locking.run(options, _pairs(options.data))
+    return locking.run(options)
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -39,7 +39,7 @@ def enroll(options: argparse.Namespace) -> int:
     from sparkfleet.inventory import read_inventory
 
     # Before the connection: with pyinfra's command line comes gevent, which must patch sockets and threads first.
-    entries = read_inventory(options.inventory, {})
+    entries = read_inventory(options.inventory)
     public = Path(f"{options.key}.pub").expanduser()
     if not public.exists():
         raise SettingsError(f"there is no public key {public}", "a key pair", "ssh-keygen -t ed25519, or give --key")

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import traceback
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sparkfleet import ROOT
-from sparkfleet.errors import SettingsError, nearest
+from sparkfleet.errors import FleetError, SettingsError, nearest
 from sparkfleet.fleet import HostEntry
 from sparkfleet.settings import Settings
 
 
-def read_inventory(path: str, data: dict[str, Any]) -> list[HostEntry]:
-    """Return the inventory's hosts in file order with their groups and data; `data` overrides, as --data does.
+def read_inventory(path: str, data: Sequence[str] = ()) -> list[HostEntry]:
+    """Return the inventory's hosts in file order with their groups and data.
 
-    Raises SettingsError when there is no such file.
+    :param data: KEY=VALUE texts that override, read as pyinfra reads its --data
+    Raises SettingsError when there is no such file, or when it or the group data cannot be run.
     """
-    if not (ROOT / path).exists():
+    if not (ROOT / path).is_file():
         present = ", ".join(str(file.relative_to(ROOT)) for file in sorted((ROOT / "inventory").glob("*.py")))
-        raise SettingsError(f"there is no inventory file {path}", f"one of {present}", "check the path")
+        found = f"{path} is a folder" if (ROOT / path).is_dir() else f"there is no inventory file {path}"
+        raise SettingsError(found, f"one of {present}", "check the path")
     from pyinfra.api import Config, State
+    from pyinfra.api.exceptions import PyinfraError
     from pyinfra.context import ctx_config, ctx_state
     from pyinfra_cli.inventory import make_inventory
 
@@ -32,11 +36,48 @@ def read_inventory(path: str, data: dict[str, Any]) -> list[HostEntry]:
         state.cwd = str(ROOT)
         ctx_state.set(state)
         ctx_config.set(Config())
-        inventory = make_inventory(path, cwd=str(ROOT), override_data=data)
+        inventory = make_inventory(path, cwd=str(ROOT), override_data=overrides(data))
         state.init(inventory, Config())
         return [entry(host, _origins(host, path)) for host in inventory]
+    except FleetError:
+        raise
+    # The file is a program of the operator's; pyinfra wraps what it raises while it runs, and nothing else.
+    except (Exception, PyinfraError) as error:
+        raise SettingsError(
+            f"{path} or group_data/ cannot be run: {_reason(error)}",
+            "Python that defines lists of hosts",
+            "fix the line that is named; `python -m py_compile FILE` checks a file alone",
+        ) from None
     finally:
         os.chdir(before)
+
+
+def overrides(texts: Sequence[str]) -> dict[str, Any]:
+    """Return KEY=VALUE texts as pyinfra reads its --data. Raises SettingsError."""
+    from pyinfra_cli.util import parse_cli_arg
+
+    found = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise SettingsError(
+                f"'{text}' is no KEY=VALUE", "a setting, as pyinfra's --data takes it", "e.g. soak_s=60"
+            )
+        found[key] = parse_cli_arg(value)
+    return found
+
+
+def _reason(error: BaseException) -> str:
+    """Return the operator's own error with its place, out of what pyinfra wraps round it."""
+    while isinstance(inner := getattr(error, "exception", None) or error.__cause__, Exception):
+        error = inner
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "pyinfra" not in frame.filename]
+    own = [frame for frame in frames if frame.filename.endswith(".py") and frame.filename != __file__]
+    if isinstance(error, SyntaxError):
+        where = f"{error.filename}:{error.lineno}: "
+    else:
+        where = f"{own[-1].filename}:{own[-1].lineno}: " if own else ""
+    return f"{where}{type(error).__name__}: {error}".split("\n")[0].replace(f"{ROOT}/", "")
 
 
 def entry(host: Any, origins: Mapping[str, str] | None = None) -> HostEntry:

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sparkfleet import lock
 from sparkfleet.catalog import Catalog
@@ -29,9 +28,9 @@ class Wanted:
     models: tuple[str, ...]
 
 
-def run(options: argparse.Namespace, data: Mapping[str, Any]) -> int:
+def run(options: argparse.Namespace) -> int:
     """Resolve everything; write the lock, or with `--check` report what moved. Raises FleetError."""
-    settings = _settings(options.inventory or "inventory/prod.py", data)
+    settings = _settings(options.inventory or "inventory/prod.py", options.data)
     first, known = settings[0], settings[0].catalog()
     old = _old(first.lock_path)
     if options.check and old is None:
@@ -96,10 +95,10 @@ def _fitting(known: Catalog, repos: Mapping[str, lock.LockedRepo]) -> dict[str, 
     return kept
 
 
-def _settings(inventory: str, data: Mapping[str, Any]) -> list[Settings]:
+def _settings(inventory: str, data: Sequence[str]) -> list[Settings]:
     from sparkfleet.inventory import read_inventory
 
-    settings = [parse_settings(entry.name, entry.data) for entry in read_inventory(inventory, dict(data))]
+    settings = [parse_settings(entry.name, entry.data) for entry in read_inventory(inventory, data)]
     if not settings:
         raise SettingsError(f"{inventory} has no host", "at least one host")
     files = {setting.lock_file for setting in settings}

@@ -24,14 +24,18 @@ def provide(environment: MutableMapping[str, str] = os.environ) -> None:
     Raises SettingsError without the text of what was read.
     """
     path, command = environment.get(f"{NAME}_FILE"), environment.get(f"{NAME}_COMMAND")
-    if NAME in environment or not (path or command):
+    # A variable that is set and empty, as a shell or a unit leaves it, is no token.
+    if environment.get(NAME) or not (path or command):
         return
     words = ["cat", path] if path else shlex.split(str(command))
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=COMMAND_S, check=True)
+        if not done.stdout.strip():
+            raise ValueError("nothing came out")
     except (OSError, ValueError, subprocess.SubprocessError) as error:
+        why = str(error) if type(error) is ValueError else type(error).__name__
         raise SettingsError(
-            f"{f'{NAME}_FILE={path}' if path else f'{NAME}_COMMAND'} gave no secret ({type(error).__name__})",
+            f"{f'{NAME}_FILE={path}' if path else f'{NAME}_COMMAND'} gave no secret ({why})",
             f"a file or a command that holds {NAME} alone",
             f"run it by hand, or set {NAME} itself",
         ) from None

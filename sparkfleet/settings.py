@@ -11,9 +11,18 @@ import ipaddress
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from sparkfleet import ROOT, secrets
 from sparkfleet.catalog import Catalog, ServedName, load
@@ -128,6 +137,15 @@ class Settings(Pace, Decisions):
     retire_models: bool = False
     sync_parallel: int = Field(default=4, ge=1)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: object, info: ValidationInfo) -> object:
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        kinds = {annotation, *get_args(annotation)}
+        if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
+            raise ValueError("expected a number, and true and false are none")
+        return value
+
     def catalog(self) -> Catalog:
         return load(tuple((ROOT / overlay).resolve() for overlay in self.catalog_overlays))
 
@@ -190,5 +208,5 @@ def parse_settings(host: str, data: Mapping[str, Any]) -> Settings:
         if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
             found = f"{host}: unknown setting '{key}'{nearest(key, known)}"
             raise SettingsError(found, f"one of {', '.join(known)}") from None
-        found, remedy = f"{host}: {where} is {first['input']!r}", "mend it in the inventory or in group_data/"
-        raise SettingsError(found, first["msg"], remedy) from None
+        found, remedy = f"{host}: {where} is {first['input']!r}", "fix it in the inventory or in group_data/"
+        raise SettingsError(found, first["msg"].removeprefix("Value error, "), remedy) from None

@@ -115,15 +115,15 @@ def test_the_command_is_its_own_remedy(tmp_path: Path, monkeypatch: pytest.Monke
     settings = settings_of(tmp_path)
     settings.lock_path.write_text(text)
     monkeypatch.setattr(locking, "_settings", lambda *_: [settings])
-    options = argparse.Namespace(inventory=None, check=False)
-    assert locking.run(options, {}) == 0
+    options = argparse.Namespace(inventory=None, data=[], check=False)
+    assert locking.run(options) == 0
     assert lock.read(settings.lock_path, KNOWN) is not None
-    assert locking.run(argparse.Namespace(inventory=None, check=True), {}) == 0
+    assert locking.run(argparse.Namespace(inventory=None, data=[], check=True)) == 0
 
 
 def test_a_check_without_a_lock_names_the_next_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locking, "_settings", lambda *_: [settings_of(tmp_path)])
     with pytest.raises(FleetError, match="to compare with") as refused:
-        locking.run(argparse.Namespace(inventory=None, check=True), {})
+        locking.run(argparse.Namespace(inventory=None, data=[], check=True))
     assert "python -m sparkfleet lock" in refused.value.remedy
     assert ROOT.is_dir()
