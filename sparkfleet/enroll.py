@@ -1,6 +1,7 @@
 """`enroll`: a host of which only the first-boot user's password is known becomes one that the fleet's tasks can reach.
 
-The host's key is pinned, the operator's key installed, sudo checked, the machine looked at. Nothing else is changed.
+The host's key is pinned, the operator's key installed and tried, sudo checked, the machine looked at. Nothing else is
+changed, and nothing at all before it is known that the inventory can take the host.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import json
 import shlex
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +23,22 @@ import paramiko
 from sparkfleet import ROOT, facts, preflight
 from sparkfleet.errors import FleetError, SettingsError
 from sparkfleet.fleet import HostEntry, plan_host
-from sparkfleet.inventory_file import with_host
+from sparkfleet.inventory_file import Edit, check_group
+from sparkfleet.pins import Pins
 
 CONNECT_S = 15
 COMMAND_S = 60
 SUDOERS = "/etc/sudoers.d/sparkfleet"
 # What pyinfra and the copying of weights call. A shell as root is root: this says who may, and not how much.
 SUDO_RULE = "{user} ALL=(root) NOPASSWD: /bin/sh, /usr/bin/sh, /usr/bin/rsync"
+# The last line of the file may have no end.
 _INSTALL_KEY = (
-    'umask 077; mkdir -p ~/.ssh; key=$(cat); grep -qxF "$key" ~/.ssh/authorized_keys 2>/dev/null || '
-    'printf "%s\\n" "$key" >> ~/.ssh/authorized_keys'
+    "umask 077; mkdir -p ~/.ssh; key=$(cat); file=~/.ssh/authorized_keys; "
+    'grep -qxF "$key" "$file" 2>/dev/null || { '
+    '[ -z "$(tail -c 1 "$file" 2>/dev/null)" ] || echo >> "$file"; printf "%s\\n" "$key" >> "$file"; }'
 )
+# What ssh offers by itself, and so pyinfra.
+_USUAL_KEYS = ("~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa")
 _BROKEN = (OSError, EOFError, paramiko.SSHException)
 
 
@@ -43,18 +51,41 @@ def enroll(options: argparse.Namespace) -> int:
     public = Path(f"{options.key}.pub").expanduser()
     if not public.exists():
         raise SettingsError(f"there is no public key {public}", "a key pair", "ssh-keygen -t ed25519, or give --key")
+    line = _line(options)
+    edit = None
+    if options.write:
+        check_group(entries, options.inventory, options.group, options.host)
+        edit = Edit(options.inventory, options.group, options.host, line)
+    try:
+        node = _made_reachable(options, public.read_text(encoding="utf-8").strip())
+        like = next((entry for entry in entries if options.group in entry.groups), None)
+        print("\n".join([*_machine(node), *_preflight(node, like)]))
+        if edit:
+            edit.apply()
+    except (KeyboardInterrupt, EOFError):
+        raise FleetError(
+            "stopped at a question", "a yes or no", "enroll it again; what was done so far is not done twice"
+        ) from None
+    finally:
+        if edit:
+            edit.drop()
+    print(f"{'added' if edit else 'add'} to {options.group} in {options.inventory}:\n\n    {line}\n")
+    print(f"next: pyinfra {options.inventory} deploy.py --limit {options.host}")
+    return 0
+
+
+def _made_reachable(options: argparse.Namespace, public: str) -> dict[str, Any]:
+    """Pin, log in, install the key, see that it opens the door, check sudo; return the host's probe."""
     session = Session(options)
     try:
         session.pin()
-        session.log_in()
-        session.run(_INSTALL_KEY, public.read_text().strip())
+        session.log_in(public)
+        session.run(_INSTALL_KEY, public)
+        session.require_own_key(public)
         session.require_sudo()
-        node = session.probe()
+        return session.probe()
     finally:
         session.transport.close()
-    like = next((entry for entry in entries if options.group in entry.groups), None)
-    print("\n".join([*_machine(node), *_preflight(node, like)]))
-    return _join(options)
 
 
 def fingerprint(key: paramiko.PKey) -> str:
@@ -68,28 +99,39 @@ class Session:
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
         self._address = options.address or options.host
+        self._pins = Pins(ROOT / options.known_hosts, self._address, options.port)
         self._password: str | None = None
+        self.transport = self._connected()
+
+    def _connected(self) -> paramiko.Transport:
         try:
-            connection = socket.create_connection((self._address, options.port), timeout=CONNECT_S)
-            self.transport = paramiko.Transport(connection)
-            self.transport.start_client(timeout=CONNECT_S)
+            connection = socket.create_connection((self._address, self._options.port), timeout=CONNECT_S)
+            transport = paramiko.Transport(connection)
+            # A host has several keys; the one to ask for is the one that is pinned, as ssh does.
+            offered = transport.get_security_options()
+            offered.key_types = self._pins.preferred(tuple(offered.key_types))
+            transport.start_client(timeout=CONNECT_S)
         except _BROKEN as error:
             raise FleetError(
-                f"{self._address}:{options.port} does not answer as an SSH server: {error}",
+                f"{self._address}:{self._options.port} does not answer as an SSH server: {error}",
                 "a Spark whose first-boot setup is done",
                 "check name, address and cable; `ping`, then `ssh-keyscan`",
             ) from None
+        return transport
 
     def pin(self) -> None:
         """Accept a host key once, and from then on no other."""
         options, found = self._options, self.transport.get_remote_server_key()
-        path = ROOT / options.known_hosts
-        keys = paramiko.HostKeys(str(path) if path.exists() else None)
-        name = self._address if options.port == 22 else f"[{self._address}]:{options.port}"
-        pinned = list((keys.lookup(name) or {}).values())
+        pinned = self._pins.keys
+        if found in self._pins.revoked:
+            raise FleetError(
+                f"{self._pins.name} shows a key that {options.known_hosts} has revoked: {fingerprint(found)}",
+                "a key that is not revoked",
+                "somebody knew why; do not go on before you do",
+            )
         if pinned and found not in pinned and not options.renew:
             raise FleetError(
-                f"{name} shows another host key than the pinned one: {fingerprint(found)}",
+                f"{self._pins.name} shows another host key than the pinned one: {fingerprint(found)}",
                 ", ".join(map(fingerprint, pinned)),
                 "installed anew? compare the fingerprint at its console, then enroll it with --renew; otherwise "
                 "somebody else answers in its place",
@@ -101,26 +143,53 @@ class Session:
             raise FleetError(f"its host key is {found.fingerprint}", options.accept, "do not go on before you know why")
         if not options.accept and not _yes(f"pin it in {options.known_hosts}? Compare it at the console first."):
             raise FleetError("the host key was not accepted", "a yes, or --accept with its fingerprint")
-        if pinned:
-            keys.pop(name)
-        keys.add(name, found.get_name(), found)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        keys.save(str(path))
+        self._pins.replace(found)
 
-    def log_in(self) -> None:
-        """Log in with the operator's key, or else with the password, which is asked for once."""
+    def log_in(self, public: str) -> None:
+        """Log in with the operator's key, from the agent or the file, or else with the password, asked for once."""
         user = self._options.user
+        if self._opens_with_own_key(self.transport, public):
+            return
         try:
-            self.transport.auth_publickey(user, paramiko.PKey.from_path(Path(self._options.key).expanduser()))
-        except (ValueError, *_BROKEN):
-            try:
-                self.transport.auth_password(user, self.password())
-            except paramiko.SSHException as error:
+            self.transport.auth_password(user, self.password())
+        except _BROKEN as error:
+            raise FleetError(
+                f"{user} could not log in: {error}",
+                "the password of the user that the first-boot setup made",
+                "give --user, and try the password at the host's console",
+            ) from None
+
+    def require_own_key(self, public: str) -> None:
+        """See that the installed key opens a new connection: everything from here on rests on it."""
+        second = self._connected()
+        try:
+            if not self._opens_with_own_key(second, public):
                 raise FleetError(
-                    f"{user} could not log in: {error}",
-                    "the password of the user that the first-boot setup made",
-                    "give --user, and try the password at the host's console",
-                ) from None
+                    f"the key {self._options.key}.pub was installed and does not open {self._address}",
+                    "a login with the key that pyinfra will use",
+                    "look into ~/.ssh and sshd's log on the host: owner, permissions, AuthorizedKeysFile; a key with a "
+                    "passphrase must be in the agent (ssh-add)",
+                )
+        finally:
+            second.close()
+
+    def _opens_with_own_key(self, transport: paramiko.Transport, public: str) -> bool:
+        for key in self._own_keys(public):
+            try:
+                transport.auth_publickey(self._options.user, key)
+            except _BROKEN:
+                continue
+            return transport.is_authenticated()
+        return False
+
+    def _own_keys(self, public: str) -> Iterator[paramiko.PKey]:
+        """Yield the private half of the operator's key: the agent's, or the file's where it has no passphrase."""
+        wanted = public.split()[1] if len(public.split()) > 1 else ""
+        with suppress(*_BROKEN):
+            yield from (key for key in paramiko.Agent().get_keys() if key.get_base64() == wanted)
+        # A key with a passphrase raises TypeError out of the library below paramiko.
+        with suppress(ValueError, TypeError, *_BROKEN):
+            yield paramiko.PKey.from_path(Path(self._options.key).expanduser())
 
     def password(self) -> str:
         if self._password is None:
@@ -204,16 +273,10 @@ def _preflight(node: dict[str, Any], like: HostEntry | None) -> list[str]:
     return [f"preflight: {finding.severity}: {finding.text()}" for finding in findings] or ["preflight: fit"]
 
 
-def _join(options: argparse.Namespace) -> int:
+def _line(options: argparse.Namespace) -> str:
+    """Return the inventory's entry, with all that pyinfra needs to reach the host as this command did."""
     data = {"ssh_user": options.user, "ssh_hostname": options.address, "ssh_port": options.port}
     data |= {"ssh_known_hosts_file": options.known_hosts, "ssh_strict_host_key_checking": "yes"}
+    data |= {"ssh_key": None if options.key in _USUAL_KEYS else options.key}
     kept = {key: value for key, value in data.items() if value not in (None, 22)}
-    line = f"({json.dumps(options.host)}, {json.dumps(kept)}),"
-    if options.write:
-        path = ROOT / options.inventory
-        new = path.with_name(f".{path.name}.new")
-        new.write_text(with_host(path.read_text("utf-8"), options.group, options.host, line), "utf-8")
-        new.replace(path)
-    print(f"{'added' if options.write else 'add'} to {options.group} in {options.inventory}:\n\n    {line}\n")
-    print(f"next: pyinfra {options.inventory} deploy.py --limit {options.host}")
-    return 0
+    return f"({json.dumps(options.host)}, {json.dumps(kept)})"

@@ -31,6 +31,9 @@ class Sshd(paramiko.ServerInterface):
     def __init__(self, home: Path, sudo: str = "nopasswd") -> None:
         self.home = home
         self.key = paramiko.ECDSAKey.generate()
+        # A host has keys of several kinds, and may refuse whoever comes with one.
+        self.more_keys: list[paramiko.PKey] = []
+        self.accepts_keys = True
         self.logins: list[str] = []
         (home / "bin").mkdir(parents=True)
         (home / "sudoers.d").mkdir()
@@ -58,7 +61,8 @@ class Sshd(paramiko.ServerInterface):
             except OSError:
                 return
             transport = paramiko.Transport(connection)
-            transport.add_server_key(self.key)
+            for key in (self.key, *self.more_keys):
+                transport.add_server_key(key)
             transport.start_server(server=self, event=threading.Event())
             self._transports.append(transport)
 
@@ -69,6 +73,8 @@ class Sshd(paramiko.ServerInterface):
         return self._answer("password", (username, password) == ("nvidia", "secret"))
 
     def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
+        if not self.accepts_keys:
+            return common.AUTH_FAILED
         known = self.home / ".ssh" / "authorized_keys"
         return self._answer("key", username == "nvidia" and known.exists() and key.get_base64() in known.read_text())
 

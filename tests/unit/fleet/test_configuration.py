@@ -158,7 +158,10 @@ def test_a_secret_comes_from_a_file_or_a_command(tmp_path: Path) -> None:
     assert empty["HF_TOKEN"] == TOKEN
 
 
-@pytest.mark.parametrize("given", [{"HF_TOKEN_FILE": "/no/such"}, {"HF_TOKEN_FILE": "/dev/null"}, {"HF_TOKEN_COMMAND": "sh -c 'echo hf_x; exit 3'"}])
+@pytest.mark.parametrize(
+    "given",
+    [{"HF_TOKEN_FILE": "/no/such"}, {"HF_TOKEN_FILE": "/dev/null"}, {"HF_TOKEN_COMMAND": "sh -c 'echo hf_x; exit 3'"}],
+)
 def test_a_secret_that_does_not_come_is_refused_without_its_text(given: dict[str, str]) -> None:
     with pytest.raises(SettingsError) as caught:
         secrets.provide(given)
