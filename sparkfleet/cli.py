@@ -8,12 +8,13 @@ import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from sparkfleet import ROOT, catalog, configuration, lock, preflight, secrets
+from sparkfleet import ROOT, catalog, configuration, frontdoor, lock, preflight, secrets
 from sparkfleet.deepcheck import deep_check
 from sparkfleet.docker_model import docker_model_commands
 from sparkfleet.errors import FleetError, SettingsError, nearest
@@ -29,9 +30,15 @@ from sparknode.errors import Refused
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
     try:
+        if words and words[0] in frontdoor.TASKS:
+            frontdoor.run(words[0], words[1:])
+        parser, own = _parser()
+        if not words:
+            print(frontdoor.overview(own))
+            return 0
+        options = parser.parse_args(words)
         secrets.provide()
         return int(options.run(options))
     except FleetError as error:
@@ -39,9 +46,15 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m sparkfleet", description="Fleets of DGX Spark machines.")
+def _parser() -> tuple[argparse.ArgumentParser, dict[str, str]]:
+    """Return the parser, and the commands that are not pyinfra's with a line each."""
+    parser = argparse.ArgumentParser(prog="sparkfleet", description="Fleets of DGX Spark machines.")
+    parser.add_argument("--version", action="version", version=f"sparkfleet {version('sparkfleet')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name in frontdoor.TASKS:
+        task = commands.add_parser(name, help=frontdoor.purpose(name), add_help=False)
+        task.add_argument("-i", "--inventory", help=f"default: {frontdoor.DEFAULT_INVENTORY}")
+        task.add_argument("pyinfra", nargs=argparse.REMAINDER, help="pyinfra's options")
 
     chosen = _choice_parser()
     show = commands.add_parser("show", parents=[chosen], help="print what would run, without connecting to anything")
@@ -72,7 +85,19 @@ def _parser() -> argparse.ArgumentParser:
     checking.add_argument("probe", type=Path, help="a bundle, or what `sparknode probe` printed; - for stdin")
     checking.add_argument("--json", action="store_true", help="print the findings as JSON")
     checking.set_defaults(run=_check, host=None)
-    return parser
+
+    completing = commands.add_parser("completion", help="print a shell's completion script")
+    completing.add_argument("shell", choices=("bash", "zsh", "tcsh"))
+    completing.set_defaults(run=lambda options: _completion(parser, options.shell))
+    helps = {action.dest: action.help or "" for action in commands._choices_actions}
+    return parser, {name: text for name, text in helps.items() if name not in frontdoor.TASKS}
+
+
+def _completion(parser: argparse.ArgumentParser, shell: str) -> int:
+    import shtab
+
+    print(shtab.complete(parser, shell=shell))
+    return 0
 
 
 def _add_enroll(commands: Any) -> None:
