@@ -6,12 +6,14 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from sparkfleet import ROOT
 from sparknode import collect
+from tests import tiers
 from tests.bundles import bundle
 from tests.plan.harness import CURRENT_TAG, PREFIX_TAG, FakeFleet, own_command, release_of, rolled
 from tests.unit.fleet.sshd import Sshd
@@ -31,15 +33,30 @@ README = re.findall(
 # Resolving names needs the registry and the Hub; tests/lab and tests/unit/fleet/test_lock.py do that.
 OFFLINE = [line for line in README if " lock" not in line and "-h" not in line]
 PYINFRA = [line for line in dict.fromkeys(COMMANDS + OFFLINE) if line.startswith("pyinfra ")]
+PYTEST = [line for line in COMMANDS if ".venv/bin/pytest" in line]
+TIERED = [line for line in COMMANDS if "-m tests.tiers" in line]
 OWN = [line for line in dict.fromkeys(COMMANDS + OFFLINE) if line.startswith("python -m sparkfleet ")]
 
 
 def test_every_command_is_of_a_kind_that_is_run_here() -> None:
-    rest = [line for line in COMMANDS if line not in PYINFRA and line not in OWN]
+    rest = [line for line in COMMANDS if line not in (*PYINFRA, *OWN, *PYTEST, *TIERED)]
     targets = re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert [line for line in rest if line.removeprefix("make ") not in targets] == []
     assert len(PYINFRA) >= 20
     assert len(OWN) >= 6
+
+
+@pytest.mark.parametrize("command", PYTEST)
+def test_a_command_that_runs_tests_finds_some(command: str) -> None:
+    words = command.partition("#")[0].replace(".venv/bin/pytest", f"{sys.executable} -m pytest --collect-only -q")
+    done = subprocess.run(["bash", "-c", words], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+
+
+def test_the_tiers_that_are_named_exist() -> None:
+    named = [word for line in TIERED for word in line.partition("#")[0].partition("tests.tiers")[2].split()]
+    assert named
+    assert set(named) <= {*tiers.TIERS, *tiers.GROUPS}
 
 
 @pytest.mark.parametrize("command", PYINFRA)
