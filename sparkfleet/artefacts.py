@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -22,6 +24,8 @@ from sparkfleet.errors import FleetError
 from sparkfleet.fleet import HostPlan
 from sparknode.paths import Paths
 
+# rsync ends a transfer that has been silent for so long.
+SILENCE_S = 60
 _one_fetch = BoundedSemaphore(1)
 _senders: dict[int, BoundedSemaphore] = {}
 
@@ -91,47 +95,56 @@ def ensure_fetched(plan: HostPlan, manifest: dict[str, Any]) -> Path:
     return Paths(root).model_dir(manifest["repo"], manifest["commit"])
 
 
+def require_sending(name: str, data: Mapping[str, Any]) -> None:
+    """Refuse a host that pyinfra reaches and rsync could not; raises FleetError, and is asked before any download."""
+    if not shutil.which("rsync"):
+        raise FleetError("rsync is not installed on this machine", "rsync", "apt install rsync")
+    for key in ("ssh_password", "ssh_key_password"):
+        if data.get(key):
+            raise FleetError(
+                f"{name} is logged in to with {key}, which rsync cannot be given",
+                "a key without a passphrase, or one in the agent",
+                "ssh-add the key, or let the hosts fetch: fetch_on = 'seeds'",
+            )
+
+
 def send(plan: HostPlan, data: Mapping[str, Any], repo: str, folder: Path) -> None:
     """Send a repository's files to the node's incoming folder with rsync over SSH; raises FleetError."""
-    target = f"/var/lib/sparkfleet/incoming/{repo}/{folder.name}/"
-    address = str(data.get("ssh_hostname") or plan.entry.name)
-    user = f"{data['ssh_user']}@" if data.get("ssh_user") else ""
-    argv = [
-        "rsync",
-        "--recursive",
-        "--partial",
-        "--mkpath",
-        "--chmod=D755,F644",
-        "--timeout=60",
-        "--rsh",
-        " ".join(_ssh(data)),
-        "--rsync-path",
-        "sudo -n rsync",
-        f"{folder}/",
-        f"{user}{address}:{target}",
-    ]
+    argv = rsync_argv(plan.entry.name, data, f"{folder}/", f"/var/lib/sparkfleet/incoming/{repo}/{folder.name}/")
     semaphore = _senders.setdefault(plan.settings.sync_parallel, BoundedSemaphore(plan.settings.sync_parallel))
     with semaphore:
-        try:
-            sent = subprocess.run(argv, text=True, capture_output=True, check=False)
-        except FileNotFoundError:
-            raise FleetError("rsync is not installed on this machine", "rsync", "apt install rsync") from None
+        sent = subprocess.run(argv, text=True, capture_output=True, check=False)
     if sent.returncode != 0:
         raise FleetError(
             f"rsync of {repo} to {plan.entry.name} ended with {sent.returncode}: {sent.stderr.strip()[-400:]}",
             "exit code 0",
+            "fix what it names and run the same command again: what arrived is kept",
         )
+
+
+def rsync_argv(name: str, data: Mapping[str, Any], source: str, target: str) -> list[str]:
+    """Return rsync's command line to a folder of a host, reached by what pyinfra's SSH connector is told."""
+    address = str(data.get("ssh_hostname") or name)
+    # A colon ends the host for rsync, and two of them are its daemon.
+    address = f"[{address}]" if ":" in address else address
+    user = f"{data['ssh_user']}@" if data.get("ssh_user") else ""
+    return [
+        *("rsync", "--recursive", "--partial", "--mkpath", "--chmod=D755,F644", f"--timeout={SILENCE_S}"),
+        *("--rsh", shlex.join(_ssh(data)), "--rsync-path", "sudo -n rsync", source, f"{user}{address}:{target}"),
+    ]
 
 
 def _ssh(data: Mapping[str, Any]) -> list[str]:
     options = ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=15"]
+    if data.get("ssh_config_file"):
+        options += ["-F", str(data["ssh_config_file"])]
     if data.get("ssh_port"):
         options += ["-p", str(data["ssh_port"])]
     if data.get("ssh_key"):
         options += ["-i", str(data["ssh_key"]), "-o", "IdentitiesOnly=yes"]
     if data.get("ssh_known_hosts_file"):
-        options += ["-o", f"UserKnownHostsFile={data['ssh_known_hosts_file']}"]
-    strict = data.get("ssh_strict_host_key_checking")
-    if strict:
-        options += ["-o", f"StrictHostKeyChecking={strict}"]
+        # ssh splits this option's value at blanks, as its configuration file does, unless it is quoted.
+        options += ["-o", f'UserKnownHostsFile="{data["ssh_known_hosts_file"]}"']
+    if data.get("ssh_strict_host_key_checking"):
+        options += ["-o", f"StrictHostKeyChecking={data['ssh_strict_host_key_checking']}"]
     return options

@@ -11,6 +11,7 @@ import shutil
 import sys
 import textwrap
 import time
+from collections import Counter
 from typing import Any, TextIO
 
 import click
@@ -24,6 +25,8 @@ from sparkfleet.table import wrapped
 _LINE = re.compile(r"\[(?P<host>[^\]]+)\]\s+(?P<state>[a-z]+): (?P<text>.*)")
 _ENDED = ("committed", "reverted", "failed")
 _LOUD = ("reverting", "reverted", "failed")
+# Hundreds of hosts have a line each several times a second; nobody reads faster than this.
+DRAW_S = 0.25
 
 
 class Live(logging.Filter):
@@ -35,6 +38,7 @@ class Live(logging.Filter):
         self._rows: dict[str, tuple[str, str]] = {}
         self._since: dict[str, float] = {}
         self._drawn = 0
+        self._drawn_at = 0.0
 
     def echo(self, message: Any = None, **options: Any) -> None:
         """Take a line of pyinfra's output: a node's step goes into the block, everything else above it."""
@@ -51,7 +55,8 @@ class Live(logging.Filter):
             click.echo(wrapped(str(message or ""), shutil.get_terminal_size().columns), **options)
         if state in _ENDED:
             self._rows.pop(host)
-        self.draw()
+        if state in _ENDED or time.monotonic() - self._drawn_at >= DRAW_S:
+            self.draw()
 
     def filter(self, record: logging.LogRecord) -> bool:  # noqa: ARG002
         self.clear()
@@ -63,10 +68,18 @@ class Live(logging.Filter):
             self._drawn = 0
 
     def draw(self) -> None:
-        """Draw the block again, no line longer than the terminal."""
+        """Draw the block again, no line longer than the terminal and no more of them than it has."""
         self.clear()
-        width = shutil.get_terminal_size().columns - 1
-        lines = [self.line(host, width) for host in self._rows]
+        self._drawn_at = time.monotonic()
+        columns, rows = shutil.get_terminal_size()
+        # A line of its own for the rest, and one for the cursor: what scrolls off cannot be drawn again.
+        room = max(1, rows - 2)
+        hosts = list(self._rows)
+        lines = [self.line(host, columns - 1) for host in hosts[: room if len(hosts) > room else None]]
+        if rest := hosts[room:]:
+            states = Counter(self._rows[host][0] for host in rest)
+            said = ", ".join(f"{count} {state}" for state, count in states.most_common())
+            lines.append(f"… and {len(rest)} more: {said}"[: columns - 1])
         self._out.write("".join(f"{line}\n" for line in lines))
         self._out.flush()
         self._drawn = len(lines)

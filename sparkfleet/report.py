@@ -111,10 +111,14 @@ def remarks(name: str, node: Mapping[str, Any]) -> list[str]:
         texts.append(f"release {activation.get('release')} by {activation.get('operator')}{alive}")
     last = fleet.get("last") or {}
     if last.get("state") in ("reverted", "failed"):
-        texts.append(f"last roll-out {last['state']}: {str(last.get('error') or '').splitlines()[0]}")
+        texts.append(f"last roll-out {last['state']}: {first_line(last.get('error')) or 'no reason was written down'}")
     if fleet.get("out_of_rotation"):
         texts.append("out of its rotation")
     return [f"{name}: {text}" for text in texts]
+
+
+def first_line(text: object) -> str:
+    return next((line for line in str(text or "").splitlines() if line.strip()), "")
 
 
 def _age(now: datetime, started: object) -> str | None:

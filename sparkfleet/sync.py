@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -202,19 +202,24 @@ def _fetch_on_seed(state: State, run: FleetRun, manifest: dict[str, Any], takers
 
 def _from_controller(state: State, run: FleetRun, manifest: dict[str, Any], takers: list[str]) -> dict[str, str]:
     """Fetch here, and send to each; return why it did not come, by host."""
-    folder = artefacts.ensure_fetched(run.hosts[takers[0]], manifest)
-
-    def send(name: str) -> str | None:
-        plan, host = run.hosts[name], state.inventory.get_host(name)
-        try:
-            artefacts.send(plan, host.data.dict(), str(manifest["repo"]), folder)
-        except FleetError as error:
-            return error.text()
-        return None
-
-    sent = {name: gevent.spawn(send, name) for name in takers}
+    data = {name: state.inventory.get_host(name).data.dict() for name in takers}
+    refused = {name: why for name in takers if (why := _refusal(artefacts.require_sending, name, data[name]))}
+    able = [name for name in takers if name not in refused]
+    if not able:
+        return refused
+    folder = artefacts.ensure_fetched(run.hosts[able[0]], manifest)
+    repo = str(manifest["repo"])
+    sent = {name: gevent.spawn(_refusal, artefacts.send, run.hosts[name], data[name], repo, folder) for name in able}
     gevent.joinall(list(sent.values()))
-    return {name: one.value for name, one in sent.items() if one.value}
+    return refused | {name: one.value for name, one in sent.items() if one.value}
+
+
+def _refusal(act: Callable[..., None], *arguments: Any) -> str | None:
+    try:
+        act(*arguments)
+    except FleetError as error:
+        return error.text()
+    return None
 
 
 def _ways(plan: HostPlan) -> Ways:

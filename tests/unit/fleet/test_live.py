@@ -63,6 +63,26 @@ def test_failures_stay_and_what_ended_leaves_the_block(shown: Any) -> None:
     assert block(out) == []
 
 
+def test_more_hosts_than_rows_are_counted(shown: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen, out, _ = shown
+    monkeypatch.setenv("LINES", "10")
+    screen._run.hosts.update(dict.fromkeys(f"host-{number}" for number in range(30)))
+    for number in range(30):
+        screen.echo(f"[host-{number}] {'starting' if number < 20 else 'probing'}: x")
+    assert len(block(out)) == 9
+    assert block(out)[-1] == "… and 22 more: 12 starting, 10 probing"
+
+
+def test_a_burst_of_lines_is_drawn_once(shown: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen, out, _ = shown
+    monkeypatch.setattr("sparkfleet.live.time.monotonic", lambda: 50.0)
+    for number in range(100):
+        screen.echo(f"[spark-1] starting: {number} s")
+    assert out.getvalue().count("starting") == 1
+    screen.draw()
+    assert "99 s" in block(out)[0]
+
+
 def test_other_lines_go_above_and_logs_find_room(shown: Any) -> None:
     screen, out, said = shown
     screen.echo("[spark-1] starting: x")

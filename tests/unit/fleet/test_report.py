@@ -64,6 +64,14 @@ def test_a_host_without_an_answer() -> None:
     assert remarks("a", {"error": "it cannot be reached"}) == ["a: it cannot be reached"]
 
 
+@pytest.mark.parametrize(
+    ("error", "says"), [("", "no reason"), (None, "no reason"), ("\n\n", "no reason"), ("a\nb", "a")]
+)
+def test_a_roll_out_that_ended_without_a_reason_costs_no_table(error: str | None, says: str) -> None:
+    (text,) = remarks("a", {"fleet": {"last": {"state": "failed", "error": error}}})
+    assert text.startswith(f"a: last roll-out failed: {says}")
+
+
 def test_the_row_of_a_verified_host() -> None:
     row = dict(zip(HEADINGS, host_row("spark-1", NODE, NOW), strict=True))
     assert row == {
