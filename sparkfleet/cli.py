@@ -22,7 +22,7 @@ from sparkfleet.handbook import handbook
 from sparkfleet.interop import export_recipe, import_recipe
 from sparkfleet.recipe import Choice
 from sparkfleet.release import Compiled, compile_release
-from sparkfleet.rules import Deployment, rule_texts
+from sparkfleet.rules import Deployment
 from sparkfleet.settings import parse_settings
 from sparkfleet.yamltext import parse_yaml
 from sparknode import collect, probe
@@ -76,8 +76,8 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, str]]:
 
     configuration.add_commands(commands)
     _add_enroll(commands)
-    explain = commands.add_parser("explain", help="why a rule exists")
-    explain.add_argument("rule", nargs="?")
+    explain = commands.add_parser("explain", help="what an id means: rule, check, gate, state or exit code")
+    explain.add_argument("id", nargs="?", metavar="ID")
     explain.add_argument("--preflight", action="store_true", help="print docs/preflight.md: every check of a host")
     explain.set_defaults(run=_explain)
 
@@ -314,16 +314,18 @@ def _explain(options: argparse.Namespace) -> int:
     if options.preflight:
         print(handbook(), end="")
         return 0
-    texts = rule_texts()
-    if options.rule is None:
-        for rule_id, text in texts.items():
-            print(f"{rule_id:28}{text.severity:6}{text.why}")
+    from sparkfleet.explain import explanation, known
+
+    if options.id is None:
+        for name, line in known().items():
+            print(f"{name:30}{line}")
         return 0
-    if options.rule not in texts:
+    try:
+        print(explanation(options.id))
+    except KeyError:
         raise SettingsError(
-            f"there is no rule '{options.rule}'{nearest(options.rule, list(texts))}",
-            f"one of {', '.join(texts)}",
-        )
-    text = texts[options.rule]
-    print(f"{options.rule} ({text.severity})\nwhy: {text.why}\nsource: {text.source}\nnext: {text.remedy}")
+            f"nothing of the name '{options.id}' is printed anywhere{nearest(options.id, list(known()))}",
+            "a rule, a check, a gate, a state of the journal or an exit code",
+            "python -m sparkfleet explain  # lists all of them",
+        ) from None
     return 0

@@ -97,6 +97,7 @@ class Book(Row):
     torn_parts: list[str]
     shared_units: list[str]
     ways: dict[str, dict[System, list[str]]]
+    placeholders: dict[str, str]
     boxes: list[Box]
     earlyoom: Earlyoom
     elsewhere: dict[str, Elsewhere]

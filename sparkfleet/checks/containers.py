@@ -50,10 +50,11 @@ def _engine(name: str) -> Check:
     return lambda view: view["docker"]["server_version"] and view["docker"]["engine"] == name
 
 
-def _unit(view: View) -> bool:
+def _unit(view: View) -> Iterator[Values]:
     """Docker answers, but not as the service that the engine's unit requires."""
-    real = view["docker"]["server_version"] and view["docker"]["engine"] == "docker"
-    return bool(real) and view.unit("docker.service").get("LoadState") in ("not-found", "masked")
+    state = view.unit("docker.service").get("LoadState")
+    if view["docker"]["server_version"] and view["docker"]["engine"] == "docker" and state in ("not-found", "masked"):
+        yield {"case": "masked" if state == "masked" else None}
 
 
 def _version(view: View) -> bool:

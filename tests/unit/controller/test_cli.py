@@ -97,9 +97,11 @@ def test_every_rule_is_explained(rule: str, capsys: pytest.CaptureFixture[str]) 
     )
 
 
-def test_explain_lists_all_rules_and_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+def test_explain_lists_all_ids_and_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain"]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(rule_texts())
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert set(rule_texts()) < set(listed)
+    assert len(set(listed)) == len(listed)
     assert main(["explain", "drafter-backnd"]) == 2
     assert "did you mean 'drafter-backend'" in capsys.readouterr().err
 

@@ -295,3 +295,96 @@ def test_documents_of_the_wrong_shape_never_raise(document: object) -> None:
         reader(done.stdout)
     docker.read_lookup(done)
     fleet.images(done)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("torn-score: 2.6\n", {"name": None, "torn": 2.6, "failed": None}),
+        ("detected_ota OTA2607\ntorn-score: 3\n", {"name": "OTA2607", "torn": 3.0, "failed": None}),
+        ('{"name": "OTA2.2", "torn": 3, "total_checks": 153}', {"name": "OTA2.2", "torn": 3.0, "failed": None}),
+        ('{"torn": "0.6"}', {"name": None, "torn": 0.6, "failed": None}),
+        (
+            '{"detected_ota": "B", "torn": 1.5, "scores": [{"ota": "A", "torn": 9, "failed": ["x"]}, '
+            '{"ota": "B", "torn": 1.5, "failed": ["kernel"]}]}',
+            {"name": "B", "torn": 1.5, "failed": ["kernel"]},
+        ),
+        ('note {\n{"name": "OTA2607", "torn": 0}\ndone', {"name": "OTA2607", "torn": 0.0, "failed": None}),
+        ('{"error": "must run as root"}', None),
+        ('{"torn": true}', None),
+        ("153 packages checked\n", None),
+        ("", None),
+    ],
+)
+def test_the_update_s_own_check(text: str, expected: object) -> None:
+    assert updates.ota(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("devices", "expected"),
+    [
+        ([{"Name": "UEFI Device Firmware", "Version": "1"}], {"UEFI Device Firmware": "1"}),
+        (
+            [{"Name": "UEFI Device Firmware", "Version": "1"}, {"Name": "UEFI Device Firmware", "Version": "2"}],
+            {"UEFI Device Firmware": "1", "UEFI Device Firmware #2": "2"},
+        ),
+        (
+            [
+                {
+                    "Name": "UEFI Device Firmware",
+                    "Version": "1",
+                    "Releases": [{"AppstreamId": "com.acme.x.socfw.firmware"}],
+                },
+                {
+                    "Name": "UEFI Device Firmware",
+                    "Version": "2",
+                    "Releases": [{"AppstreamId": "com.acme.x.usbpd.firmware"}],
+                },
+                {"Name": "Thing", "Version": "3", "Releases": [{"AppstreamId": "com.acme.x.ec.firmware"}]},
+            ],
+            {"SoC firmware": "1", "USB-PD": "2", "Embedded Controller": "3"},
+        ),
+        ([{"Name": "Thing"}, {"Version": "1"}, 7], {}),
+    ],
+)
+def test_firmware_by_device(devices: list[Any], expected: dict[str, str]) -> None:
+    assert updates.firmware(json.dumps({"Devices": devices})) == expected
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [
+        ("ii", "installed"),
+        ("hi", "installed"),
+        ("it", "installed"),
+        ("iU", "unpacked"),
+        ("iF", "half-configured"),
+        ("iH", "half-installed"),
+        ("iFR", "half-installed"),
+        ("iW", "triggers awaited"),
+        ("rc", None),
+        ("un", None),
+    ],
+)
+def test_states_of_packages(status: str, state: str | None) -> None:
+    found = parse.packages(f"nvidia-dkms-580-open 1 {status} \n")
+
+    assert [row["state"] for row in found] == ([state] if state else [])
+
+
+@pytest.mark.parametrize(
+    ("line", "version", "said"),
+    [
+        ("CUDA Version                              : 13.0", "13.0", None),
+        ("CUDA Version : 13.3 [Deprecated; will be removed in CUDA 14.0. Use CUDA UMD Version instead]", "13.3", None),
+        ("CUDA Version : 13.3 [Deprecated; …]\nCUDA UMD Version : 13.2", "13.2", None),
+        ("CUDA Version : 13.3 [Deprecated; …]\nCUDA UMD Version : Not Found", None, "Not Found"),
+        ("CUDA Version : N/A", None, "N/A"),
+        ("CUDA Version :", None, None),
+        ("", None, None),
+    ],
+)
+def test_the_version_of_cuda(line: str, version: str | None, said: str | None) -> None:
+    found = smi.details(f"Driver Version : 610.57.04\n{line}\nGPU 0000000F:01:00.0\n")
+
+    assert (found["cuda_version"], found["cuda_said"]) == (version, said)

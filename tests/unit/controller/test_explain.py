@@ -1,0 +1,98 @@
+"""`python -m sparkfleet explain ID`: whatever is printed has an explanation, read here from the code that prints it."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sparkfleet import ROOT, exits
+from sparkfleet.cli import main
+from sparkfleet.explain import KINDS, codes, explanation, gates, known, words
+from sparkfleet.findings import book
+from sparkfleet.rules import rule_texts
+from sparknode import errors, journal
+
+# What makes a result of a gate; the first argument, or for the last two the second, is its name.
+MAKERS = {"GateResult": 0, "at_least": 0, "health": 1, "_result": 0}
+
+
+def printed_gates() -> Iterator[str]:
+    """Every name that a gate is given in the node's program; a part that varies stands as a star."""
+    for path in sorted((ROOT / "sparknode").glob("*.py")):
+        yield from _named(path)
+
+
+def _named(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        maker = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
+        place = MAKERS.get(maker, 99)
+        if not isinstance(node, ast.Call) or len(node.args) <= place:
+            continue
+        name = node.args[place]
+        if isinstance(name, ast.Constant):
+            yield str(name.value)
+        elif isinstance(name, ast.JoinedStr):
+            yield "".join(str(part.value) if isinstance(part, ast.Constant) else "*" for part in name.values)
+
+
+def test_every_gate_is_explained_and_no_other() -> None:
+    printed = set(printed_gates())
+    assert {"health", "identity", "short-chat", "power", "tokens-per-second-*"} <= printed, "they are found"
+    full = {name.replace("*", kind) for name in printed for kind in KINDS}
+    # `judge` makes its two names outside of the call.
+    full |= {f"{name}-{kind}" for name in ("acceptance", "mean-acceptance-length") for kind in KINDS}
+    assert full == set(gates())
+
+
+def test_every_state_is_explained() -> None:
+    assert list(words().states) == list(journal.STATES)
+
+
+def test_every_finding_of_the_watch_is_explained() -> None:
+    text = (ROOT / "sparknode" / "lookout.py").read_text(encoding="utf-8")
+    assert set(re.findall(r'self\.findings\["([\w-]+)"\]', text)) == set(words().watch)
+
+
+def test_every_exit_code_is_explained() -> None:
+    stopped = {one.code for one in vars(errors).values() if isinstance(one, type) and issubclass(one, errors.Stopped)}
+    told = re.findall(r"\b(\d{2}) (?:committed|reverted|failed|another|the release)", _help_of_activate())
+    assert stopped | set(exits.MEANINGS) | set(map(int, told)) == set(codes())
+
+
+def _help_of_activate() -> str:
+    text = (ROOT / "sparknode" / "cli.py").read_text(encoding="utf-8")
+    return re.sub(r'"\s+"', "", text)
+
+
+@pytest.mark.parametrize("name", known())
+def test_an_explanation_says_what_it_is_and_what_to_do(name: str) -> None:
+    text = explanation(name)
+    assert name in text.splitlines()[0]
+    assert len(text.splitlines()) > 1
+    assert not re.search(r"\{[\w.\[\]:]+\}", text), "no field stays unfilled"
+
+
+def test_all_kinds_are_listed() -> None:
+    rows = {*rule_texts(), *book().checks, *book().elsewhere, *gates(), *words().states, *words().watch}
+    assert set(known()) == rows | {str(code) for code in codes()}
+
+
+def test_a_name_of_two_kinds_has_two_explanations() -> None:
+    assert "a gate of an activation" in explanation("gpu")
+    assert "a finding of the watch" in explanation("gpu")
+
+
+def test_ways_are_spelled_out(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "driver.version"]) == 0
+    said = capsys.readouterr().out
+    assert "nvidia-driver-pinning-BRANCH" in said
+    assert "dgx: update through the DGX Dashboard" in said
+
+
+def test_an_unknown_id_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "gpu.visibel"]) == 2
+    assert "did you mean 'gpu.visible'" in capsys.readouterr().err
