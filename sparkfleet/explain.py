@@ -13,6 +13,7 @@ from sparkfleet.findings import book
 from sparkfleet.handbook import place, remedy, shown
 from sparkfleet.rows import Row
 from sparkfleet.rules import rule_texts
+from sparknode.gates import GATES
 
 KINDS = ("short", "long", "very-long")
 _SUFFIX = "-KIND"
@@ -23,17 +24,12 @@ class Word(Row):
     next: str
 
 
-class Gate(Row):
-    asks: str
-    next: str
-
-
 class Words(Row):
     """catalog/words.yaml."""
 
     schema_: int = Field(alias="schema")
     states: dict[str, Word]
-    gates: dict[str, Gate]
+    gates: dict[str, str]
     watch: dict[str, Word]
     codes: dict[int, Word]
 
@@ -43,13 +39,13 @@ def words() -> Words:
     return read_file(ROOT / "catalog" / "words.yaml", Words)
 
 
-def gates() -> dict[str, Gate]:
-    """Return every gate by the name that it is printed with."""
+def gates() -> dict[str, str]:
+    """Return what to do where a gate fails, by the name that it is printed with."""
     found = {}
-    for name, gate in words().gates.items():
+    for name, step in words().gates.items():
         base = name.removesuffix(_SUFFIX)
         for full in [f"{base}-{kind}" for kind in KINDS] if base != name else [name]:
-            found[full] = gate
+            found[full] = step
     return found
 
 
@@ -59,7 +55,7 @@ def known() -> dict[str, str]:
         *((name, text.severity, text.why) for name, text in rule_texts().items()),
         *((name, text.severity, shown(text.why)) for name, text in book().checks.items()),
         *((name, "", place(where)) for name, where in book().elsewhere.items()),
-        *((name, "gate", gate.asks) for name, gate in gates().items()),
+        *((gate.id, "gate", gate.about) for gate in GATES),
         *((name, "state", word.means) for name, word in words().states.items()),
         *((name, "watch", word.means) for name, word in words().watch.items()),
         *((str(code), "code", means) for code, means in codes().items()),
@@ -123,8 +119,8 @@ def _elsewhere(name: str) -> str | None:
 
 
 def _gate(name: str) -> str | None:
-    gate = gates().get(name)
-    return None if gate is None else f"{name}, a gate of an activation\nasks: {gate.asks}\nnext: {gate.next}"
+    gate = next((gate for gate in GATES if gate.id == name), None)
+    return None if gate is None else f"{name}, a gate of an activation\nasks: {gate.about}\nnext: {gates()[name]}"
 
 
 def _state(name: str) -> str | None:

@@ -2,50 +2,21 @@
 
 from __future__ import annotations
 
-import ast
 import re
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from sparkfleet import ROOT, exits
 from sparkfleet.cli import main
-from sparkfleet.explain import KINDS, codes, explanation, gates, known, words
+from sparkfleet.explain import codes, explanation, gates, known, words
 from sparkfleet.findings import book
 from sparkfleet.rules import rule_texts
 from sparknode import errors, journal
-
-# What makes a result of a gate; the first argument, or for the last two the second, is its name.
-MAKERS = {"GateResult": 0, "at_least": 0, "health": 1, "_result": 0}
-
-
-def printed_gates() -> Iterator[str]:
-    """Every name that a gate is given in the node's program; a part that varies stands as a star."""
-    for path in sorted((ROOT / "sparknode").glob("*.py")):
-        yield from _named(path)
-
-
-def _named(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        maker = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
-        place = MAKERS.get(maker, 99)
-        if not isinstance(node, ast.Call) or len(node.args) <= place:
-            continue
-        name = node.args[place]
-        if isinstance(name, ast.Constant):
-            yield str(name.value)
-        elif isinstance(name, ast.JoinedStr):
-            yield "".join(str(part.value) if isinstance(part, ast.Constant) else "*" for part in name.values)
+from sparknode.gates import GATES
 
 
 def test_every_gate_is_explained_and_no_other() -> None:
-    printed = set(printed_gates())
-    assert {"health", "identity", "short-chat", "power", "tokens-per-second-*"} <= printed, "they are found"
-    full = {name.replace("*", kind) for name in printed for kind in KINDS}
-    # `judge` makes its two names outside of the call.
-    full |= {f"{name}-{kind}" for name in ("acceptance", "mean-acceptance-length") for kind in KINDS}
-    assert full == set(gates())
+    assert set(gates()) == {gate.id for gate in GATES}
 
 
 def test_every_state_is_explained() -> None:
