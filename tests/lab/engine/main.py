@@ -11,14 +11,14 @@ import threading
 import time
 from pathlib import Path
 
-from . import logs
+from . import logs, stops
 from .cli import Contract, fixtures, load_contract, non_default, parse, unknown_environment
 from .knobs import Knobs
 from .link import ADDRESS_VARIABLE, Link
 from .metrics import Metrics, template
 from .server import Server
 from .settings import ConfigError, LoadError, Settings, check_load, resolve
-from .sim import Engine
+from .sim import KILLED, Engine
 from .tags import DEFAULT, TAGS, Tag
 
 TAG_VARIABLE = "SPARKFLEET_LAB_TAG"
@@ -68,7 +68,7 @@ class Run:
             listener = self._bind(settings)
             self._take_memory(settings)
             if not self._load(settings):
-                return 0
+                return stops.interrupted_load(settings.shutdown_timeout_s)
         except ConfigError as error:
             return self._refuse("APIServer", str(error))
         except LoadError as error:
@@ -190,9 +190,9 @@ class Run:
         self.link.tell("ready")
         self._live(engine)
         if engine.dead:
-            self._die(engine, server)
+            stops.die(engine, server, self.knobs().death_grace_s, self.stop)
         else:
-            self._shut_down(engine, server, settings.shutdown_timeout_s)
+            stops.shut_down(engine, server, settings.shutdown_timeout_s)
         self.link.close()
         return 0
 
@@ -203,6 +203,8 @@ class Run:
         while not self.stop.wait(0.05) and not engine.died.is_set():
             self._show_gpu()
             limit = self.knobs().exit_after_ready
+            if self.knobs().core_killed:
+                engine.die(KILLED)
             if limit is not None and time.monotonic() - ready >= limit:
                 engine.die("RuntimeError: the lab told this engine to end")
             if time.monotonic() - reported >= STATISTICS_S:
@@ -214,31 +216,6 @@ class Run:
         gone = self.knobs().gpu_gone
         if gone != GPU_STATE.exists() and ADDRESS_VARIABLE in os.environ:
             GPU_STATE.write_text('{"mode": "lost"}') if gone else GPU_STATE.unlink()
-
-    def _die(self, engine: Engine, server: Server) -> None:
-        logs.error("core.py:1136", f"EngineCore encountered a fatal error.\n{engine.dead}")
-        # The server notices a dead engine after a while, answers 503 until then, and ends with status 0.
-        self.stop.wait(self.knobs().death_grace_s)
-        logs.error("async_llm.py:738", "AsyncLLM output_handler failed: EngineDeadError", process="APIServer")
-        server.wait_answered(1.0)
-
-    def _shut_down(self, engine: Engine, server: Server, timeout_s: int) -> None:
-        where = "launcher.py:254"
-        logs.info(where, "[shutdown] API server: shutdown triggered")
-        mode = "drain" if timeout_s else "abort"
-        logs.info(
-            "launcher.py:270",
-            f"[shutdown] API server: stopping engine client mode={mode} timeout={timeout_s}s",
-        )
-        engine.draining.set()
-        deadline = time.monotonic() + timeout_s
-        while engine.running and time.monotonic() < deadline and not engine.died.wait(0.02):
-            pass
-        engine.aborted.set()
-        server.wait_answered(1.0)
-        logs.info("core_client.py:777", "[shutdown] MPClient: complete")
-        # vLLM takes this long to take its processes down; new requests meet a server that refuses them.
-        time.sleep(0.3)
 
 
 def _statistics(engine: Engine, before: tuple[int, int, int]) -> tuple[int, int, int]:

@@ -50,6 +50,11 @@ class Server(ThreadingHTTPServer):
         wrong = self.engine.knobs().wrong_model_name
         return (wrong,) if wrong else self.engine.settings.served_names
 
+    def close_port(self) -> None:
+        """Refuse connections from now on; what is under way goes on."""
+        self.shutdown()
+        self.socket.close()
+
     def request_opened(self, change: int) -> None:
         with self._quiet:
             self._open += change

@@ -45,6 +45,10 @@ BLOCK = 16
 PREFILL_TOKENS_PER_SECOND = 200_000.0
 
 
+# A core that was killed leaves no reason behind.
+KILLED = "killed"
+
+
 class EngineDeadError(Exception):
     """The engine is gone; the server answers 500 and ends soon after."""
 
@@ -74,6 +78,9 @@ class Engine:
         self.died = threading.Event()
         self.draining = threading.Event()
         self.aborted = threading.Event()
+        # The core was killed under the streams that outlived the shutdown timeout.
+        self.lost = threading.Event()
+        self.running_at_death = 0
         self._tag = tag
         self._lock = threading.Lock()
         self._slots = threading.Semaphore(settings.max_num_seqs)
@@ -89,6 +96,8 @@ class Engine:
         return self._running + self._waiting
 
     def die(self, reason: str) -> None:
+        if not self.dead:
+            self.running_at_death = self.running
         self.dead = self.dead or reason
         self.died.set()
 
@@ -149,7 +158,11 @@ class Engine:
                 raise EngineDeadError(self.dead)
 
     def _pause(self, seconds: float) -> None:
-        self.aborted.wait(seconds) if seconds > 0 else None
+        until = time.monotonic() + seconds
+        while not self.aborted.is_set() and not self.dead and (left := until - time.monotonic()) > 0:
+            self.aborted.wait(min(left, 0.05))
+        while self.lost.is_set():
+            time.sleep(0.1)
         if self.dead:
             raise EngineDeadError(self.dead)
 
