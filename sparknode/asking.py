@@ -24,10 +24,16 @@ def results(subject: Subject, ask: Asker, alone: frozenset[str]) -> list[GateRes
         else:
             found = _measured(subject, ask, alone)
     failed = next((result for result in found if result.failed), None)
-    if failed is None or failed.proof or subject.engine.health().refused:
+    if failed is None or failed.proof or _dying(subject, failed):
         return found
     subject.host.system.sleep(RETRY_PAUSE_S)
     return [_again(result, failed) for result in _measured(subject, ask, alone)]
+
+
+def _dying(subject: Subject, failed: GateResult) -> bool:
+    """Is the engine gone, or about to be? Its first words say more of the cause than anything it answers now."""
+    answer = subject.engine.health()
+    return answer.refused or (failed.unit != "HTTP" and answer.status is not None and answer.status >= 500)
 
 
 def _again(result: GateResult, failed: GateResult) -> GateResult:

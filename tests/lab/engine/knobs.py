@@ -19,6 +19,7 @@ class Knobs:
     exit_after_ready: float | None = None
     die_on_first_request: bool = False
     core_killed: bool = False
+    core_stopped: bool = False
     hang_with_health_200: bool = False
     empty_text: bool = False
     leak_control_tokens: bool = False

@@ -108,6 +108,9 @@ class Engine:
         if self.draining.is_set() or self.aborted.is_set():
             raise ShutDownError("cannot schedule new futures after shutdown")
         started = time.monotonic()
+        # The API server takes a request, and a core that stands still never reports it.
+        while self.knobs().core_stopped and not self.aborted.wait(0.1):
+            pass
         self._count(waiting=1)
         with self._slots:
             self._count(waiting=-1, running=1)

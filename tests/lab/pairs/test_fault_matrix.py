@@ -92,6 +92,10 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
         {"exit_after_ready": 1.0},
         r"the (engine|container|unit)\b.*(died|ended|stopped|gone|failed|again)",
     ),
+    "a crash that needs concurrency": (
+        {"crash_at_concurrency": 3},
+        r"burst: \d of 4 requests at once were answered|soaking: the \w+ ",
+    ),
     "hang with health 200": ({"hang_with_health_200": True}, r"short-chat: no answer within 8 s"),
     "leaked control tokens": (
         {"leak_control_tokens": True},

@@ -120,6 +120,21 @@ def test_an_engine_that_hangs_with_health_200_is_restarted_once_and_then_left(un
     assert said(node)[-1].startswith("well again (it was: ")
 
 
+def test_a_core_that_stops_while_nobody_asks_is_found_by_a_token_that_never_comes(unwatched: Node) -> None:
+    node = unwatched
+    first = started(node)
+    look(node)
+    control.set_knobs(node.name, core_stopped=True)
+    assert node.curl("/health", "-o /dev/null", "-w '%{http_code}'") == "200"
+
+    until_it_acts(node, first)
+
+    control.clear_knobs(node.name)
+    wait_for("the new engine", lambda: started(node) not in (first, ""), 60)
+    wait_for("its port", lambda: node.curl("/health", "-o /dev/null", "-w '%{http_code}'") == "200", 60)
+    assert any("nothing ran, and" in text for text in said(node))
+
+
 def collapse(node: Node) -> dict[str, Any]:
     """Traffic without a single accepted token, and the look after it."""
     look(node)
