@@ -20,10 +20,12 @@ from sparkfleet.errors import CatalogError, nearest
 from sparkfleet.rows import (
     AcceptanceGate,
     DrafterSupport,
+    DriverVerdict,
     EngineMemory,
     Floor,
     Gates,
     KvLayers,
+    Limits,
     LineFloors,
     Loader,
     Proof,
@@ -77,6 +79,8 @@ class Line(Sourced):
     env_deprecated: dict[str, str] = {}
     env_removed: dict[str, str | None] = {}
     env_forbidden: dict[str, str] = {}
+    # Faults of this engine that no setting avoids, each with its source.
+    cautions: list[str] = []
     gate_overrides: dict[Literal["short", "long", "very_long"], AcceptanceGate | None] = {}
     proof: Proof | None = None
 
@@ -197,19 +201,6 @@ class Profile(Sourced):
     watch: Watch | None = None
 
 
-class Limits(Row):
-    """What a kind of machine bears: shares of its memory, tokens a step, sequences with a drafter, GPUs, the disk
-    space that stays free, and the seconds that a first start takes."""
-
-    memory_utilization: float = Field(gt=0, le=1)
-    memory_utilization_advised: float = Field(gt=0, le=1)
-    batched_tokens: int | None
-    drafter_concurrency: int
-    gpus: int
-    disk_reserve_bytes: int
-    cold_start_s: int | None = None
-
-
 class Hardware(Sourced):
     description: str
     architecture: Literal["arm64", "amd64"]
@@ -227,24 +218,6 @@ class Hardware(Sourced):
     limits: Limits
     engine_memory: EngineMemory | None = None
     simulated: bool = False
-
-
-class DriverVerdict(Row):
-    """What is known of one version, or of a range of versions, of the driver, the kernel or the toolkit.
-
-    `hardware` are the kinds of machine that it is known of, or all. `reserves_cma` marks a fault that /proc/meminfo
-    shows to be switched off where CmaTotal is not zero.
-    """
-
-    verdict: Literal["fail", "warn", "info", "pass"]
-    why: str
-    source: str
-    hardware: list[str] = []
-    reserves_cma: bool = False
-    version: str | None = None
-    prefix: str | None = None
-    below: str | None = None
-    from_: str | None = Field(default=None, alias="from")
 
 
 R = TypeVar("R", bound=BaseModel)
@@ -268,6 +241,12 @@ class Catalog(Row):
             found.append(image.rollback_to)
             image = self.images[image.rollback_to]
         return found
+
+    def proven(self, tag: str) -> str:
+        """Say how well it is known that this image runs: who saw it, where and when."""
+        image = self.images.get(tag)
+        proof = image and (image.proof or self.lines[image.line].proof)
+        return proof.words() if proof else "nobody is known to have run it"
 
     def line_of(self, image: Image) -> Line:
         """Return the line with the image's own engine version where it has one."""

@@ -178,7 +178,7 @@ def _compiled(options: argparse.Namespace) -> Compiled:
     compiled = _compiled_for_host(options) if options.host else _compiled_for_choice(options)
     for words in compiled.overridden:
         print(f"overridden: {words}", file=sys.stderr)
-    for words in compiled.remarks:
+    for words in compiled.remarks():
         print(f"info: {words}", file=sys.stderr)
     for finding in compiled.findings:
         print(f"{finding.severity}: {finding.text()}", file=sys.stderr)

@@ -36,7 +36,7 @@ def status() -> NoReturn:
     run = guard.run()
     if not guard.as_json:
         report.print_table(run)
-    _end({name: _summary(name, node) for name, node in run.nodes.items()})
+    _end({name: {**_summary(name, node), "proven": report.proven(run, name)} for name, node in run.nodes.items()})
 
 
 def _summary(name: str, node: Mapping[str, Any]) -> dict[str, Any]:

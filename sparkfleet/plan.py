@@ -41,7 +41,8 @@ def _change(run: FleetRun, name: str) -> Iterator[str]:
     if run.intent == "deploy":
         compiled = run.hosts[name].compiled
         yield from (f"      set for this host: {words}" for words in compiled.overridden)
-        yield from (f"      {words}" for words in compiled.remarks)
+        kib = (run.nodes[name].get("memory") or {}).get("total_kib")
+        yield from (f"      {words}" for words in compiled.remarks(kib * 1024 if kib else None))
         warnings = (finding for finding in compiled.findings if finding.severity == "warn")
         yield from (f"      note: {finding.text().splitlines()[0]}" for finding in warnings)
 

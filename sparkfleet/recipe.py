@@ -16,7 +16,7 @@ from sparkfleet.catalog import Catalog, Drafter, Hardware, Image, Line, Model, P
 from sparkfleet.contract import Contract, contract_for
 from sparkfleet.engine import Engine, engines
 from sparkfleet.errors import nearest
-from sparkfleet.rows import AcceptanceGate, DrafterSupport, Floor, Gates, Proof, Throughput, Timing
+from sparkfleet.rows import AcceptanceGate, DrafterSupport, Floor, Gates, Throughput, Timing
 from sparkfleet.rules.book import refusal
 from sparkfleet.speculation import SCHEDULE, Speculation, expected_length, single_stream_tokens, speculation
 
@@ -99,11 +99,6 @@ class Recipe:
         """What the image's line needs of the method that this recipe drafts with."""
         return self.speculation.support if self.speculation else None
 
-    @property
-    def proof(self) -> Proof | None:
-        """How well it is known that this image runs; None for a tag that is only declared to behave like another."""
-        return None if self.choice.image_line is not None else self.image.proof or self.line.proof
-
     @cached_property
     def arguments(self) -> tuple[str, ...]:
         return tuple(self.engine.arguments(self))
@@ -129,7 +124,7 @@ class Recipe:
                 value = json.loads(value)
             except ValueError:
                 return None
-        for key in path.split("."):
+        for key in path.split(".") if path else ():
             value = value.get(key) if isinstance(value, dict) else None
         return value
 

@@ -39,6 +39,7 @@ class Compiled:
     recipe: Recipe
     findings: tuple[Finding, ...]
     unlocked: tuple[str, ...]
+    proven: str
 
     @property
     def id(self) -> str:
@@ -48,16 +49,15 @@ class Compiled:
     def overridden(self) -> list[str]:
         return [override.words() for override in self.recipe.overridden]
 
-    @property
-    def remarks(self) -> list[str]:
-        """Say what is known of the choice beside its rules: how well proven the image is, and what its cache holds."""
-        found = capacity(self.recipe)
-        return [proven(self.recipe), *([] if isinstance(found, str) else [found.words()])]
-
-
-def proven(recipe: Recipe) -> str:
-    known = recipe.proof.words() if recipe.proof else "not known to run anywhere"
-    return f"image {recipe.choice.image_tag}: {known}"
+    def remarks(self, memory_bytes: int | None = None) -> list[str]:
+        """Say what is known of the choice beside its rules: how well proven the image is, and what its cache holds on a
+        machine with so much memory.
+        """
+        found = capacity(self.recipe, memory_bytes)
+        return [
+            f"image {self.recipe.choice.image_tag}: {self.proven}",
+            *([] if isinstance(found, str) else [found.words()]),
+        ]
 
 
 def compile_release(
@@ -129,7 +129,9 @@ def compile_release(
         ),
     }
     release["id"] = content_id(release)
-    return Compiled(release, recipe, tuple(findings), tuple(unlocked))
+    # What is only declared to behave like a known image was not seen itself.
+    proven = catalog.proven(choice.image_tag if choice.image_line is None else "")
+    return Compiled(release, recipe, tuple(findings), tuple(unlocked), proven)
 
 
 def _watch(recipe: Recipe, operation: Operation) -> dict[str, Any] | None:

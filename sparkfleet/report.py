@@ -182,8 +182,20 @@ def print_table(run: FleetRun) -> None:
         guard.say(click.style(line, fg=COLORS.get(row[1], "red")) if terminal else line)
     guard.say("")
     said = [text for name in run.hosts if name in run.nodes for text in remarks(name, run.nodes[name])]
+    said += proofs(run)
     for text in [*said, ""] if said else []:
         guard.say(text)
+
+
+def proven(run: FleetRun, name: str) -> str | None:
+    """Say how well proven the image is that a host serves: who saw it run, where and when."""
+    tag = (run.fleet_of(name).get("release") or {}).get("image_tag")
+    return f"image {tag}: {run.hosts[name].settings.catalog().proven(tag)}" if tag else None
+
+
+def proofs(run: FleetRun) -> list[str]:
+    """Return a sentence for each image that is served."""
+    return sorted({text for name in run.hosts if name in run.nodes if (text := proven(run, name))})
 
 
 def print_roll_out(run: FleetRun) -> None:

@@ -194,3 +194,36 @@ class Timing(Row):
     request_timeout_s: int
     soak_s: int = Field(ge=0)
     soak_interval_s: int = Field(gt=0)
+
+
+class Limits(Row):
+    """What a kind of machine bears: shares of its memory, tokens a step, sequences with a drafter, GPUs, the disk
+    space that stays free, and the seconds that a first start takes."""
+
+    memory_utilization: float = Field(gt=0, le=1)
+    memory_utilization_advised: float = Field(gt=0, le=1)
+    batched_tokens: int | None
+    drafter_concurrency: int
+    # Above so many sequences a draft longer than so many tokens slows all of them down.
+    long_draft: tuple[int, int] | None = None
+    gpus: int
+    disk_reserve_bytes: int
+    cold_start_s: int | None = None
+
+
+class DriverVerdict(Row):
+    """What is known of one version, or of a range of versions, of the driver, the kernel or the toolkit.
+
+    `hardware` are the kinds of machine that it is known of, or all. `reserves_cma` marks a fault that /proc/meminfo
+    shows to be switched off where CmaTotal is not zero.
+    """
+
+    verdict: Literal["fail", "warn", "info", "pass"]
+    why: str
+    source: str
+    hardware: list[str] = []
+    reserves_cma: bool = False
+    version: str | None = None
+    prefix: str | None = None
+    below: str | None = None
+    from_: str | None = Field(default=None, alias="from")

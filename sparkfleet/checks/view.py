@@ -10,9 +10,10 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
 
-from sparkfleet.catalog import Catalog, DriverVerdict, Hardware, Image, Line
+from sparkfleet.catalog import Catalog, Hardware, Image, Line
 from sparkfleet.contract import version_key
 from sparkfleet.findings import SYSTEMS, System, Values, book
+from sparkfleet.rows import DriverVerdict
 
 KIB_PER_GIB = 1 << 20
 # nvidia-smi(1): what ends with this lists the GPU, whose damaged infoROM is all that is wrong with it.

@@ -116,11 +116,13 @@ def _parser(recipe: Recipe, key: str, needed: str | None, known: frozenset[str])
 
 def variables(recipe: Recipe, _: Deployment) -> Iterator[Problem]:
     env, line, tag = recipe.env, recipe.line, recipe.choice.image_tag
-    for name in env:
+    for name, value in env.items():
         if name in line.env_removed:
             flag = line.env_removed[name]
             instead = f"the flag {flag} instead" if flag else "no such variable"
-            yield "env-removed", f"{name} is gone from vLLM {line.engine_version}", instead
+            # Switched off, it asked for what happens without it.
+            rule = "env-ignored" if value in ("", "0") else "env-removed"
+            yield rule, f"{name}={value}: gone from vLLM {line.engine_version}", instead
     if names := [name for name in env if name in line.env_deprecated]:
         found = f"{', '.join(names)}: deprecated in vLLM {line.engine_version}"
         yield "env-deprecated", found, ", ".join(line.env_deprecated[name] for name in names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from sparkfleet.recipe import Recipe
 
 METHOD_HINTS = ("dflash", "eagle3", "dspark")
+_POSITIONS = re.compile(r"rope|max_position_embeddings")
 # What every backend that runs such a drafter takes, where the line names no more.
 BF16 = ("auto", "bfloat16")
 
@@ -133,6 +135,22 @@ def _cache(recipe: Recipe, found: Speculation, speculative: dict[str, Any]) -> I
         yield "drafter-concurrency", f"max_num_seqs is {sequences} on image {tag}{note}", f"at most {limit}"
     if "max_num_batched_tokens" not in args:
         yield "drafter-batch", "max_num_batched_tokens is not set with a drafter", "a number, 8192 for example"
+
+    bound, tokens = recipe.hardware.limits.long_draft, speculative.get("num_speculative_tokens")
+    busy = bound is not None and sequences is not None and sequences > bound[0]
+    if bound and busy and isinstance(tokens, int) and tokens > bound[1] and SCHEDULE not in speculative:
+        said = f"num_speculative_tokens is {tokens} with max_num_seqs {sequences}"
+        yield "long-drafts", said, f"at most {bound[1]}, or {SCHEDULE} with shorter ones under load"
+    if changed := sorted(key for key in _paths(recipe.within("hf_overrides")) if _POSITIONS.search(key)):
+        said = f"hf_overrides changes {', '.join(changed)}, which the drafter does not follow"
+        yield "drafter-positions", said, "no change of positions with a drafter"
+
+
+def _paths(value: object) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield str(key)
+            yield from _paths(inner)
 
 
 def _not_causal(

@@ -34,6 +34,8 @@ def image(recipe: Recipe, deployment: Deployment) -> Iterator[Problem]:
     if row.state == "candidate" and recipe.image_known:
         note = f": {row.note}" if row.note else ""
         yield "image-candidate", f"image {tag} is a candidate{note}", "a proven image"
+    for caution in line.cautions:
+        yield "engine-fault", f"image {tag} ({line.engine} {line.engine_version}): {caution}", ""
     if choice.image_line is not None:
         yield "image-undeclared", f"image {tag} is treated like {choice.image_line}", ""
     if row.digest is None and not deployment.image_locked:

@@ -51,6 +51,7 @@ def test_status_asks_nothing_and_changes_nothing(fleet: FakeFleet, arguments: li
     rows = [line.split()[:2] for line in outcome.output.splitlines() if line.startswith("@fake/spark-")]
     assert rows == [["@fake/spark-4", "unprovisioned"]] + [[f"@fake/{name}", "verified"] for name in HOSTS[:3]]
     assert "Detected changes" not in outcome.output
+    assert outcome.output.count("run on a GB10 by its maker") == 1
 
 
 def test_status_shows_the_others_when_a_host_cannot_be_reached(fleet: FakeFleet) -> None:
@@ -65,7 +66,8 @@ def test_status_as_json(fleet: FakeFleet) -> None:
     found = document(fleet.run("--json", deploy="tasks/status.py"))
     assert found["@fake/spark-1"]["state"] == "verified"
     assert found["@fake/spark-1"]["fleet"]["release"]["image_tag"] == CURRENT_TAG
-    assert found["@fake/spark-4"]["state"] == "unprovisioned"
+    assert found["@fake/spark-1"]["proven"].startswith(f"image {CURRENT_TAG}: run on a GB10 by its maker")
+    assert (found["@fake/spark-4"]["state"], found["@fake/spark-4"]["proven"]) == ("unprovisioned", None)
 
 
 def test_a_hundred_hosts_are_answered_soon_and_in_a_few_lines(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def text(names: tuple[str, str, str], compiled: Compiled) -> str:
     profile, image, model = names
     recipe = compiled.recipe
     head = [f"profile {profile}, image {image}, model {model}, on gb10: {recipe.contract}"]
-    head += compiled.remarks
+    head += compiled.remarks()
     head += [
         f"{finding.severity}: {finding.id}: {finding.found}"
         for finding in compiled.findings

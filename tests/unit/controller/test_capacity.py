@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -119,6 +120,13 @@ def test_what_cannot_be_told_is_said_to_be_unknown(asked: Choice, why: str) -> N
 
 
 def test_the_plan_of_a_release_says_what_its_cache_holds_and_how_well_it_is_proven() -> None:
-    proof, cache = compile_release(CATALOG, None, choice("production"), TRIAL).remarks
+    proof, cache = compile_release(CATALOG, None, choice("production"), TRIAL).remarks()
     assert proof == f"image {CURRENT}: run on a GB10 by its maker (card, validated results, 2026-06-11)"
     assert cache.startswith("KV cache capacity: ")
+    smaller = compile_release(CATALOG, None, choice("production"), TRIAL).remarks(100 * GIB)[1]
+    assert smaller != cache
+
+
+def test_a_tag_that_is_only_declared_is_not_taken_for_proven() -> None:
+    declared = replace(choice("production", "2026-12-01-new"), image_line=CURRENT)
+    assert compile_release(CATALOG, None, declared, TRIAL).remarks()[0].endswith("nobody is known to have run it")

@@ -201,6 +201,22 @@ TABLE: dict[str, tuple[Case, str, Case]] = {
         "gone from vLLM 0.26.0",
         Case(image="2026-07-27-v0.26.0"),
     ),
+    "env-ignored": (
+        Case(image=AWQ, change=env("aeon-0.26", VLLM_USE_FLASHINFER_MOE_FP4="0")),
+        "VLLM_USE_FLASHINFER_MOE_FP4=0: gone from vLLM 0.26.0",
+        Case(image=AWQ),
+    ),
+    "long-drafts": (
+        tried(num_speculative_tokens=15),
+        "num_speculative_tokens is 15 with max_num_seqs 64",
+        tried(num_speculative_tokens=15, max_num_seqs=8),
+    ),
+    "drafter-positions": (
+        tried(hf_overrides='{"text_config":{"max_position_embeddings":524288}}'),
+        "hf_overrides changes max_position_embeddings",
+        tried(hf_overrides='{"text_config":{"final_logit_softcapping":30.0}}'),
+    ),
+    "engine-fault": (Case(image="2026-06-18-v0.23.0-dflashfix"), "may stay taken until a reboot", FINE),
     "env-deprecated": (FINE, "deprecated in vLLM 0.22.1", Case(image="2026-07-27-v0.26.0")),
     "env-forbidden": (
         Case(image="2026-07-27-v0.26.0", change=env("aeon-0.26", VLLM_ENABLE_STARTUP_PLAN="1")),
@@ -331,7 +347,7 @@ FURTHER: list[tuple[str, Case, str]] = [
     ),
     (
         "env-removed",
-        Case(image="2026-09-11-v0.29.0-omni", change=env("aeon-0.29-omni", VLLM_TEST_FORCE_FP8_MARLIN="0")),
+        Case(image="2026-09-11-v0.29.0-omni", change=env("aeon-0.29-omni", VLLM_TEST_FORCE_FP8_MARLIN="1")),
         "gone from vLLM 0.29.0",
     ),
     ("quantization", tried(quantization=None), "quantization is None"),
