@@ -167,6 +167,12 @@ def test_a_refusal_names_the_nearest_combination_that_works(asked: Choice, sugge
     assert suggested in refused.value.remedy
 
 
+def test_a_proven_image_is_nearer_than_a_candidate() -> None:
+    with pytest.raises(RefusedError) as refused:
+        compile_release(CATALOG, None, choice("short-context", CURRENT, DENSE), TRIAL)
+    assert f"the nearest combination that works: image {AWQ_IMAGE}" in refused.value.remedy
+
+
 def test_what_the_owner_has_to_write_down_is_its_own_remedy() -> None:
     words = nearest_working(CATALOG, choice(), Deployment())
     assert words == "the same combination, once the points above are written into the inventory"
