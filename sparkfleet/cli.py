@@ -298,12 +298,18 @@ def _check(options: argparse.Namespace) -> int:
 
 def _probe(path: Path) -> dict[str, Any]:
     try:
-        if path.is_dir() or path.name.endswith(".tar.gz"):
+        if path.is_dir() or (path.is_file() and _packed(path)):
             return probe.probe(*collect.read(path))
         text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError, Refused) as error:
         raise SettingsError(f"{path} cannot be read: {error}", "a probe or a bundle", "check the path") from None
     return preflight.read(text.strip())
+
+
+def _packed(path: Path) -> bool:
+    """Whether it begins as gzip and zip do."""
+    with path.open("rb") as stream:
+        return stream.read(2) in (b"\x1f\x8b", b"PK")
 
 
 def _overlays(options: argparse.Namespace) -> tuple[Path, ...]:

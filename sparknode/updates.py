@@ -41,16 +41,20 @@ def firmware(text: str) -> dict[str, str] | None:
     devices = _devices(text)
     if devices is None:
         return None
-    found: dict[str, str] = {}
+    found: dict[str, list[str]] = {}
     for device in devices:
         version = as_text(device.get("Version"))
         streams = " ".join(str(as_dict(release).get("AppstreamId")) for release in as_list(device.get("Releases")))
         known = (name for name, guids, ids in _FIRMWARE if guids & _guids(device) or ids.search(streams.lower()))
         name = next(known, None) or as_text(device.get("Name"))
         if name and version:
-            twins = sum(one == name or one.startswith(f"{name} #") for one in found)
-            found[f"{name} #{twins + 1}" if twins else name] = version
-    return found
+            found.setdefault(name, []).append(version)
+    # Twins that nothing tells apart are counted by version, as fwupd lists them in any order.
+    return {
+        f"{name} #{number}" if number > 1 else name: version
+        for name, versions in found.items()
+        for number, version in enumerate(sorted(versions), 1)
+    }
 
 
 def ota(text: str) -> dict[str, Any] | None:

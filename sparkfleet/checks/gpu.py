@@ -6,7 +6,8 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sparkfleet.checks.view import DAMAGED_INFOROM, Check, View, is_called, matches, of_kind
+from sparkfleet.checks.view import DAMAGED_INFOROM, LOST, Check, View, is_called, matches, of_kind
+from sparkfleet.contract import version_key
 from sparkfleet.findings import Values, book
 
 # Kernel drivers that keep a GPU for a virtual machine, and those of other projects.
@@ -22,14 +23,14 @@ def _visible(view: View) -> Iterator[Values]:
         return
     if gpu["module_version"] and "version mismatch" in str(error):
         yield {"case": "mismatch", "library": view.pending or "of another version", "module": gpu["module_version"]}
-    elif view.fault:
-        yield {"case": "lost", "fault": view.fault}
+    elif fault := view.fault or (LOST.search(str(error)) and error):
+        yield {"case": "lost", "fault": fault}
     elif guest := _FOR_A_GUEST.intersection(filter(None, bound)):
         yield {"case": "guest", "bound": next(iter(guest)), "address": bound[next(iter(guest))]}
     elif other := _OTHERS.intersection(filter(None, bound)):
         yield {"case": "other", "bound": next(iter(other)), "address": bound[next(iter(other))]}
     elif not gpu["module_version"] and ready and kernel not in ready:
-        yield {"case": "kernel", "ready": ready[-1], "has": ", ".join(ready)}
+        yield {"case": "kernel", "ready": max(ready, key=version_key), "has": ", ".join(ready)}
     elif gpu["rc"] is None:
         yield {"case": "hangs"}
     else:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from sparkfleet.checks.view import Check, View, limit
 from sparkfleet.findings import Values
+from sparknode.parse import number
 
 
 def _also(share: float) -> tuple[str, ...]:
@@ -17,7 +18,9 @@ def _also(share: float) -> tuple[str, ...]:
 def _available(view: View) -> Iterator[Values]:
     if view.hardware.unified_memory and view.room < 0:
         heard = "tenants" not in {entry["what"] for entry in view["unreadable"]}
-        pinned = heard and not view["gpu"]["tenants"]
+        held = [number(tenant["memory"]) for tenant in view["gpu"]["tenants"]]
+        # Where those who hold something hold less than is missing, ending them is not enough.
+        pinned = heard and None not in held and sum(mib or 0 for mib in held) / 1024 < -view.room
         case = "hugepages" if view.gib["hugetlb"] >= -view.room else "pinned" if pinned else None
         yield {"case": case, "also": _also(view.memory["fits"])}
 

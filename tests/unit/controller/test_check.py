@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sparkfleet.cli import main
+from sparknode import collect
 from tests.bundles import bundle, document
 from tests.unit.fleet.defects import gpu
 
@@ -68,6 +70,19 @@ def test_what_is_no_probe_is_a_finding(tmp_path: Path, capsys: pytest.CaptureFix
 def test_standard_input(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(document())))
     assert main(["check", "-", *CHOSEN]) == 0
+    assert capsys.readouterr().out.endswith("fit\n")
+
+
+@pytest.mark.parametrize("name", ["b.tar.gz", "b.tgz", "b.zip", "download"])
+def test_a_packed_bundle_of_any_name(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    documents = collect.documents(bundle())
+    if name.endswith(".zip"):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            for path, text in documents.items():
+                archive.writestr(f"bundle/{path}", text)
+    else:
+        (tmp_path / name).write_bytes(collect.pack(documents))
+    assert main(["check", str(tmp_path / name), *CHOSEN]) == 0
     assert capsys.readouterr().out.endswith("fit\n")
 
 

@@ -67,6 +67,12 @@ HOSTS: Mapping[str, FieldHost] = {
         )
     },
     "lost in every cell": host("fail: gpu.visible", (), False, gpu=", ".join(["[GPU is lost]"] * 9) + "\n"),
+    "lost without a row": host(
+        ("fail: gpu.visible: the GPU can't be used", "sudo reboot"),
+        "shows no GPU",
+        False,
+        gpu=Completed((), 15, "Unable to determine the device handle for GPU0: 000F:01:00.0: GPU is lost.  Reboot\n"),
+    ),
     "lost by exit code": host("fail: gpu.visible", (), False, gpu=Completed((), 15, gpu())),
     "one of two lost": host(
         "fail: gpu.visible",

@@ -45,6 +45,14 @@ HOSTS: Mapping[str, FieldHost] = {
         False,
         {"/proc/meminfo": meminfo(MemFree=20_000_000, MemAvailable=31_000_000)},
     ),
+    "memory of which somebody holds a little": host(
+        "sudo reboot",
+        (),
+        False,
+        {"/proc/meminfo": meminfo(MemFree=20_000_000, MemAvailable=31_000_000)},
+        tenants="77, python3, 512 MiB\n",
+        processes=" 77 python3 0::/user.slice/user-1000.slice/session-3.scope\n",
+    ),
     "memory that somebody holds": host(
         "fail: mem.available",
         "sudo reboot",
