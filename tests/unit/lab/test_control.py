@@ -132,7 +132,7 @@ def test_hosts_are_known_by_either_address() -> None:
 
 
 def test_the_figures_keep_their_place_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.lab.config.LAB_DIR", tmp_path)
+    monkeypatch.setattr("tests.lab.config.HOSTS_DIR", tmp_path)
     host = Host(1)
     (host.folder / "lab").mkdir(parents=True)
     meminfo.write(host, 123)
