@@ -62,7 +62,7 @@ _FAST = (
     (str(BIN / "ruff"), "format", "--check", "--quiet", "."),
     (str(BIN / "ruff"), "check", "--quiet", "."),
     (str(BIN / "mypy"),),
-    _pytest("-n", "3", "tests/plan", "tests/unit", "-m", "not contract"),
+    _pytest("-n", "3", "tests/plan", "tests/unit"),
 )
 # Hosts mostly wait, and so do the hub's storms: more workers than cores.
 TIERS = {
@@ -77,7 +77,7 @@ TIERS = {
     "docs": Tier((_pytest("-n", "2", "--dist", "loadfile", "tests/docs"),), "others"),
     "hub": Tier((_pytest("-n", "4", "tests/hub"),), "others"),
     "walk": Tier((_pytest("-n", "2", "tests/walk"),), "others"),
-    "contract": Tier((_pytest("-m", "contract", "tests/contract", "tests/sglang", "tests/unit"),), "others"),
+    "contract": Tier((_pytest("tests/contract", "tests/sglang"),), "others"),
     # Figures gate nothing; that the benchmarks still measure something does.
     "bench": Tier(((sys.executable, "-m", "tests.bench", "--small"),), "last", needs_lab=True),
     "crash-all": _on_lab("crash", 0, "-n", "3", SPARKFLEET_CRASH="all"),

@@ -25,8 +25,6 @@ from tests.contract.venv import PINS, ensure, quiet_environment
 from tests.lab import labmodels
 from tests.unit.controller.combos import CATALOG, CURRENT, MODEL, TRIAL, compiled, rendered
 
-pytestmark = pytest.mark.contract
-
 VERSIONS = sorted(PINS)
 
 
