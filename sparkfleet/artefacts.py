@@ -32,7 +32,8 @@ _senders: dict[int, BoundedSemaphore] = {}
 
 def manifests(plan: HostPlan) -> list[dict[str, Any]]:
     """Return what a node needs to prove each model of its release: files with hashes, and what they must say."""
-    model = plan.compiled.recipe.model
+    recipe = plan.compiled.recipe
+    model, drafter = recipe.model, recipe.drafter
     target = {key: plan.release["artefacts"][0][key] for key in ("repo", "commit")}
     found: list[dict[str, Any]] = []
     for row in plan.release["artefacts"]:
@@ -40,7 +41,7 @@ def manifests(plan: HostPlan) -> list[dict[str, Any]]:
         if row["role"] == "target":
             document["checks"] = {**model.artefact.model_dump(), "quant_method": model.quantization}
         else:
-            document |= {"checks": drafter_checks(model.drafter) if model.drafter else {}, "target": target}
+            document |= {"checks": drafter_checks(drafter) if drafter else {}, "target": target}
         found.append(document)
     return found
 

@@ -164,6 +164,8 @@ class Model(Sourced):
     dense: bool
     images: bool = False
     drafter: Drafter | None
+    # Drafters that a profile may choose instead, by the name that it uses.
+    other_drafters: dict[str, Drafter] = {}
     # Layers for multi-token prediction in the checkpoint itself: 0 = none, None = not known.
     mtp_layers: int | None = Field(default=None, ge=0)
     kv_layers: list[KvLayers] = []
@@ -178,9 +180,18 @@ class Model(Sourced):
     def served_name(self) -> str:
         return self.served_names[0]
 
-    def repositories(self) -> list[Model | Drafter]:
-        """Return the target and, where there is one, its drafter: one unit for locking and keeping."""
-        return [self, self.drafter] if self.drafter else [self]
+    def chosen_drafter(self, name: str | None) -> Drafter | None:
+        """Return the drafter that a profile names, or the model's own where it names none."""
+        return self.drafter if name is None else self.other_drafters.get(name)
+
+    def repositories(self, drafter: str | None = None) -> list[Model | Drafter]:
+        """Return the target and, where there is one, the chosen drafter: one unit for locking and keeping."""
+        chosen = self.chosen_drafter(drafter)
+        return [self, chosen] if chosen else [self]
+
+    def all_repositories(self) -> list[Model | Drafter]:
+        """Return the target with every drafter that a profile may choose."""
+        return [*self.repositories(), *self.other_drafters.values()]
 
 
 class Profile(Sourced):
@@ -188,6 +199,8 @@ class Profile(Sourced):
     inherits: str | None = None
     engine: Literal["vllm", "sglang"] = "vllm"
     speculative: bool
+    # One of the model's other drafters.
+    drafter: str | None = None
     # As vLLM's speculative config has them; a method without a drafter (n-gram, the target's own heads) is named here.
     speculative_args: dict[str, Any] = {}
     served_names: list[ServedName] | None = Field(default=None, min_length=1)

@@ -114,7 +114,7 @@ def _contradictions(lock: Lock, catalog: Catalog) -> Iterator[tuple[str, str, st
             remedy = "the tag was moved upstream: find out why before you change either of them"
             yield f"images.{tag}.digest is {locked.digest}", expected, remedy
     for model_id, model in catalog.models.items():
-        for row in model.repositories():
+        for row in model.all_repositories():
             pinned = lock.repos.get(row.repo)
             if pinned and row.revision and pinned.commit != row.revision:
                 expected = f"{row.revision}, the revision that models.{model_id} pins"

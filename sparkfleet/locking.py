@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparkfleet import lock
-from sparkfleet.catalog import Catalog
+from sparkfleet.catalog import Catalog, Drafter, Model
 from sparkfleet.errors import LockError, SettingsError, nearest
 from sparkfleet.recipe import find_image
 from sparkfleet.settings import Settings, parse_settings
@@ -26,6 +26,8 @@ class Wanted:
 
     tags: Mapping[str, str | None]
     models: tuple[str, ...]
+    # Drafters that the profiles name instead of a model's own.
+    drafters: frozenset[str] = frozenset()
 
 
 def run(options: argparse.Namespace) -> int:
@@ -38,7 +40,9 @@ def run(options: argparse.Namespace) -> int:
             f"there is no {first.lock_file} to compare with", "a lock", "run `python -m sparkfleet lock` and commit it"
         )
     tags = {setting.image_tag: setting.image_line for setting in settings}
-    new = resolved(first, known, Wanted(tags, tuple(sorted({setting.model for setting in settings}))), old)
+    profiles = [known.profiles[setting.profile] for setting in settings if setting.profile in known.profiles]
+    named = frozenset(profile.drafter for profile in profiles if profile.drafter)
+    new = resolved(first, known, Wanted(tags, tuple(sorted({setting.model for setting in settings})), named), old)
     moved = lock.changes(old, new)
     for line in moved:
         print(line)
@@ -80,15 +84,22 @@ def resolved(first: Settings, known: Catalog, wanted: Wanted, old: lock.Lock | N
                 f"model '{model_id}' is not in the catalogue{nearest(model_id, list(known.models))}",
                 f"one of {', '.join(sorted(known.models))}",
             )
-        for row in known.models[model_id].repositories():
+        for row in _wanted_of(known.models[model_id], wanted.drafters):
             _tell(f"resolving repository {row.repo}")
             repos[row.repo] = resolve_repo(row.repo, row.revision, first.hub_endpoint)
     return lock.Lock(schema=lock.SCHEMA, images=images, repos=_fitting(known, repos))
 
 
+def _wanted_of(model: Model, drafters: frozenset[str]) -> list[Model | Drafter]:
+    """Return the target with its own drafter, and those of its others that profiles name."""
+    return [*model.repositories(), *(row for name, row in model.other_drafters.items() if name in drafters)]
+
+
 def _fitting(known: Catalog, repos: Mapping[str, lock.LockedRepo]) -> dict[str, lock.LockedRepo]:
     """Leave out what another catalogue pinned: a repository that no host serves now and whose revision moved."""
-    pins = {row.repo: row.revision for model in known.models.values() for row in model.repositories() if row.revision}
+    pins = {
+        row.repo: row.revision for model in known.models.values() for row in model.all_repositories() if row.revision
+    }
     kept = {repo: locked for repo, locked in repos.items() if pins.get(repo, locked.commit) == locked.commit}
     for repo in sorted(repos.keys() - kept.keys()):
         _tell(f"repository {repo} leaves the lock: no host serves it and the catalogue pins {pins[repo][:12]} now")

@@ -160,7 +160,8 @@ def compile_recipe(catalog: Catalog, choice: Choice) -> Recipe:
         ("an override", {key: value for key, value in choice.overrides.items() if key not in SPECULATIVE_KEYS}),
     ):
         refuse_arguments(where, given, contract, engine.reserved)
-    staged = model.drafter.container_path if model.drafter else None
+    drafter = model.chosen_drafter(profile.drafter)
+    staged = drafter.container_path if drafter else None
     refuse_speculation(f"profile {choice.profile}", profile.speculative_args, staged)
     refuse_variables(f"profile {choice.profile}", profile.env)
     refuse_variables(f"image line {image.line}", line.env)
@@ -224,7 +225,8 @@ def _gates(
     if "throughput" in model.model_fields_set:
         changes["throughput"] = model.throughput
     if speculative is not None and drafting is not None:
-        floors = model.floors.get(line_id) if drafting.drafter is not None else None
+        # They were published for the model's own drafter.
+        floors = model.floors.get(line_id) if drafting.drafter and drafting.drafter == model.drafter else None
         tokens = single_stream_tokens(speculative)
         for kind in ("short", "long", "very_long"):
             gate: AcceptanceGate | None = getattr(asked, kind)

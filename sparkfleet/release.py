@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from sparkfleet.capacity import capacity
-from sparkfleet.catalog import Catalog
+from sparkfleet.catalog import Catalog, Drafter, Model
 from sparkfleet.errors import LockError, RefusedError
 from sparkfleet.lock import Lock, LockedImage
 from sparkfleet.nearest import nearest_working
@@ -171,7 +171,7 @@ def _image(recipe: Recipe, lock: Lock | None, unlocked: list[str]) -> dict[str, 
 
 
 def _artefacts(recipe: Recipe, lock: Lock | None, unlocked: list[str]) -> list[dict[str, Any]]:
-    rows = recipe.model.repositories() if recipe.drafter is not None else [recipe.model]
+    rows: list[Model | Drafter] = [recipe.model, *([recipe.drafter] if recipe.drafter else [])]
     artefacts = []
     for role, row in zip(("target", "drafter"), rows, strict=False):
         locked = lock.repos.get(row.repo) if lock else None

@@ -47,7 +47,7 @@ def speculation(model: Model, profile: Profile, line: Line, line_id: str) -> Spe
     """Return what the recipe speculates with; None where it does not, or where the line cannot run the drafter."""
     if not profile.speculative or line.engine != "vllm":
         return None
-    args, drafter = profile.speculative_args, model.drafter
+    args, drafter = profile.speculative_args, model.chosen_drafter(profile.drafter)
     method = own_method(args)
     # A drafter's own method, written out, is no choice of another.
     if method is not None and (drafter is None or method != drafter.method):

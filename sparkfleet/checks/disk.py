@@ -29,7 +29,7 @@ def needed(view: View) -> tuple[float, float]:
     fleet, model = view["fleet"], view.catalog.models[view.release["model"]]
     absent = view.image if view.release["image"]["reference"] not in fleet["images"] else None
     wanted = {row["repo"] for row in view.release["artefacts"]} - {row["repo"] for row in fleet["models"]}
-    weights = sum(row.disk_bytes or 0 for row in model.repositories() if row.repo in wanted)
+    weights = sum(row.disk_bytes or 0 for row in model.all_repositories() if row.repo in wanted)
     return (absent.unpacked_bytes or 0) * limit("unpack_factor") if absent else 0, weights
 
 

@@ -29,7 +29,8 @@ BF16 = ("auto", "bfloat16")
 
 def speculation(recipe: Recipe, _: Deployment) -> Iterator[Problem]:
     """Whether there is a drafter where one is asked for, and whether what is said to it can work."""
-    choice, drafter, asked = recipe.choice, recipe.model.drafter, recipe.profile.speculative
+    choice, asked = recipe.choice, recipe.profile.speculative
+    drafter, named = recipe.model.chosen_drafter(recipe.profile.drafter), recipe.profile.drafter
     found = recipe.speculation
     if found is not None and recipe.speculative is not None:
         yield from _method(recipe, found, recipe.speculative)
@@ -40,7 +41,9 @@ def speculation(recipe: Recipe, _: Deployment) -> Iterator[Problem]:
         said = f"profile {choice.profile} uses the drafter, and image {choice.image_tag} cannot run it"
         yield "drafter-unsupported", said, "an image with a drafter, or a profile without"
     elif asked and own_method(recipe.profile.speculative_args) is None:
-        yield "drafter-absent", f"model {choice.model} has no drafter", ""
+        which = f" '{named}'" if named else ""
+        known = ", ".join(recipe.model.other_drafters) if named else ""
+        yield "drafter-absent", f"model {choice.model} has no drafter{which}", known and f"one of {known}"
 
 
 def _method(recipe: Recipe, found: Speculation, speculative: dict[str, Any]) -> Iterator[Problem]:

@@ -121,6 +121,32 @@ def test_another_draft_length_is_held_to_the_mean_acceptance_length() -> None:
     assert alone.release["gates"]["short"]["min_acceptance_rate"] is None
 
 
+def test_a_profile_may_choose_another_drafter_of_the_model() -> None:
+    document = CATALOG.model_dump(by_alias=True)
+    document["profiles"]["production"].update(
+        drafter="assistant", args={**document["profiles"]["production"]["args"], "kv_cache_dtype": "fp8"}
+    )
+    asked = choice("production", "2026-08-16-v0.27.1")
+    release = compile_release(Catalog.model_validate(document), None, asked, TRIAL).release
+    assert [row["repo"] for row in release["artefacts"]][1] == "google/gemma-4-26B-A4B-it-assistant"
+    config = json.loads(release["argv"][release["argv"].index("--speculative-config") + 1])
+    assert config == {"method": "mtp", "model": "/models/gemma4-assistant", "num_speculative_tokens": 4}
+    assert release["gates"]["short"]["min_mean_acceptance_length"] == 1.5
+
+
+def test_a_look_up_has_no_folder_and_no_floor() -> None:
+    document = CATALOG.model_dump(by_alias=True)
+    document["profiles"]["production"]["speculative_args"] = {
+        "method": "ngram",
+        "num_speculative_tokens": 4,
+        "prompt_lookup_max": 4,
+    }
+    release = compile_release(Catalog.model_validate(document), None, choice("production"), TRIAL).release
+    assert [row["role"] for row in release["artefacts"]] == ["target"]
+    assert release["serve"]["speculative"] is True
+    assert release["gates"]["short"]["min_acceptance_rate"] is None
+
+
 def test_a_first_start_that_takes_long_is_waited_for_by_node_and_engine() -> None:
     for image, seconds in ((CURRENT, 2400), ("2026-09-11-v0.29.0-omni", 3600)):
         release = compiled("production", image).release

@@ -320,6 +320,8 @@ FURTHER: list[tuple[str, Case, str]] = [
         "the drafter's kv_cache_dtype is fp8",
     ),
     ("drafter-pair", Case(change=cell("models", MODEL, "drafter", "vocab_size", to=32000)), "vocabulary"),
+    ("drafter-absent", Case(change=cell("profiles", "agentic", "drafter", to="medusa")), "has no drafter 'medusa'"),
+    ("drafter-unproven", Case(image=V27, change=cell("profiles", "agentic", "drafter", to="eagle3")), "method eagle3"),
     ("drafter-pair", Case(change=cell("models", MODEL, "drafter", "target_layer_ids", to=[30])), "reads layer 30"),
     ("kv-dtype-drafter", tried(kv_cache_dtype="nvfp4"), "nvfp4"),
     ("speculative-tokens", tried(num_speculative_tokens=0), "is 0"),

@@ -127,3 +127,20 @@ def test_a_check_without_a_lock_names_the_next_step(tmp_path: Path, monkeypatch:
         locking.run(argparse.Namespace(inventory=None, data=[], check=True))
     assert "python -m sparkfleet lock" in refused.value.remedy
     assert ROOT.is_dir()
+
+
+def test_another_drafter_is_locked_where_a_profile_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned = lock.Lock.model_validate(lock_document())
+    asked: list[str] = []
+
+    def resolve_repo(repo: str, _revision: str | None, _endpoint: str | None) -> lock.LockedRepo:
+        asked.append(repo)
+        return pinned.repos.get(repo, pinned.repos[DRAFTER])
+
+    monkeypatch.setattr(resolve, "resolve_image", lambda tag, *_: pinned.images[tag])
+    monkeypatch.setattr(resolve, "resolve_repo", resolve_repo)
+    for drafters, more in ((frozenset[str](), []), (frozenset({"assistant"}), ["google/gemma-4-26B-A4B-it-assistant"])):
+        asked.clear()
+        wanted = locking.Wanted({CURRENT_TAG: None}, (MODEL,), drafters)
+        locking.resolved(settings_of(tmp_path), KNOWN, wanted, None)
+        assert asked == [TARGET, DRAFTER, *more]
