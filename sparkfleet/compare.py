@@ -40,7 +40,9 @@ def compare(
     """
     for gate in sorted(now):
         found = compared().get(gate)
-        figure = figure_of(now, gate)
+        # Measured beside other requests: shown, and compared with nothing.
+        crowded = (now[gate] or {}).get("verdict") == NOT_JUDGED
+        figure = _number((now[gate] or {}).get("figure"))
         if found is None or figure is None:
             continue
         key, sign = found
@@ -51,7 +53,7 @@ def compare(
         if not baselines:
             continue
         margin = margins.get(key)
-        if margin is None:
+        if margin is None or crowded:
             yield Row(host, gate, figure, own, control, None, "not judged")
             continue
         worse = any(sign * (figure - baseline) > margin * baseline for baseline in baselines)
@@ -70,7 +72,10 @@ def compared() -> dict[str, tuple[str, int]]:
 def figure_of(figures: Mapping[str, Any], gate: str) -> float | None:
     """Return a gate's figure, or None when it was not measured, or measured while others were served."""
     row = figures.get(gate) or {}
-    value = None if row.get("verdict") == NOT_JUDGED else row.get("figure")
+    return None if row.get("verdict") == NOT_JUDGED else _number(row.get("figure"))
+
+
+def _number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 

@@ -77,3 +77,10 @@ def test_a_better_figure_is_never_worse(now: float, before: float, margin: float
     assert rows[0].verdict == ("worse" if before - now > margin * before else "ok")
     if now >= before:
         assert rows[0].verdict == "ok"
+
+
+def test_a_figure_that_was_measured_beside_other_requests_is_shown_and_compared_with_nothing() -> None:
+    crowded = {"ttft": {"figure": 8.0, "verdict": "not-judged"}}
+    (row,) = compare("spark-1", crowded, figures(ttft=0.1), [], MARGINS)
+    assert (row.now, row.verdict) == (8.0, "not judged")
+    assert list(compare("spark-1", figures(ttft=0.1), crowded, [crowded], MARGINS)) == []
