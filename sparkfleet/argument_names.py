@@ -14,12 +14,8 @@ from typing import Any
 from sparkfleet.contract import Contract
 from sparkfleet.errors import SettingsError
 from sparkfleet.rules.book import refusal
-from sparkfleet.secrets import looks_secret
+from sparkfleet.secrets import looks_secret, names_secret
 
-_SECRET_NAME = re.compile(
-    r"(^|_)(api_?keys?|access_?keys?|private_?keys?|token|secrets?|passw(or)?d|pass|pwd|credentials?|auth|bearer)$",
-    re.IGNORECASE,
-)
 _PLAIN = re.compile(r"[A-Za-z][\w-]*", re.ASCII)
 # What vLLM's speculative config would load from elsewhere than the folder that was staged and proven.
 _OF_THE_DRAFTER = ("model", "revision", "code_revision", "tokenizer", "draft_model_config")
@@ -47,7 +43,7 @@ def refuse_arguments(where: str, args: Mapping[str, Any], contract: Contract, re
     for key, value in args.items():
         names = meant(key, contract)
         named = spelled(key)
-        if any(map(_secret, {named, *names})) or _holds_secret(value) or looks_secret(key):
+        if any(map(names_secret, {named, *names})) or _holds_secret(value) or looks_secret(key):
             raise _refused_secret(f"{where} sets {named}")
         if taken := sorted(names & set(reserved)):
             found = f"{where} sets '{named}'" + (f" ({', '.join(taken)})" if taken != [named] else "")
@@ -59,7 +55,7 @@ def refuse_arguments(where: str, args: Mapping[str, Any], contract: Contract, re
 def refuse_speculation(where: str, args: Mapping[str, Any], staged: str | None) -> None:
     """Refuse what a speculative config may not set: another drafter than the `staged` folder, or a secret."""
     for key, value in args.items():
-        if _secret(spelled(key)) or _holds_secret(value):
+        if names_secret(spelled(key)) or _holds_secret(value):
             raise _refused_secret(f"{where} sets {spelled(key)} of the speculative config")
         if spelled(key) in _OF_THE_DRAFTER and (key != "model" or staged is None or value != staged):
             found = f"{where} sets '{spelled(key)}' of the speculative config"
@@ -68,16 +64,12 @@ def refuse_speculation(where: str, args: Mapping[str, Any], staged: str | None) 
 
 def refuse_variables(where: str, env: Mapping[str, str | None]) -> None:
     for name, value in env.items():
-        if value is not None and (_secret(name) or looks_secret(value)):
+        if value is not None and (names_secret(name) or looks_secret(value)):
             raise _refused_secret(f"{where} sets the variable {name}")
 
 
 def _refused_secret(found: str) -> SettingsError:
     return refusal("secret-argument", found, "no secret in a command line, a variable or a unit")
-
-
-def _secret(name: str) -> bool:
-    return _SECRET_NAME.search(name) is not None
 
 
 def _holds_secret(value: object) -> bool:
@@ -86,7 +78,7 @@ def _holds_secret(value: object) -> bool:
             value = json.loads(value)
         except ValueError:
             return looks_secret(str(value))
-    return looks_secret(str(value)) or any(_secret(key.replace("-", "_")) for key in _keys(value))
+    return looks_secret(str(value)) or any(names_secret(key) for key in _keys(value))
 
 
 def _keys(value: object) -> Iterator[str]:

@@ -368,6 +368,19 @@ def _validated(sections: dict[str, Any], origin: Mapping[tuple[str, str], Path],
     return catalog
 
 
+def with_profile(catalog: Catalog, profile_id: str, row: Mapping[str, Any]) -> Catalog:
+    """Return the catalogue with one more profile, merged with the one that it inherits as in a file.
+
+    Raises CatalogError naming the key that cannot be used.
+    """
+    parent = catalog.profiles[row["inherits"]].model_dump(exclude_unset=True)
+    try:
+        profile = Profile.model_validate(_merged(parent, dict(row)))
+    except ValidationError as error:
+        raise _readable(error, {}, Path("profiles.yaml")) from None
+    return catalog.model_copy(update={"profiles": {**catalog.profiles, profile_id: profile}})
+
+
 def read_file(path: Path, kind: type[R]) -> R:
     """Read a file of the catalogue that is one document; raises CatalogError naming file and key."""
     try:

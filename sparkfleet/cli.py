@@ -16,10 +16,9 @@ import yaml
 
 from sparkfleet import ROOT, catalog, configuration, frontdoor, lock, preflight, secrets
 from sparkfleet.deepcheck import deep_check
-from sparkfleet.docker_model import docker_model_commands
 from sparkfleet.errors import FleetError, SettingsError, nearest
 from sparkfleet.handbook import handbook
-from sparkfleet.interop import export_recipe, import_recipe
+from sparkfleet.interop import EXPORTS, docker_model_commands, import_recipe
 from sparkfleet.recipe import Choice
 from sparkfleet.release import Compiled, compile_release
 from sparkfleet.rules import Deployment
@@ -61,11 +60,17 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, str]]:
     show.add_argument("--format", choices=FORMATS, default="unit", help="default: unit")
     show.set_defaults(run=_show)
 
-    export = commands.add_parser("export-recipe", parents=[chosen], help="print a release as a sparkrun v2 recipe")
+    export = commands.add_parser("export-recipe", parents=[chosen], help="print a release as a recipe of another tool")
+    export.add_argument("--format", choices=EXPORTS, default="sparkrun", help="default: sparkrun")
     export.set_defaults(run=_export)
 
-    importing = commands.add_parser("import-recipe", help="print a sparkrun v2 or eugr v1 recipe as a profile")
-    importing.add_argument("file", type=Path, metavar="FILE")
+    importing = commands.add_parser("import-recipe", help="print how somebody else serves a model as a profile")
+    importing.add_argument(
+        "file", type=Path, metavar="FILE", help="a recipe, Compose file, script or unit; - for stdin"
+    )
+    importing.add_argument("--model", metavar="ID", help="the model of the catalogue, where the file names a folder")
+    importing.add_argument("--service", metavar="NAME", help="the service or container, where the file has several")
+    importing.add_argument("--catalog-overlay", action="append", default=[], type=Path, metavar="FOLDER")
     importing.set_defaults(run=_import)
 
     locking = commands.add_parser("lock", help="pin tags to digests and repositories to commits and hashes")
@@ -216,16 +221,17 @@ FORMATS: dict[str, Callable[[Compiled], str]] = {
 
 
 def _export(options: argparse.Namespace) -> int:
-    print(export_recipe(_compiled(options)), end="")
+    print(EXPORTS[options.format](_compiled(options)), end="")
     return 0
 
 
 def _import(options: argparse.Namespace) -> int:
+    known = catalog.load(_overlays(options))
     try:
-        text = options.file.read_text(encoding="utf-8")
+        text = sys.stdin.read() if str(options.file) == "-" else options.file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{options.file} cannot be read: {error}", "a recipe file", "check the path") from None
-    print(import_recipe(text, options.file.name, catalog.load()).text(), end="")
+    print(import_recipe(text, options.file.name, known, options.model, options.service).text(), end="")
     return 0
 
 

@@ -168,7 +168,7 @@ def compile_recipe(catalog: Catalog, choice: Choice) -> Recipe:
 
     drafting = speculation(model, profile, line, image.line)
     names = choice.served_names or tuple(profile.served_names or model.served_names)
-    args = {**profile.args, **engine.model_arguments(model, profile, names), **line.args}
+    args = {**line.args, **profile.args, **engine.model_arguments(model, profile, names)}
     caching = _prefix_caching(profile, drafting) if line.engine == "vllm" else None
     if caching is not None:
         args["enable_prefix_caching"] = caching

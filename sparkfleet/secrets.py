@@ -17,6 +17,17 @@ COMMAND_S = 30
 # What tokens of the Hub, of GitHub and of OpenAI-like services look like, and a password in a URL.
 _TOKEN = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,})|://[^/\s:@]*:[^/\s@]+@")
 
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
+_SECRET_WORDS = frozenset("secret secrets password passwd passphrase credential credentials apikey pat".split())
+_SECRET_AT_END = frozenset("pass pwd auth bearer".split())
+_KEYS_BEFORE = frozenset("api private access auth secret signing encryption admin".split())
+# A token that is counted or split into, and not one that opens a door.
+_COUNTED = frozenset(
+    "max min num number budget limit per count id ids size thinking reasoning batch batched start end eos bos pad stop"
+    " parser output prompt speculative threshold mask padding details"
+    " from classifier special image audio video".split()
+)
+
 
 def provide(environment: MutableMapping[str, str] = os.environ) -> None:
     """Put the token that HF_TOKEN_FILE or HF_TOKEN_COMMAND leads to into this process's environment.
@@ -40,6 +51,22 @@ def provide(environment: MutableMapping[str, str] = os.environ) -> None:
             f"run it by hand, or set {NAME} itself",
         ) from None
     environment[NAME] = done.stdout.strip()
+
+
+def names_secret(name: str) -> bool:
+    """Say whether a setting of this name holds a secret: HF_TOKEN and --api-key do, TOKENIZERS_PARALLELISM does not."""
+    words = [word.lower() for word in _WORDS.findall(name)]
+    if words[:1] in (["allow"], ["enable"], ["disable"], ["bucket"], ["prefill"]):
+        return False
+    joined = "".join(words)
+    for number, word in enumerate(words):
+        if word in _SECRET_WORDS:
+            return True
+        if word in ("key", "keys") and number and words[number - 1] in _KEYS_BEFORE:
+            return True
+        if word.endswith("token") and not _COUNTED & {*words}:
+            return True
+    return joined.endswith(("apikey", "apikeys", "authkey")) or bool({*words[-1:]} & _SECRET_AT_END)
 
 
 def looks_secret(text: str) -> bool:

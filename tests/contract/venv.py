@@ -113,7 +113,7 @@ def _name_the_distribution(site: Path, version: str) -> None:
     (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}+cpu\n")
 
 
-def made(name: str, inputs: str, fill: Callable[[Path], None]) -> Path:
+def made(name: str, inputs: str, fill: Callable[[Path], None], python: str | None = None) -> Path:
     key = hashlib.sha256(f"{STEPS}\n{PYTHON}\n{inputs}".encode()).hexdigest()[:12]
     env = cache_root() / "envs" / f"{name}-{key}"
     with _only_one(env):
@@ -122,7 +122,7 @@ def made(name: str, inputs: str, fill: Callable[[Path], None]) -> Path:
         partial = env.with_name(f"{env.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         try:
-            _run([interpreter(), "-m", "venv", str(partial)], 120)
+            _run([python or interpreter(), "-m", "venv", str(partial)], 120)
             fill(partial)
             partial.rename(env)
         except BaseException:
