@@ -59,14 +59,13 @@ def _method(recipe: Recipe, found: Speculation, speculative: dict[str, Any]) -> 
             said = f"method {method}: whether {recipe.choice.model} has heads of its own is not known"
             yield "drafter-unproven", said, "a model whose row names its mtp_layers"
     chosen, wanted = speculative.get("attention_backend"), backend(found.drafter, support, recipe.image.line)
-    if chosen != wanted and chosen not in support.works:
-        refused = support.refused_backends.get(str(chosen).lower())
-        expected = " or ".join([wanted or "not set", *support.works])
-        if refused:
-            yield "drafter-backend", f"the drafter's attention backend is {chosen} on image {tag}: {refused}", expected
-        else:
-            said = f"nobody has shown the drafter's attention backend {chosen} on image {tag}"
-            yield "drafter-backend-unproven", said, expected
+    expected = " or ".join(dict.fromkeys([wanted or "not set", *support.works]))
+    # Also where the drafter itself needs it: then the two do not go together.
+    if refused := support.refused_backends.get(str(chosen).lower()):
+        yield "drafter-backend", f"the drafter's attention backend is {chosen} on image {tag}: {refused}", expected
+    elif chosen != wanted and chosen not in support.works:
+        said = f"nobody has shown the drafter's attention backend {chosen} on image {tag}"
+        yield "drafter-backend-unproven", said, expected
     if found.drafter is not None and not support.sliding_window:
         yield "drafter-window", f"image {tag} runs the drafter without its sliding window", ""
 

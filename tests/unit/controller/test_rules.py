@@ -320,6 +320,11 @@ FURTHER: list[tuple[str, Case, str]] = [
         "the drafter's kv_cache_dtype is fp8",
     ),
     ("drafter-pair", Case(change=cell("models", MODEL, "drafter", "vocab_size", to=32000)), "vocabulary"),
+    (
+        "drafter-backend",
+        Case(model=QWEN, change=cell("profiles", "agentic", "drafter", to="dflash")),
+        "serves causal drafters alone",
+    ),
     ("drafter-absent", Case(change=cell("profiles", "agentic", "drafter", to="medusa")), "has no drafter 'medusa'"),
     ("drafter-unproven", Case(image=V27, change=cell("profiles", "agentic", "drafter", to="eagle3")), "method eagle3"),
     ("drafter-pair", Case(change=cell("models", MODEL, "drafter", "target_layer_ids", to=[30])), "reads layer 30"),
@@ -446,6 +451,9 @@ ALLOWED: dict[str, Case] = {
         change=lambda rows: rows["profiles"]["production"].update(
             speculative_args={"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_max": 4}
         ),
+    ),
+    "Qwen's drafter on Triton, on the same tags": Case(
+        "short-context", V27, QWEN, change=cell("profiles", "short-context", "drafter", to="dflash")
     ),
     "a dense model where it loads and fits": Case("short-context", AWQ, DENSE),
 }
