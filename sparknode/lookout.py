@@ -249,7 +249,10 @@ class Judgement:
             # Its port is closed while it stops and while it loads.
             self.findings["unit"] = f"the serving unit is {sight.unit or 'unknown to systemd'}"
             return liveness.after(None, seen, self._rules.stalled_s, lambda: None)
-        pulse = liveness.after(pulse_of(self._before), seen, self._rules.stalled_s, self._ask_token)
+        former = pulse_of(self._before)
+        pulse = liveness.after(former, seen, self._rules.stalled_s, self._ask_token)
+        if former and former.answers and sight.answers and not (former.beat or sight.beat):
+            self.findings["metrics"] = "the engine answers and its /metrics can't be read, so a hang would go unseen"
         if not sight.answers and pulse.beat:
             self.findings["silent"] = "the engine answered before and gives no answer now"
         self.cure = liveness.stalled(pulse, sight.power_w, self._rules)
