@@ -44,6 +44,25 @@ class LabError(Exception):
 
 
 @dataclass(frozen=True)
+class Kind:
+    """A kind of host: its root file system, how its Docker hands out the GPU, and where that keeps its images."""
+
+    rootfs: str
+    os: str
+    gpu_injection: str
+    image_store: str
+    dgx_release: str
+
+
+# The hosts take turns: every fourth is like the first again. The last is nearest to DGX OS, whose Docker is 28 or 29.
+KINDS = (
+    Kind("bookworm", "debian-12", "hook", "graphdriver", "dgx-release.fe.txt"),
+    Kind("trixie", "debian-13", "cdi", "graphdriver", "dgx-release.asus.txt"),
+    Kind("trixie-forky", "debian-13", "cdi", "containerd", "dgx-release.fe.txt"),
+)
+
+
+@dataclass(frozen=True)
 class Host:
     number: int
 
@@ -60,16 +79,8 @@ class Host:
         return f"{CONTROL_NETWORK}.{FIRST_HOST + self.number - 1}"
 
     @property
-    def suite(self) -> str:
-        return "bookworm" if self.number % 2 else "trixie"
-
-    @property
-    def os(self) -> str:
-        return "debian-12" if self.number % 2 else "debian-13"
-
-    @property
-    def gpu_injection(self) -> str:
-        return "hook" if self.number % 2 else "cdi"
+    def kind(self) -> Kind:
+        return KINDS[(self.number - 1) % len(KINDS)]
 
     @property
     def netns(self) -> str:
@@ -95,8 +106,9 @@ class Host:
         return {
             "name": self.name,
             "address": self.address,
-            "gpu_injection": self.gpu_injection,
-            "os": self.os,
+            "gpu_injection": self.kind.gpu_injection,
+            "image_store": self.kind.image_store,
+            "os": self.kind.os,
         }
 
 

@@ -18,7 +18,7 @@ def install(host: Host, root: Path) -> None:
         "nvidia-ctk": "bin/nvidia-ctk",
         "timedatectl": "local/bin/timedatectl",
     }
-    if host.gpu_injection == "hook":
+    if host.kind.gpu_injection == "hook":
         programs["nvidia-container-runtime-hook"] = "bin/nvidia-container-runtime-hook"
     else:
         (root / f"usr/lib/libcuda.so.{DRIVER}").write_text("Simulated by the sparkfleet lab.\n")
@@ -29,6 +29,5 @@ def install(host: Host, root: Path) -> None:
         target = root / "usr" / program
         shutil.copy(GUEST_FILES / source, target)
         target.chmod(0o755)
-    release = "dgx-release.fe.txt" if host.number % 2 else "dgx-release.asus.txt"
-    shutil.copy(FIXTURES / "gb10" / release, root / "etc/dgx-release")
+    shutil.copy(FIXTURES / "gb10" / host.kind.dgx_release, root / "etc/dgx-release")
     (root / "etc/dgx-release").chmod(0o644)

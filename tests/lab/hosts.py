@@ -28,6 +28,8 @@ from tests.lab.run import run
 KEY = LAB_DIR / "id_ed25519"
 KNOWN_HOSTS = LAB_DIR / "known_hosts"
 BOOT_S = 60.0
+# Folders of /var/lib on the host's own disk: neither of Docker's image stores works on an overlay.
+ON_DISK = ("docker", "containerd", "sparkfleet")
 # Hosts are made in parallel, and each adds its line to the one file.
 _known_hosts_lock = threading.Lock()
 
@@ -54,7 +56,7 @@ def is_running(host: Host) -> bool:
 
 def create(host: Host) -> None:
     """Everything a host needs before it can boot; does nothing for what stands already."""
-    lower = rootfs.ensure(host.suite)
+    lower = rootfs.ensure(host.kind.rootfs)
     network.attach(host)
     for name in ("upper", "work", "root", "data", "lab"):
         (host.folder / name).mkdir(parents=True, exist_ok=True)
@@ -72,7 +74,7 @@ def create(host: Host) -> None:
 
 
 def _mount_data(host: Host) -> None:
-    """A disk of the host's own, so that it can be filled, and because docker refuses overlay on overlay."""
+    """A disk of the host's own, so that it can be filled, and because Docker needs a real file system."""
     image, target = host.folder / "data.img", host.folder / "data"
     if ledger.is_mounted(str(target)):
         return
@@ -85,7 +87,7 @@ def _mount_data(host: Host) -> None:
         temporary.rename(image)
     ledger.record("mount", str(target))
     run("mount", "-o", "loop,noatime", str(image), str(target))
-    for name in ("docker", "sparkfleet"):
+    for name in ON_DISK:
         (target / name).mkdir(exist_ok=True)
 
 
@@ -123,8 +125,12 @@ def _dockerd(host: Host) -> dict[str, object]:
         "ip-forward": False,
         "insecure-registries": [REGISTRY],
     }
-    if host.gpu_injection == "cdi":
-        settings["features"] = {"cdi": True}
+    features = {
+        "cdi": host.kind.gpu_injection == "cdi",
+        "containerd-snapshotter": host.kind.image_store == "containerd",
+    }
+    if any(features.values()):
+        settings["features"] = {name: True for name, wanted in features.items() if wanted}
     return settings
 
 
@@ -162,8 +168,7 @@ def boot(host: Host) -> None:
         "--capability=all",
         # runc keeps a session keyring for each container and loads device filters as BPF programs.
         "--system-call-filter=add_key keyctl bpf",
-        f"--bind={data / 'docker'}:/var/lib/docker",
-        f"--bind={data / 'sparkfleet'}:/var/lib/sparkfleet",
+        *(f"--bind={data / name}:/var/lib/{name}" for name in ON_DISK),
         f"--bind={host.folder / 'lab'}:/opt/sparkfleet-lab",
         "--resolv-conf=off",
         "--timezone=off",

@@ -68,18 +68,18 @@ def up(nodes: int, engine: str, say: Callable[[str], None]) -> State:
         hosts.ensure_key()
         network.create_bridges()
         with ThreadPoolExecutor() as pool:
-            suites = {host.suite for host in wanted} | {images.SUITE}
-            missing = [suite for suite in sorted(suites) if not rootfs.path(suite).exists()]
+            wanted_roots = {host.kind.rootfs for host in wanted} | {images.SUITE}
+            missing = [name for name in sorted(wanted_roots) if not rootfs.path(name).exists()]
             if missing:
                 say(f"building root file systems for {' and '.join(missing)}: about two minutes, once")
-            for build in [pool.submit(rootfs.ensure, suite) for suite in suites]:
+            for build in [pool.submit(rootfs.ensure, name) for name in wanted_roots]:
                 build.result()
             _start_services()
             booting = [pool.submit(_bring_up, host) for host in wanted]
             publishing = pool.submit(images.publish)
             for host, task in zip(wanted, booting, strict=True):
                 task.result()
-                say(f"{host.name} {host.address} is up ({host.os}, GPU by {host.gpu_injection})")
+                say(f"{host.name} {host.address} is up ({_described(host)})")
             publishing.result()
         if engine == "vllm":
             _publish_real_engine(say)
@@ -162,4 +162,9 @@ def _host_status(host: Host) -> str:
     found = control.state(host.name)
     engines = ", ".join(f"{engine['tag']} {engine['phase']}" for engine in found["engines"]) or "no engine"
     available = found["available_kib"] / (1 << 20)
-    return f"on  {host.address}  {host.os}  GPU by {host.gpu_injection}  {available:.1f} GiB available  {engines}"
+    return f"on  {host.address}  {_described(host)}  {available:.1f} GiB available  {engines}"
+
+
+def _described(host: Host) -> str:
+    kind = host.kind
+    return f"{kind.os}, GPU by {kind.gpu_injection}, images in {kind.image_store}"

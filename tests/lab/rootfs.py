@@ -1,4 +1,4 @@
-"""Debian root file systems for the hosts: made once by debootstrap, then kept and never changed."""
+"""Debian root file systems for the hosts: made once by debootstrap and apt, then kept and never changed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.lab import ledger, procs
@@ -24,6 +25,20 @@ PACKAGES = (
 ).split(",")
 # Debian 13 split the docker client from the daemon.
 EXTRA_PACKAGES = {"bookworm": [], "trixie": ["docker-cli"]}
+
+
+@dataclass(frozen=True)
+class Renewed:
+    """A suite with some packages of a newer one; all of that would not boot where there is cgroup v1 alone."""
+
+    suite: str
+    newer: str
+    packages: tuple[str, ...]
+
+
+RENEWED = {"trixie-forky": Renewed("trixie", "forky", ("docker.io", "docker-cli"))}
+# As Ubuntu 26.04 has them by default: sudo and coreutils that were written anew.
+RUST = ("sudo-rs", "rust-coreutils")
 
 # Timers and terminals that a host of the lab has no use for and that would only cost start-up time, and sleep, which a
 # host that serves must not fall into.
@@ -49,6 +64,8 @@ ENABLED = {
     "nvidia-cdi-refresh.path": "multi-user.target.wants",
     "nvidia-cdi-refresh.service": "multi-user.target.wants",
 }
+BUILD_S = 900.0
+REACH = ("Acquire::http::", "Acquire::https::", "Acquire::Check-")
 STRIPPED = ("usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale", "var/lib/apt/lists")
 
 SSHD_CONFIG = """\
@@ -60,18 +77,18 @@ HostKey /etc/ssh/ssh_host_ed25519_key
 """
 
 
-def key(suite: str) -> str:
-    """What a root file system is made of, as a hash: this file, the units it copies, the suite, the machine."""
+def key(name: str) -> str:
+    """What a root file system is made of, as a hash: this file, the units it copies, its name, the machine."""
     digest = hashlib.sha256()
-    for text in (suite, platform.machine(), USER, Path(__file__).read_text(encoding="utf-8")):
+    for text in (name, platform.machine(), USER, Path(__file__).read_text(encoding="utf-8")):
         digest.update(text.encode() + b"\0")
     for unit in sorted(ENABLED):
         digest.update(unit.encode() + b"\0" + (GUEST_FILES / unit).read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 
 
-def path(suite: str) -> Path:
-    return CACHE_DIR / f"rootfs-{suite}-{key(suite)}"
+def path(name: str) -> Path:
+    return CACHE_DIR / f"rootfs-{name}-{key(name)}"
 
 
 def mirror() -> str:
@@ -99,45 +116,96 @@ def locked(name: str) -> Iterator[None]:
         yield
 
 
-def ensure(suite: str) -> Path:
-    """The finished root file system of a suite, built now if it is not in the cache."""
-    target = path(suite)
+def ensure(name: str) -> Path:
+    """The finished root file system of this name, a suite or a renewed one, built now if it is not in the cache."""
+    target = path(name)
     if target.exists():
         return target
+    renewed = RENEWED.get(name)
+    base = ensure(renewed.suite) if renewed else None
     with locked(target.name):
         if not target.exists():
-            _build(suite, target)
+            temporary = target.with_name(target.name + ".part")
+            shutil.rmtree(temporary, ignore_errors=True)
+            ledger.record("path", str(temporary))
+            if renewed and base:
+                run("cp", "-a", str(base), str(temporary), timeout_s=300)
+                _renew(temporary, renewed)
+            else:
+                _debootstrap(name, temporary)
+                _customise(temporary)
+            temporary.rename(target)
     return target
 
 
-def _build(suite: str, target: Path) -> None:
-    temporary = target.with_name(target.name + ".part")
-    shutil.rmtree(temporary, ignore_errors=True)
-    pidfile, log = LAB_DIR / f"debootstrap-{suite}.pid", LAB_DIR / f"debootstrap-{suite}.log"
-    ledger.record("path", str(temporary))
-    ledger.record("process", str(pidfile))
+def _debootstrap(suite: str, root: Path) -> None:
     packages = ",".join(PACKAGES + EXTRA_PACKAGES[suite])
-    # Namespaces of its own: however debootstrap ends, its mounts and its children end with it.
-    isolated = ["unshare", "--mount", "--pid", "--fork", "--kill-child=KILL"]
-    command = ["debootstrap", "--variant=minbase", f"--include={packages}", suite, str(temporary), mirror()]
+    _build(
+        f"debootstrap-{suite}",
+        ["debootstrap", "--variant=minbase", f"--include={packages}", suite, str(root), mirror()],
+    )
+
+
+def _renew(root: Path, renewed: Renewed) -> None:
+    """Take some packages from a newer suite, which is pinned so low that nothing else comes from there."""
+    pin = f"Package: *\nPin: release n={renewed.newer}\nPin-Priority: 100\n"
+    # How this machine reaches a mirror (proxies, checks of dates); nothing of it stays.
+    reach = [line for line in run("apt-config", "dump").splitlines() if line.startswith(REACH)]
+    written = {
+        "sources.list.d/lab.list": f"deb {mirror()} {renewed.newer} main\n",
+        "preferences.d/lab": pin,
+        "apt.conf.d/99lab": "\n".join(reach) + "\n",
+    }
+    for name, text in written.items():
+        (root / "etc/apt" / name).write_text(text)
+    for name in ("resolv.conf", "hosts"):
+        shutil.copy(Path("/etc", name), root / "etc" / name)
+    install = "apt-get -q install -y --no-install-recommends"
+    script = (
+        f"apt-get -q update && {install} -t {renewed.newer} {' '.join(renewed.packages)} && {install} {' '.join(RUST)}"
+    )
+    inside = ["env", "DEBIAN_FRONTEND=noninteractive", "chroot", str(root), "sh", "-ec", script]
+    _build(f"renew-{renewed.suite}-{renewed.newer}", inside, f"--mount-proc={root / 'proc'}")
+    for name in (*(f"apt/{file}" for file in written), "resolv.conf", "hosts"):
+        (root / "etc" / name).unlink()
+    _clean(root)
+    # What provides them leaves the old ones in place, under their names.
+    _replace(root / "usr/bin/sudo", "../lib/cargo/bin/sudo")
+    for name in run("chroot", str(root), "coreutils", "--list").split():
+        if (root / "usr/bin" / name).exists():
+            _replace(root / "usr/bin" / name, "coreutils")
+
+
+def _replace(path: Path, target: str) -> None:
+    path.unlink()
+    path.symlink_to(target)
+
+
+def _build(name: str, command: list[str], *options: str) -> None:
+    """Run a long step in namespaces of its own: however it ends, its mounts and its children end with it."""
+    pidfile, log = LAB_DIR / f"{name}.pid", LAB_DIR / f"{name}.log"
+    ledger.record("process", str(pidfile))
+    isolated = ["unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", *options]
     try:
-        status = procs.spawn([*isolated, *command], pidfile, log).wait(timeout=900)
+        status = procs.spawn([*isolated, *command], pidfile, log).wait(timeout=BUILD_S)
     except subprocess.TimeoutExpired as error:
         ledger.undo("process", str(pidfile))
-        raise LabError(f"debootstrap of {suite} did not end within 900 s; its log is {log}") from error
+        raise LabError(f"{name} did not end within {BUILD_S:.0f} s; its log is {log}") from error
     if status:
         tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:])
-        raise LabError(f"debootstrap of {suite} exited {status}; the end of {log} says: {tail}")
-    _customise(temporary)
-    temporary.rename(target)
+        raise LabError(f"{name} exited {status}; the end of {log} says: {tail}")
 
 
-def _customise(root: Path) -> None:
+def _clean(root: Path) -> None:
     for archive in (root / "var/cache/apt/archives").glob("*.deb"):
         archive.unlink()
     for folder in STRIPPED:
         shutil.rmtree(root / folder, ignore_errors=True)
         (root / folder).mkdir(parents=True)
+
+
+def _customise(root: Path) -> None:
+    _clean(root)
     for pattern in ("etc/ssh/ssh_host_*", "etc/machine-id", "etc/hostname", "etc/resolv.conf"):
         for file in root.glob(pattern):
             file.unlink()

@@ -104,7 +104,7 @@ class Node:
     def is_free(self) -> bool:
         """Has the roll-out's lease been given back, or ended by itself, by this host's own clock?"""
         lease = json.loads(self.sudo(f"cat {STATE}/lease.json 2>/dev/null || echo {{}}"))
-        return "until" not in lease or str(lease["until"]) < self.ssh("date -u +%Y-%m-%dT%H:%M:%S.%3NZ").strip()
+        return "until" not in lease or str(lease["until"]) < self.ssh("date -u +%Y-%m-%dT%H:%M:%S").strip()
 
     def tried(self, release: str) -> int:
         """How many activations of the release the journal holds."""

@@ -1,4 +1,4 @@
-"""What the lab promises, on real hosts: both kinds serve, faults are what they are called, nothing is left behind."""
+"""What the lab promises, on real hosts: every kind serves, faults are what they are called, nothing is left behind."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.lab import cgroups, control, faults, hosts, ledger, lifecycle, machine, registry, toymodels
-from tests.lab.config import BRIDGE, IMAGE_REPOSITORY, LAB_DIR, REGISTRY, ROOT, Host, LabError
+from tests.lab.config import BRIDGE, IMAGE_REPOSITORY, KINDS, LAB_DIR, REGISTRY, ROOT, Host, LabError
 
-HOOK, CDI = Host(1), Host(2)
+HOOK, CDI, CONTAINERD = KINDS_OF_HOST = [Host(number) for number, _ in enumerate(KINDS, start=1)]
 TAG = "2026-06-11-pr41703"
 MODELS = "/var/lib/sparkfleet/lab-test"
 
@@ -24,13 +24,13 @@ MODELS = "/var/lib/sparkfleet/lab-test"
 @pytest.fixture(scope="module")
 def lab() -> Iterator[None]:
     _skip_unless_free()
-    lifecycle.up(2, "sim", lambda _: None)
+    lifecycle.up(len(KINDS), "sim", lambda _: None)
     yield
     assert lifecycle.down() == []
 
 
 def _skip_unless_free() -> None:
-    wrong = machine.obstacle(2)
+    wrong = machine.obstacle(len(KINDS))
     if wrong:
         pytest.skip(wrong)
     if lifecycle.STATE.exists():
@@ -87,7 +87,7 @@ def serve(host: Host, backend: str = "flash_attn") -> None:
         subprocess.run(
             ["rsync", "-a", "-e", transport, "--rsync-path=sudo rsync", source, target], check=True, timeout=60
         )
-    gpu = "--gpus all" if host.gpu_injection == "hook" else "--device nvidia.com/gpu=all"
+    gpu = "--gpus all" if host.kind.gpu_injection == "hook" else "--device nvidia.com/gpu=all"
     drafter = {"method": "dflash", "model": "/models/gemma4-dflash", "num_speculative_tokens": 10}
     speculation = json.dumps({**drafter, "attention_backend": backend})
     hosts.ssh(host, "sudo docker rm -f lab-test", check=False)
@@ -110,7 +110,7 @@ def available_kib(host: Host) -> int:
 
 
 @pytest.mark.usefixtures("lab")
-@pytest.mark.parametrize("host", [HOOK, CDI], ids=lambda host: host.gpu_injection)
+@pytest.mark.parametrize("host", KINDS_OF_HOST, ids=lambda host: host.kind.rootfs)
 def test_a_host_pulls_serves_and_gives_its_memory_back(host: Host) -> None:
     control.clear_knobs()
     idle = available_kib(host)
@@ -152,7 +152,7 @@ def test_a_poisoned_engine_ends_at_the_first_request_with_status_0() -> None:
 
 
 @pytest.mark.usefixtures("lab")
-@pytest.mark.parametrize("host", [HOOK, CDI], ids=lambda host: host.gpu_injection)
+@pytest.mark.parametrize("host", KINDS_OF_HOST, ids=lambda host: host.kind.rootfs)
 def test_a_power_cut_ends_everything_at_once_and_keeps_the_disks(host: Host) -> None:
     control.clear_knobs()
     serve(host)
