@@ -17,9 +17,6 @@ from sparkfleet.fleet import HostPlan
 from sparkfleet.nodeprogram import INSTALL_PATH, UNPACK, build, carried, program
 from sparkfleet.remote import ConnectionLost
 
-# How much an image unpacks to where nobody says: 50.6 GB of 21.4 GB and 18.5 GB of 8.2 GB (AEON README).
-UNPACKED = 2.5
-
 
 def refuse(state: State, host: Host, reasons: list[str]) -> bool:  # noqa: ARG001
     guard.run().progress.refusals += reasons
@@ -82,12 +79,11 @@ def stage_request(plan: HostPlan) -> dict[str, Any]:
     """Return what `sparknode stage` reads: the release, where its image comes from, and the hashes of its files."""
     image, mirrors = plan.release["image"], plan.settings.registry_mirrors
     platform = plan.lock.images[plan.release["image_tag"]].platforms[image["architecture"]]
-    unpacked = platform.unpacked_bytes or UNPACKED * platform.compressed_bytes
     return {
         "schema": 1,
         "release": plan.release,
         "image_source": images.source(mirrors, image["repository"], image["digest"]),
-        "image_bytes": platform.compressed_bytes + unpacked,
+        "image_bytes": platform.room(),
         "image_entrypoint": platform.entrypoint,
         "image_auth": images.credentials(mirrors, image["repository"], os.environ),
         "manifests": artefacts.manifests(plan),

@@ -95,9 +95,16 @@ class Image(Sourced):
     rollback_to: str | None = None
     note: str = ""
     download_bytes: int | None = None
+    # What a graph driver keeps of it, and what containerd's store does, which has it packed as well.
     unpacked_bytes: int | None = None
+    containerd_bytes: int | None = None
     # Where it is known better than of the line.
     proof: Proof | None = None
+
+    def room(self, store: str | None, factor: float) -> float:
+        """Return the bytes that a pull takes in one of Docker's image stores; 0 where nobody knows."""
+        known = self.containerd_bytes if store == "containerd" else None
+        return known or (self.unpacked_bytes or 0) * factor
 
 
 class FileFact(Row):

@@ -264,7 +264,7 @@ def converged(plan: HostPlan, node: Mapping[str, Any]) -> bool:
 
 
 def staged(plan: HostPlan, node: Mapping[str, Any], program_sha256: str) -> bool:
-    """Say whether everything of the planned release is on the node and proven."""
+    """Say whether everything of the planned release is on the node and proven, and the way back has its images."""
     fleet = node.get("fleet") or {}
     models = {(row["repo"], row["commit"]) for row in fleet.get("models") or []}
     wanted = {(row["repo"], row["commit"]) for row in plan.release["artefacts"]}
@@ -272,5 +272,6 @@ def staged(plan: HostPlan, node: Mapping[str, Any], program_sha256: str) -> bool
         (node.get("sparknode") or {}).get("installed_sha256") == program_sha256
         and plan.compiled.id in (fleet.get("releases") or [])
         and plan.release["image"]["reference"] in (fleet.get("images") or [])
+        and not (node.get("docker") or {}).get("lost")
         and wanted <= models
     )

@@ -55,7 +55,7 @@ def resolve_image(tag: str, image: Image, mirrors: Mapping[str, str]) -> LockedI
     name = image.digest or image.registry_tag or tag
     digest, document = registry.manifest(name)
     try:
-        platforms = dict(_platforms(registry, digest, document, image.unpacked_bytes))
+        platforms = dict(_platforms(registry, digest, document, image))
         named = image.registry_tag or tag
         return LockedImage(repository=image.repository, registry_tag=named, digest=digest, platforms=platforms)
     except (KeyError, TypeError, AttributeError, ValidationError) as error:
@@ -67,12 +67,12 @@ def resolve_image(tag: str, image: Image, mirrors: Mapping[str, str]) -> LockedI
 
 
 def _platforms(
-    registry: Registry, digest: str, document: Mapping[str, Any], unpacked: int | None
+    registry: Registry, digest: str, document: Mapping[str, Any], image: Image
 ) -> Iterator[tuple[str, Platform]]:
     """Yield what is locked of each architecture. A registry does not report how much the layers unpack to."""
     if document.get("mediaType") not in INDEX_TYPES and "manifests" not in document:
         config = registry.config(document)
-        yield config["architecture"], _platform(digest, document, config, unpacked)
+        yield config["architecture"], _platform(digest, document, config, image)
         return
     seen = []
     for row in document["manifests"]:
@@ -80,7 +80,7 @@ def _platforms(
         seen.append(f"{platform.get('os')}/{platform.get('architecture')}")
         if platform.get("os") == "linux" and platform.get("architecture") in ARCHITECTURES:
             _, manifest = registry.manifest(row["digest"])
-            yield platform["architecture"], _platform(row["digest"], manifest, registry.config(manifest), unpacked)
+            yield platform["architecture"], _platform(row["digest"], manifest, registry.config(manifest), image)
     if not any(f"linux/{architecture}" in seen for architecture in ARCHITECTURES):
         raise LockError(
             f"the image {registry.path} is there for {', '.join(seen) or 'nothing'} only",
@@ -89,13 +89,12 @@ def _platforms(
         )
 
 
-def _platform(
-    digest: str, manifest: Mapping[str, Any], config: Mapping[str, Any], unpacked_bytes: int | None
-) -> Platform:
+def _platform(digest: str, manifest: Mapping[str, Any], config: Mapping[str, Any], image: Image) -> Platform:
     return Platform(
         manifest_digest=digest,
         config_digest=manifest["config"]["digest"],
-        unpacked_bytes=unpacked_bytes,
+        unpacked_bytes=image.unpacked_bytes,
+        containerd_bytes=image.containerd_bytes,
         compressed_bytes=sum(layer["size"] for layer in manifest["layers"]),
         entrypoint=(config.get("config") or {}).get("Entrypoint"),
     )

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sparknode import SCHEMAS, dockerd, fleet, parse, smi, units, updates
+from sparknode import SCHEMAS, dockerd, fleet, imagestore, parse, smi, units, updates
 from sparknode.errors import Refused
 from sparknode.files import read_text
 from sparknode.paths import Paths
@@ -38,6 +38,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "gpu-details": ("nvidia-smi", "-q"),
     "tenants": parse.TENANTS_ARGV,
     "docker": dockerd.question("/info"),
+    "containerd": imagestore.ROOT_ARGV,
     "containers": dockerd.RUNNING,
     "docker-group": ("getent", "group", "docker"),
     "cdi": ("nvidia-ctk", "cdi", "list"),

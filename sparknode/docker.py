@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sparknode import dockerd
+from sparknode import dockerd, imagestore
 from sparknode.parse import json_object
 from sparknode.release import Container, Mount, Release
 from sparknode.shell import Completed
@@ -87,20 +87,28 @@ def read_gpu(done: Completed) -> tuple[bool | None, str]:
     return None, f"nvidia-smi could not be asked within the container: {done.why}"
 
 
-# What Docker says when it can't hand out a GPU: no toolkit, no runtime, no CDI specification, a stale one.
-_REFUSED = re.compile(
-    "could not select device driver|invalid runtime|no known GPU vendor|unresolvable CDI|nvidia-container-cli"
-)
+# Docker's client where it reaches no daemon, in words that changed with its version 29; it ends with 125 there too.
+_SILENT = re.compile("(?i)cannot connect to the docker daemon|failed to connect to the docker api|error during connect")
+# `docker run`'s own exit codes: no container, and a command in it that can't be run or is not there (docs.docker.com).
+_NOT_STARTED = {125, 126, 127}
 
 
 def hands_gpu(system: System, release: Release) -> tuple[bool | None, str]:
     """Whether a container of the release's image gets the GPU, tried with the image's own nvidia-smi."""
     gpu = texts(release.raw["container"].get("gpu"))
     argv = ["docker", "run", "--rm", *gpu, "--entrypoint", "nvidia-smi", release.image.reference, "-L"]
-    done = system.run(argv, INSPECT_S)
-    if not done.ok and _REFUSED.search(done.stderr):
-        return False, f"Docker can't hand out the GPU: {done.why}"
-    return read_gpu(done)
+    return read_trial(system.run(argv, INSPECT_S))
+
+
+def read_trial(done: Completed) -> tuple[bool | None, str]:
+    """What a trial container shows. Whatever Docker answers is an answer; only silence leaves it open (None)."""
+    if done.timed_out or done.unstarted or _SILENT.search(done.stderr):
+        return None, f"whether a container of it gets the GPU could not be asked: {done.why}"
+    if done.rc in _NOT_STARTED:
+        said = " ".join(done.stderr.split()) or "it did not report why"
+        return False, f"Docker can't start a container of it with the GPU (exit code {done.rc}): {said[:400]}"
+    seen, said = read_gpu(done)
+    return (True, said) if seen else (False, said if seen is False else f"nvidia-smi shows no GPU in it: {done.why}")
 
 
 def running(found: Lookup) -> bool:
@@ -112,12 +120,15 @@ def texts(value: object) -> list[str]:
     return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
 
 
-def is_image_of(release: Release, found: Lookup) -> bool:
+def is_image_of(system: System, release: Release, found: Lookup) -> bool:
     """Is this image the one whose digest the release pins? The id differs between Docker's two image stores."""
-    if found.text("Id") in release.image.image_ids:
-        return True
+    image_id = found.text("Id")
+    if image_id is None or image_id in release.image.image_ids:
+        return image_id is not None
     digests = texts(found.found.get("RepoDigests")) if found.found else []
-    return any(digest.endswith("@" + release.image.digest) for digest in digests)
+    if any(digest.endswith("@" + release.image.digest) for digest in digests):
+        return True
+    return imagestore.config_of(system, image_id) in release.image.image_ids
 
 
 def drift(system: System, release: Release, found: Lookup) -> list[str]:
@@ -175,6 +186,6 @@ def _mount_drift(wanted: Container, found: dict[str, Any]) -> Iterator[str]:
 
 def _image_drift(system: System, release: Release, found: Lookup) -> list[str]:
     runs = found.text("Image") or "no image"
-    if runs in release.image.image_ids or is_image_of(release, image(system, runs)):
+    if runs in release.image.image_ids or is_image_of(system, release, image(system, runs)):
         return []
     return [f"image: the container runs {runs}, the release says {' or '.join(release.image.image_ids)}"]

@@ -153,6 +153,6 @@ def moved_name(system: System, current: Release | None, tags: Mapping[str, str])
     if current is None or tags.get(name, name) in {name, *current.image.image_ids}:
         return []
     # The id alone may differ between Docker's image stores; then the digest decides.
-    if docker.is_image_of(current, docker.image(system, name)):
+    if docker.is_image_of(system, current, docker.image(system, name)):
         return []
     return [f"image: the name {name} stands for {tags[name]}, the release says {' or '.join(current.image.image_ids)}"]

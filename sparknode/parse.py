@@ -170,6 +170,8 @@ def docker_info(text: str) -> dict[str, Any]:
         "root_dir": as_text(info.get("DockerRootDir")),
         "engine": _engine(info),
         "storage_driver": as_text(info.get("Driver")),
+        "image_store": _image_store(info) if version else None,
+        "containerd_address": as_text(as_dict(info.get("Containerd")).get("Address")),
         "runtimes": sorted(str(name) for name in as_dict(info.get("Runtimes"))),
         "default_runtime": as_text(info.get("DefaultRuntime")),
         "cdi_dirs": [str(folder) for folder in as_list(info.get("CDISpecDirs"))],
@@ -191,6 +193,12 @@ def _engine(info: dict[str, Any]) -> str:
         return "snap"
     home = re.match(r"/home/[^/]+/\.local/|/root/\.local/", root)
     return "rootless" if home or any("rootless" in option for option in options) else "docker"
+
+
+def _image_store(info: dict[str, Any]) -> str:
+    """Which of its two stores Docker keeps images in: the rows of its driver's status name containerd's."""
+    cells = {str(cell) for row in as_list(info.get("DriverStatus")) for cell in as_list(row)}
+    return "containerd" if "io.containerd.snapshotter.v1" in cells else "graphdriver"
 
 
 def listening(text: str) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from dataclasses import asdict, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from sparknode import SCHEMAS, fleet, parse, smi, updates
+from sparknode import SCHEMAS, fleet, imagestore, parse, smi, updates
 from sparknode.collect import BOM, DEADLINE_S, NOT_ASKED, Raw, collect
 from sparknode.docker import read_lookup
 from sparknode.owners import owner
@@ -24,7 +24,6 @@ from sparknode.paths import SERVE_UNIT, Paths
 from sparknode.shell import Completed
 from sparknode.system import Host, asking
 
-DOCKER_ROOT = "/var/lib/docker"
 STATE = "/var/lib/sparkfleet"
 _CDI_SPEC = re.compile(r"/(?:etc|var/run)/cdi/.*\.(?:yaml|yml|json)")
 _ENGINE = re.compile(r"VLLM::|sglang::")
@@ -44,6 +43,8 @@ def probe(host: Host, raw: Raw | None = None) -> dict[str, Any]:
     _, unread = fleet.history(host.paths)
     journal = [{"what": "journal", "why": unread}] if unread else []
     document = facts(raw)
+    store = imagestore.read(document["docker"], raw.commands["containerd"].stdout)
+    document["docker"]["lost"] = imagestore.lost(host.paths, store, raw.commands["images"])
     return {
         "schema": SCHEMAS["probe"],
         "sparknode": {"installed_sha256": installed_sha256(host.paths)},
@@ -70,11 +71,18 @@ def facts(raw: Raw) -> dict[str, Any]:
     docker = docker_of(raw)
     mounts = parse.disks(answer(raw, "disk"))
     memory = memory_of(raw)
-    places: list[str] = [docker["root_dir"] or DOCKER_ROOT, STATE]
-    disks: list[dict[str, Any]] = [{"path": path, **mounted(mounts, path)} for path in places]
+    store = imagestore.read(docker, raw.commands["containerd"].stdout)
+    places = {"images": store.folder, "state": STATE, "docker": store.docker_root}
+    if store.folder == store.docker_root:
+        del places["docker"]
+    disks: list[dict[str, Any]] = [
+        {"path": path, "holds": what, **mounted(mounts, path)} for what, path in places.items()
+    ]
     missing = [] if memory["total_kib"] and memory["available_kib"] else [("memory", "/proc/meminfo names no total")]
     if answer(raw, "ota").strip() and not updates.ota(answer(raw, "ota")):
         missing.append(("ota", "nvidia-spark-ota-check printed no torn score"))
+    if docker["image_store"] != imagestore.GRAPHDRIVER and not store.told:
+        missing.append(("containerd", f"containerd names no root of its own; {store.containerd_root} was looked at"))
     missing += [(row["path"], "`df` names no file system for it") for row in disks if "free_bytes" not in row]
     return {
         "host": host_of(raw),
@@ -120,7 +128,9 @@ def understood(name: str, done: Completed) -> bool:
 def unanswered(raw: Raw) -> Iterator[tuple[str, str]]:
     for name, done in raw.commands.items():
         # Not every system has these, and without them there is nothing that they could say.
-        if not understood(name, done) and not (name in {"ota", "firmware"} and done.missing):
+        # Where it matters, containerd's answer is looked at beside Docker's.
+        absent = name == "containerd" or (name in {"ota", "firmware"} and done.missing)
+        if not understood(name, done) and not absent:
             yield name, done.why
     yield from raw.unread.items()
 

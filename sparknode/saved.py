@@ -50,16 +50,16 @@ def save(host: Host, release: Release) -> tuple[Manifest, Path]:
     return manifests.from_node(Node(json.loads(json.dumps(document)), "saved image")), folder
 
 
-def load(host: Host, release: Release, tell: Tell) -> bool:
+def load(host: Host, release: Release, origin: str, tell: Tell) -> bool:
     """Load the release's image where its file came; False when none did. The file goes, whatever it held."""
     path = host.paths.incoming_dir(REPO, commit(release)) / FILE
     if not path.is_file():
         return False
-    tell(f"image {release.image.reference}: loading {path.stat().st_size / 1e9:.2f} GB that came from another host")
+    tell(f"image {release.image.reference}: loading {path.stat().st_size / 1e9:.2f} GB that came from {origin}")
     done = host.system.run(["docker", "load", "--quiet", "--input", str(path)], _DOCKER_S)
     path.unlink()
     found = docker.image(host.system, release.image.reference)
-    if done.ok and docker.is_image_of(release, found):
+    if done.ok and docker.is_image_of(host.system, release, found):
         return True
     tell(f"  it is not the pinned image ({found.text('Id') or done.why}); pulling it instead")
     return False

@@ -74,7 +74,7 @@ def missing_pieces(host: Host, release: Release) -> list[str]:
         problems.append(f"image {release.image.reference}: Docker did not say whether it is here ({image.error})")
     elif image.found is None:
         problems.append(f"image {release.image.reference} is not here")
-    elif not docker.is_image_of(release, image):
+    elif not docker.is_image_of(host.system, release, image):
         problems.append(
             f"image {release.image.reference} is {image.text('Id')}, not the image of {release.image.digest}"
         )

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 NOT_FOUND = 127
+_UNSTARTED = "not started: "
 # A process that hangs in the kernel (a wedged GPU driver) outlives SIGKILL: after this long it is left behind.
 REAP_S = 1.0
 KEPT_LINES = 40
@@ -40,6 +41,11 @@ class Completed:
     @property
     def missing(self) -> bool:
         return self.rc == NOT_FOUND
+
+    @property
+    def unstarted(self) -> bool:
+        """There was no such program, or it may not be run: not to be taken for one that ends with 127 itself."""
+        return self.missing and self.stderr.startswith(_UNSTARTED)
 
     @property
     def why(self) -> str:
@@ -87,7 +93,7 @@ def run(argv: Sequence[str], timeout: float) -> Completed:
     try:
         process = _start(command, subprocess.PIPE)
     except OSError as problem:
-        return Completed(command, NOT_FOUND, "", str(problem), timeout)
+        return Completed(command, NOT_FOUND, "", f"{_UNSTARTED}{problem}", timeout)
     try:
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
@@ -104,7 +110,7 @@ def stream(argv: Sequence[str], timeout: float, on_line: Callable[[str], None]) 
     try:
         process = _start(command, subprocess.STDOUT)
     except OSError as problem:
-        return Completed(command, NOT_FOUND, "", str(problem), timeout)
+        return Completed(command, NOT_FOUND, "", f"{_UNSTARTED}{problem}", timeout)
     expired = threading.Event()
     started = time.monotonic()
 

@@ -9,20 +9,20 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sparknode import SCHEMAS, docker, dockerd, saved, weights
+from sparknode import SCHEMAS, docker, leftbehind, saved, weights
 from sparknode import manifest as manifests
 from sparknode import release as releases
 from sparknode.chronicle import Tell
 from sparknode.errors import Failed, Refused
 from sparknode.files import atomic_write, read_text, sync_directory
+from sparknode.imagestore import CONTAINERD, GRAPHDRIVER, Store, in_use
 from sparknode.journal import timestamp
 from sparknode.manifest import Manifest
-from sparknode.parse import docker_info
 from sparknode.progress import Meter
 from sparknode.release import Artefact, Release
 from sparknode.serving import missing_pieces, model_problems, read_stamp
@@ -47,6 +47,7 @@ def stage(host: Host, request: str, tell: Tell) -> int:
     for manifest in models:
         stage_model(host, manifest, tell)
     stage_image(host, release, order, tell)
+    stage_way_back(host, release, order, tell)
     try_gpu(host, release, tell)
     stage_release(host, release, tell)
     prove(host, release, tell)
@@ -55,17 +56,21 @@ def stage(host: Host, request: str, tell: Tell) -> int:
 
 @dataclass(frozen=True)
 class ImageOrder:
-    """Where the image comes from and what is known of it; `auth` is what Docker's configuration calls so."""
+    """Where the image comes from and what is known of it: the room that it needs, by Docker's image store.
+
+    `auth` is what Docker's configuration calls so.
+    """
 
     source: str
-    needed_bytes: int
+    needed_bytes: Mapping[str, int]
     entrypoint: tuple[str, ...] | None
     auth: str | None
 
 
 def image_order(node: Node) -> ImageOrder:
     entrypoint = node.texts("image_entrypoint") if node.raw.get("image_entrypoint") is not None else None
-    needed = int(node.optional_number("image_bytes") or 0)
+    sizes = node.optional_node("image_bytes")
+    needed = {store: sizes.whole(store) for store in (GRAPHDRIVER, CONTAINERD)} if sizes else {}
     return ImageOrder(node.text("image_source"), needed, entrypoint, node.optional_text("image_auth"))
 
 
@@ -231,11 +236,13 @@ def stage_image(host: Host, release: Release, order: ImageOrder, tell: Tell) -> 
     """Have the pinned image here under the local tag that the release starts."""
     image, source = release.image, order.source
     found = docker.image(host.system, image.reference)
-    if found.found and docker.is_image_of(release, found):
+    if found.found and docker.is_image_of(host.system, release, found):
         tell(f"image {image.reference}: already staged")
         return
-    require_docker_room(host, order)
-    if not saved.load(host, release, tell):
+    store = in_use(host.system)
+    needed = require_docker_room(host, store, order)
+    left = leftbehind.export(host, store, release, needed, tell)
+    if not saved.load(host, release, "Docker's other image store" if left else "another host", tell):
         pull(host, order, tell)
         found = docker.image(host.system, source)
         if found.found is None:
@@ -248,7 +255,7 @@ def stage_image(host: Host, release: Release, order: ImageOrder, tell: Tell) -> 
             f"image {source}: its architecture is {found.text('Architecture')}, expected {image.architecture}; "
             "choose an image that is built for this host"
         )
-    if not docker.is_image_of(release, found):
+    if not docker.is_image_of(host.system, release, found):
         raise Failed(
             f"image {source}: its id is {found.text('Id')}, expected {' or '.join(image.image_ids)} "
             f"(digest {image.digest}); resolve the tag again"
@@ -265,17 +272,15 @@ def stage_image(host: Host, release: Release, order: ImageOrder, tell: Tell) -> 
     tell(f"image {image.reference}: here, {image.architecture}, digest {image.digest}, id {found.text('Id')}")
 
 
-def require_docker_room(host: Host, order: ImageOrder) -> None:
-    """Refuse to begin what would fill Docker's disk: a pull holds the compressed and the unpacked layers at once."""
-    told = docker_info(host.system.run(dockerd.question("/info"), TAG_S).stdout)
-    folder = host.paths.on_host(told["root_dir"] or "/var/lib/docker")
-    if order.needed_bytes and folder.is_dir():
-        free = shutil.disk_usage(folder).free
-        if free < order.needed_bytes:
-            raise Failed(
-                f"{folder}: {free / 1e9:.1f} GB are free, the image needs {order.needed_bytes / 1e9:.1f} GB packed and "
-                "unpacked; remove what is not needed (tasks/prune.py) and run this again"
-            )
+def require_docker_room(host: Host, store: Store, order: ImageOrder) -> int:
+    """Refuse to begin what would fill the disk of Docker's images; the bytes that the image needs there."""
+    needed, folder = order.needed_bytes.get(store.kind, 0), host.paths.on_host(store.folder)
+    if needed and folder.is_dir() and (free := shutil.disk_usage(folder).free) < needed:
+        raise Failed(
+            f"{folder}: {free / 1e9:.1f} GB are free, the image needs {needed / 1e9:.1f} GB packed and unpacked in "
+            f"Docker's {store.kind} image store; remove what is not needed (tasks/prune.py) and run this again"
+        )
+    return needed
 
 
 def pull(host: Host, order: ImageOrder, tell: Tell) -> None:
@@ -292,6 +297,24 @@ def pull(host: Host, order: ImageOrder, tell: Tell) -> None:
         done = host.system.stream(["docker", *config, "pull", source], PULL_S, lambda line: tell(f"  {line}"))
     if not done.ok:
         raise Failed(f"image {source}: {done.why}; is the registry reachable from this host, and is the digest there?")
+
+
+def stage_way_back(host: Host, release: Release, order: ImageOrder, tell: Tell) -> None:
+    """Have the images of the releases to go back to here: a change of Docker's image store takes away every one."""
+    for link in ("verified", "previous"):
+        back = releases.load_linked(host.paths, link)
+        found = docker.image(host.system, back.image.reference) if back and back.id != release.id else None
+        if back is None or found is None or found.found or found.error:
+            continue
+        # A login is for the registry that it was given for.
+        same = back.image.repository == release.image.repository
+        place, auth = (order.source.partition("@")[0], order.auth) if same else (back.image.repository, None)
+        its = replace(order, source=f"{place}@{back.image.digest}", entrypoint=None, auth=auth)
+        try:
+            stage_image(host, back, its, tell)
+        except Failed as problem:
+            # The proof at the end decides what can't be done without.
+            tell(str(problem))
 
 
 def try_gpu(host: Host, release: Release, tell: Tell) -> None:

@@ -96,6 +96,7 @@ ANSWERS = {
     "gpu-details": Completed((), 0, details()),
     "tenants": Completed((), 0, ""),
     "docker": Completed((), 0, json.dumps(DOCKER)),
+    "containerd": Completed((), 0, 'root = "/var/lib/containerd"\n'),
     "containers": Completed((), 0, "[]"),
     "docker-group": Completed((), 0, "docker:x:988:nvidia\n"),
     "cdi": Completed((), 0, CDI_LIST.partition("\n")[2], CDI_LIST.partition("\n")[0]),
@@ -164,4 +165,5 @@ BARE_FLEET: dict[str, Any] = {
 def document(raw: Raw | None = None, **fleet: Any) -> dict[str, Any]:
     """The probe of a host of this material, without a trip to any host."""
     found = {"schema": 1, "sparknode": {"installed_sha256": None}, **facts(raw or bundle())}
+    found["docker"] |= {"lost": []}
     return {**found, "fleet": {**BARE_FLEET, **fleet}}

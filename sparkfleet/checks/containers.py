@@ -91,6 +91,16 @@ def _cdi_docker(view: View) -> bool:
     return view.cdi and not docker["cdi_dirs"] and older(docker["server_version"], limit("cdi_docker"))
 
 
+def _images(view: View) -> Iterator[Values]:
+    lost = view["docker"]["lost"]
+    if lost:
+        there = [one["release"] for one in lost if one["elsewhere"]]
+        yield {
+            "names": ", ".join(one["release"] for one in lost),
+            "more": f"; its other store still has {', '.join(there)}" if there else "",
+        }
+
+
 CHECKS: Mapping[str, Check] = {
     "gpu.container": _container,
     "reload.safe": _reload,
@@ -99,6 +109,7 @@ CHECKS: Mapping[str, Check] = {
     "docker.snap": _engine("snap"),
     "docker.rootless": _engine("rootless"),
     "docker.unit": _unit,
+    "docker.images": _images,
     "docker.version": _version,
     "docker.cdi": _cdi_docker,
     "docker.group": lambda v: not v["docker"]["group"],

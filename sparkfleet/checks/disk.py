@@ -11,12 +11,13 @@ GB = 10**9
 
 
 def _space(view: View) -> Iterator[Values]:
-    docker, state = view["disk"]
+    rows = {row["holds"]: row for row in view["disk"]}
+    images, state = rows["images"], rows["state"]
     image, weights = needed(view)
-    writes = [(docker, {"image": image}), (state, {"weights": weights})]
-    if (docker["free_bytes"], docker["total_bytes"]) == (state["free_bytes"], state["total_bytes"]):
+    writes = [(images, {"image": image}), (state, {"weights": weights})]
+    if (images["free_bytes"], images["total_bytes"]) == (state["free_bytes"], state["total_bytes"]):
         # Two folders of one file system, which must hold everything together.
-        writes = [(docker, {"image": image, "weights": weights})]
+        writes = [(images, {"image": image, "weights": weights})]
     for row, wanted in writes:
         parts = {**wanted, "reserve": view.hardware.limits.disk_reserve_bytes}
         if row["free_bytes"] < (need := sum(parts.values())):
@@ -30,7 +31,7 @@ def needed(view: View) -> tuple[float, float]:
     absent = view.image if view.release["image"]["reference"] not in fleet["images"] else None
     wanted = {row["repo"] for row in view.release["artefacts"]} - {row["repo"] for row in fleet["models"]}
     weights = sum(row.disk_bytes or 0 for row in model.all_repositories() if row.repo in wanted)
-    return (absent.unpacked_bytes or 0) * limit("unpack_factor") if absent else 0, weights
+    return absent.room(view["docker"]["image_store"], limit("unpack_factor")) if absent else 0, weights
 
 
 def _left(view: View, what: str, least: float) -> Iterator[Values]:

@@ -51,6 +51,9 @@ def docker(**changes: Any) -> str:
     return json.dumps(DOCKER | changes)
 
 
+CONTAINERD_STORE = {"Driver": "overlayfs", "DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]]}
+
+
 def disk(free: int, total: int = 4 * 10**12, inodes: int = 200_000_000) -> str:
     return f"{free} {total} {inodes} 250000000 /\n"
 
@@ -286,7 +289,14 @@ DEFECTS: dict[str, list[tuple[Raw, str, str]]] = {
         (answers(ports='LISTEN 0 9 *:8000 *:* users:(("ollama",pid=77,fd=3))\n'), "fail", "taken by ollama (pid 77)"),
         (answers(ports="LISTEN 0 9 *:8000 *:*\n"), "fail", "port 8000 is taken by a process (pid unknown)"),
     ],
-    "disk.space": [(answers(disk=disk(4 * 10**9, 4 * 10**10)), "fail", "/var/lib/docker has 4.0 GB free")],
+    "disk.space": [
+        (answers(disk=disk(4 * 10**9, 4 * 10**10)), "fail", "/var/lib/docker has 4.0 GB free"),
+        (
+            answers(disk=disk(4 * 10**9, 4 * 10**10), docker=docker(**CONTAINERD_STORE)),
+            "fail",
+            "/var/lib/containerd has 4.0 GB free",
+        ),
+    ],
     "disk.low": [(answers(disk=disk(10**11, 4 * 10**12)), "warn", "2% free")],
     "disk.inodes": [(answers(disk=disk(3 * 10**12, inodes=1000)), "warn", "0.0% of its inodes")],
     "net.wifi": [(with_files(route=WLAN), "warn", "the default route is over wlP9s9")],

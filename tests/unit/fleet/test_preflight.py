@@ -29,7 +29,19 @@ from tests.bundles import (
     meminfo,
 )
 from tests.plan.harness import DRAFTER, DRAFTER_COMMIT, TARGET, TARGET_COMMIT
-from tests.unit.fleet.defects import CATALOG, CDI, DEFECTS, PLAIN, answers, docker, gpu, release, with_files
+from tests.unit.fleet.defects import (
+    CATALOG,
+    CDI,
+    CONTAINERD_STORE,
+    DEFECTS,
+    PLAIN,
+    answers,
+    docker,
+    gpu,
+    release,
+    with_files,
+)
+from tests.unit.fleet.defects import disk as disk_of
 
 MODELS = [{"repo": TARGET, "commit": TARGET_COMMIT}, {"repo": DRAFTER, "commit": DRAFTER_COMMIT}]
 # Said of a fit host as well.
@@ -52,6 +64,7 @@ APART = {
     "docker.cdi",
     "mem.critical",
     "gpu.memory",
+    "docker.images",
     "host.busy",
     "host.skew",
 }
@@ -219,6 +232,8 @@ def test_an_unanswered_probe_is_a_finding(error: str, row: str, words: str) -> N
 def test_what_cannot_be_read_is_unknown_and_never_fit(name: str) -> None:
     if name in ("memory", "disk"):
         raw = with_files(memory="") if name == "memory" else answers(disk=TIMEOUT)
+    elif name == "containerd":
+        raw = answers(docker=docker(**CONTAINERD_STORE), containerd=TIMEOUT)
     else:
         raw = bundle(answers={name: TIMEOUT})
     found = {one.id: one for one in preflight.check(document(raw, models=MODELS), PLAIN, CATALOG)}
@@ -227,6 +242,79 @@ def test_what_cannot_be_read_is_unknown_and_never_fit(name: str) -> None:
     rows = [row for row, text in book().checks.items() if name in text.reads and not failed & set(text.needs)]
     assert [row for row in rows if row not in found] == []
     assert all(found[row].severity == "fail" for row in rows if book().checks[row].unknown == "fail")
+
+
+LOST = [{"release": "r2", "elsewhere": True}, {"release": "r1", "elsewhere": False}]
+
+
+@pytest.mark.parametrize(
+    ("lost", "words"),
+    [
+        (LOST, "lacks the images of releases r2, r1; its other store still has r2"),
+        (LOST[1:], "lacks the images of releases r1\n"),
+    ],
+)
+def test_images_that_went_with_the_store_are_named(lost: list[dict[str, Any]], words: str) -> None:
+    node = document(answers(docker=docker(**CONTAINERD_STORE)), models=MODELS)
+    node["docker"]["lost"] = lost
+    (found,) = [one for one in preflight.check(node, PLAIN, CATALOG) if one.id == "docker.images"]
+    assert found.severity == "warn"
+    assert f"Docker's image store (containerd) {words}" in f"{found.found}\n"
+
+
+def mounts(**free: int) -> str:
+    """`df` with these bytes free of 4 TB, by the mount's path with _ for /."""
+    return "".join(f"{left} {4 * 10**12} 9000000 10000000 {name.replace('_', '/')}\n" for name, left in free.items())
+
+
+ROOMY, FULL = 3 * 10**12, 9 * 10**9
+ELSEWHERE = {"DockerRootDir": "/mnt/nvme/docker"}
+
+
+@pytest.mark.parametrize(
+    ("store", "containerd", "disk", "named"),
+    [
+        ({}, "/var/lib/containerd", {"_": FULL, "_mnt": ROOMY}, "/var/lib/docker"),
+        (ELSEWHERE, "/var/lib/containerd", {"_": ROOMY, "_mnt": FULL}, "/mnt/nvme/docker"),
+        (ELSEWHERE, "/var/lib/containerd", {"_": FULL, "_mnt": ROOMY, "_var_lib_sparkfleet": ROOMY}, None),
+        (CONTAINERD_STORE, "/var/lib/containerd", {"_": FULL}, "/var/lib/containerd"),
+        (
+            {**CONTAINERD_STORE, **ELSEWHERE},
+            "/var/lib/containerd",
+            {"_": FULL, "_mnt": ROOMY, "_var_lib_sparkfleet": ROOMY},
+            "/var/lib/containerd",
+        ),
+        ({**CONTAINERD_STORE, **ELSEWHERE}, "/var/lib/containerd", {"_": ROOMY, "_mnt": FULL}, None),
+        (CONTAINERD_STORE, "/mnt/containerd", {"_": ROOMY, "_mnt": FULL}, "/mnt/containerd"),
+        (CONTAINERD_STORE, "/mnt/containerd", {"_": ROOMY, "_mnt": ROOMY}, None),
+        (
+            {**CONTAINERD_STORE, **ELSEWHERE, "Containerd": {"Address": "/var/run/docker/containerd/containerd.sock"}},
+            "/var/lib/containerd",
+            {"_": ROOMY, "_mnt": FULL},
+            "/mnt/nvme/docker/containerd/daemon",
+        ),
+    ],
+)
+def test_the_room_that_counts_is_that_of_the_store_in_use(
+    store: dict[str, Any], containerd: str, disk: dict[str, int], named: str | None
+) -> None:
+    found = check(answers(docker=docker(**store), containerd=f'root = "{containerd}"\n', disk=mounts(**disk)))
+    assert ("disk.space" in found) == (named is not None)
+    assert not named or f"{named} has 9.0 GB free" in found["disk.space"].text()
+
+
+def test_a_disk_of_dockers_own_that_runs_full_is_seen_beside_the_images() -> None:
+    raw = answers(docker=docker(**CONTAINERD_STORE, **ELSEWHERE), disk=mounts(_=ROOMY, _mnt=FULL))
+    assert "/mnt/nvme/docker has 0% free" in check(raw)["disk.low"].text()
+
+
+@pytest.mark.parametrize(("store", "need"), [({}, "78.5"), (CONTAINERD_STORE, "74.6")])
+def test_an_image_needs_more_in_containerds_store(store: dict[str, Any], need: str) -> None:
+    image = next(one for one in CATALOG.images.values() if one.containerd_bytes)
+    known = CATALOG.model_copy(update={"images": {**CATALOG.images, PLAIN["image_tag"]: image}})
+    node = document(answers(docker=docker(**store), disk=disk_of(FULL)), models=MODELS)
+    (found,) = [one for one in preflight.check(node, PLAIN, known) if one.id == "disk.space"]
+    assert f"image {float(need):.0f}" in found.text()
 
 
 SECTIONS = sorted(document())

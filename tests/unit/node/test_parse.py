@@ -149,6 +149,8 @@ def test_docker_info_with_devices() -> None:
         "root_dir": "/var/lib/docker",
         "engine": "docker",
         "storage_driver": "overlay2",
+        "image_store": "graphdriver",
+        "containerd_address": None,
         "runtimes": ["nvidia", "runc"],
         "default_runtime": None,
         "cdi_dirs": ["/etc/cdi"],

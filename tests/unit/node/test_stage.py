@@ -229,13 +229,11 @@ def test_a_gpu_that_does_not_reach_a_container_stops_the_stage(world: World, sai
     assert DOCUMENT["id"] not in world.paths.staged()
 
 
-def test_the_gpu_is_asked_for_as_the_release_does_and_an_image_without_nvidia_smi_passes(world: World) -> None:
+def test_the_gpu_is_asked_for_as_the_release_does(world: World) -> None:
     run(world)
     (asked,) = [command for command in world.commands if command[:2] == ("docker", "run")]
     gpu = DOCUMENT["container"].get("gpu", [])
     assert asked == ("docker", "run", "--rm", *gpu, "--entrypoint", "nvidia-smi", DOCUMENT["image"]["reference"], "-L")
-    world.run_said = 'exec: "nvidia-smi": executable file not found in $PATH'
-    assert any("could not be asked" in line for line in run(world))
 
 
 def test_staging_ends_with_proof_of_the_way_back(world: World) -> None:
