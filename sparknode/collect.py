@@ -56,6 +56,8 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
         *("find", "/boot", "/lib/modules", "-maxdepth", "4", "(", "-name", "vmlinuz", "-o", "-name", "nvidia.ko*", ")"),
         *("-printf", "%p %l\n"),
     ),
+    # The ring buffer, since the journal would be read from its end to its beginning.
+    "kernel-log": ("sh", "-c", f"dmesg 2>/dev/null | grep -E '{smi.KERNEL_LINES}' | tail -n 20; true"),
     "clock": ("timedatectl", "show", "--property=NTPSynchronized"),
     "firmware": ("fwupdmgr", "get-devices", "--json"),
     "ota": ("nvidia-spark-ota-check", "summary"),

@@ -206,6 +206,7 @@ def gpu_of(raw: Raw) -> dict[str, Any]:
         "library_version": smi.library(done.stdout + done.stderr),
         **smi.details(answer(raw, "gpu-details")),
         "module_version": line_of(raw, "/sys/module/nvidia/version"),
+        "kernel_log": smi.kernel_lines(answer(raw, "kernel-log")),
         "pci": cards,
         "pci_ids": sorted({card["id"] for card in cards}),
         "tenants": list(tenants(raw)),

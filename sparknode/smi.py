@@ -11,6 +11,9 @@ GPU_FIELDS = (
     "name,compute_cap,driver_version,temperature.gpu,power.draw,clocks.sm,utilization.gpu,memory.total,memory.free"
 )
 _FIGURES = ("temperature_c", "power_w", "clock_mhz", "utilization", "memory_total_mib", "memory_free_mib")
+# What the kernel says of a GPU that fails (NVIDIA, Xid errors), and of a module that Secure Boot keeps out.
+KERNEL_LINES = "NVRM: Xid|NVRM:.*(fallen off|failed)|Loading of .*is rejected|unsigned module loading is restricted"
+_STAMP = re.compile(r"^\[[ \d.]+\]\s*")
 # NVML's words for a figure that this GPU or this login does not have. Whatever else stands in place of a figure, as
 # «[GPU is lost]», «[GPU requires reset]», «[Unknown Error]» or «ERR!», is a fault of the GPU (nvml.h, nvmlErrorString).
 _ABSENT = {
@@ -94,6 +97,11 @@ def _line(text: str, key: str) -> str | None:
 def _version(words: str | None) -> str | None:
     match = re.match(r"\d[\w.]*(?=$|\s)", words or "", re.ASCII)
     return match[0] if match else None
+
+
+def kernel_lines(text: str) -> list[str]:
+    """The lines of the kernel's log that KERNEL_LINES finds, without their time."""
+    return [_STAMP.sub("", line).strip()[:200] for line in text.splitlines() if line.strip()]
 
 
 def library(text: str | None) -> str | None:

@@ -121,6 +121,7 @@ ANSWERS = {
         0,
         "/boot/vmlinuz vmlinuz-6.17.0-1032-nvidia\n/lib/modules/6.17.0-1032-nvidia/kernel/nvidia-580-open/nvidia.ko \n",
     ),
+    "kernel-log": Completed((), 0, ""),
     "clock": Completed((), 0, "NTPSynchronized=yes\n"),
     "firmware": Completed(
         (), 0, json.dumps({"Devices": [{"Name": "UEFI Device Firmware", "Version": "0x02009b0b"}, {"Name": "TPM"}]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,6 +13,7 @@ from sparkfleet.findings import Values, book
 
 # Kernel drivers that keep a GPU for a virtual machine, and those of other projects.
 _FOR_A_GUEST = {"vfio-pci", "pci-stub", "xen-pciback"}
+_REJECTED = re.compile(r"is rejected|is restricted")
 _OTHERS = {"nouveau", "nova_core", "nova-core", "nova"}
 
 
@@ -21,20 +23,23 @@ def _visible(view: View) -> Iterator[Values]:
     ready, bound = view["kernels"]["with_nvidia"], {card["driver"]: card["address"] for card in gpu["pci"]}
     if view.gpu_works or (not view.gpu and error is None):
         return
+    rejected = [line for line in gpu["kernel_log"] if _REJECTED.search(line)]
+    xid = next((line for line in reversed(gpu["kernel_log"]) if "Xid" in line), None)
+    log = f"; the kernel: {xid}" if xid else ""
     if gpu["module_version"] and "version mismatch" in str(error):
         yield {"case": "mismatch", "library": view.pending or "of another version", "module": gpu["module_version"]}
     elif fault := view.fault or (LOST.search(str(error)) and error):
-        yield {"case": "lost", "fault": fault}
+        yield {"case": "lost", "fault": fault, "log": log}
     elif guest := _FOR_A_GUEST.intersection(filter(None, bound)):
         yield {"case": "guest", "bound": next(iter(guest)), "address": bound[next(iter(guest))]}
     elif other := _OTHERS.intersection(filter(None, bound)):
         yield {"case": "other", "bound": next(iter(other)), "address": bound[next(iter(other))]}
     elif not gpu["module_version"] and ready and kernel not in ready:
         yield {"case": "kernel", "ready": max(ready, key=version_key), "has": ", ".join(ready)}
-    elif gpu["rc"] is None:
-        yield {"case": "hangs"}
+    elif not gpu["module_version"] and rejected:
+        yield {"case": "unsigned", "line": rejected[-1]}
     else:
-        yield {"case": None}
+        yield {"case": "hangs" if gpu["rc"] is None else None, "log": log}
 
 
 def _inforom(view: View) -> list[Values]:

@@ -132,6 +132,24 @@ HOSTS: Mapping[str, FieldHost] = {
         {UEVENT: "DRIVER=nouveau\nPCI_CLASS=30000\nPCI_ID=10DE:2E12\n", MODULE: None},
         more=BROKEN_SMI,
     ),
+    "a module that Secure Boot refused": host(
+        ("fail: gpu.visible: the nvidia module is not loaded", "mokutil --import"),
+        "unplug",
+        False,
+        {MODULE: None},
+        more=BROKEN_SMI,
+        kernel_log="[   12.345678] Loading of module with unavailable key is rejected\n",
+    ),
+    "a reason in the kernel's log": host(
+        "the kernel: NVRM: Xid (PCI:000f:01:00): 79, GPU has fallen off the bus.",
+        (),
+        False,
+        gpu=faulty("[GPU is lost]"),
+        kernel_log="[ 9.1] NVRM: Xid (PCI:000f:01:00): 79, GPU has fallen off the bus.\n[ 9.2] NVRM: failed\n",
+    ),
+    "an Xid of yesterday": host(
+        (), "gpu.visible", True, kernel_log="[ 9.1] NVRM: Xid (PCI:000f:01:00): 43, pid=77, name=python3\n"
+    ),
     "audio function of another driver": host(
         (),
         ("gpu.kind", "gpu.visible"),

@@ -64,7 +64,7 @@ def spark(root: Path) -> Answering:
         nvidia__smi___q="GSP Firmware Version : 580.178.04\n",
         nvidia__smi___query__compute="",
         nvidia__smi="NVIDIA GB10, 12.1, 580.178.04, 38, 4.21, 208, 0, [N/A], [N/A]\n",
-        sh=bundle().commands["programs"].stdout,
+        **{"sh -c for": bundle().commands["programs"].stdout, "sh -c dmesg": ""},
         nvidia__ctk_cdi=(FIXTURES / "gb10/nvidia-ctk-cdi-list.txt").read_text(),
         nvidia__ctk="NVIDIA Container Toolkit CLI version 1.20.1\n",
         ss='LISTEN 0 2048 0.0.0.0:8000 0.0.0.0:* users:(("vllm",pid=123,fd=12))\n',
