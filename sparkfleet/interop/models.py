@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sparkfleet.arguments import Reading
-from sparkfleet.catalog import Catalog, Model
+from sparkfleet.catalog import Catalog, Drafter, Model
 from sparkfleet.errors import SettingsError, nearest
 from sparkfleet.interop.served import MARK, Mount, Served, cannot_carry
 
@@ -43,35 +43,42 @@ class ForeignModel:
             notes.append(f"It is served as {', '.join(names)}, and not as {', '.join(ours)}")
         return names
 
-    def own_speculation(self, config: dict[str, Any], notes: list[str]) -> dict[str, Any]:
-        """Return the speculative config without what the catalogue's drafter is; raises SettingsError for another."""
+    def own_speculation(self, config: dict[str, Any], notes: list[str]) -> tuple[str | None, dict[str, Any]]:
+        """Return the profile's name for the drafter, None for the model's own, and what the config says beside it.
+
+        Raises SettingsError for a drafter that the catalogue does not have.
+        """
         special = dict(config)
         named = special.pop("model", None)
-        drafter = self.row.drafter if self.row else None
+        own = self.row.drafter if self.row else None
         if named is None or named in self.words:
-            if drafter is None or special.get("method") != drafter.method:
+            if own is None or special.get("method") != own.method:
                 notes.append(
                     f"Method {special.get('method')} drafts without a drafter of its own: there is none to add"
                 )
-                return special
-            named = drafter.repo
-        if drafter is None or not self._is_drafter(named):
-            expected = (
-                f"{drafter.repo}, the model's drafter in the catalogue" if drafter else "a drafter of the catalogue"
-            )
-            what = f"model {named!r}" if drafter else f"the drafter {named}, and the catalogue has none for {self.name}"
-            remedy = "" if drafter else "add the model with this drafter to catalog/models.yaml first"
+                return None, special
+            named = own.repo
+        others = self.row.other_drafters if self.row else {}
+        drafters: dict[str | None, Drafter | None] = {None: own}
+        drafters.update(others)
+        found = [(name, row) for name, row in drafters.items() if row and self._is_drafter(row, named)]
+        if not found:
+            known = " or ".join(row.repo for row in drafters.values() if row)
+            expected = f"{known}, the model's drafter in the catalogue" if known else "a drafter of the catalogue"
+            what = f"model {named!r}" if known else f"the drafter {named}, and the catalogue has none for {self.name}"
+            remedy = "add the model with this drafter to catalog/models.yaml first"
             raise cannot_carry(f"the speculative config has {what}", expected, remedy)
+        name, drafter = found[0]
         if special.get("method") == drafter.method:
             special.pop("method")
         revision = special.pop("revision", None)
         if revision is not None and revision != drafter.revision:
-            notes.append(f"It pins the drafter to {revision}, and a release serves the catalogue's {drafter.revision}")
-        return special
+            serves = f"a release serves the catalogue's {drafter.revision}" if drafter.revision else "the lock decides"
+            notes.append(f"It pins the drafter to {revision}, and {serves}")
+        return name, special
 
-    def _is_drafter(self, named: Any) -> bool:
-        drafter = self.row.drafter if self.row else None
-        if drafter is None or not isinstance(named, str):
+    def _is_drafter(self, drafter: Drafter, named: Any) -> bool:
+        if not isinstance(named, str):
             return False
         return named in (drafter.repo, drafter.container_path) or drafter.repo in _repositories(named, self.mounts)
 

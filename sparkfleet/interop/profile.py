@@ -179,7 +179,8 @@ def _row(
         "prefix_caching": "auto" if caching is None else "on" if caching else "off",
     }
     if asked.speculative is not None:
-        special = target.own_speculation(asked.speculative, notes)
+        name, special = target.own_speculation(asked.speculative, notes)
+        row |= {"drafter": name} if name else {}
         given = _speculation_without(special, row, catalog, target, image)
         special = {key: value for key, value in special.items() if key == "method" or given.get(key) != value}
         row |= {"speculative_args": special} if special else {}

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from sparkfleet.catalog import with_profile
 from sparkfleet.interop import EXPORTS
 from sparkfleet.release import Compiled, compile_release
 from tests.unit.controller.combos import CATALOG, CURRENT, MODEL, TRIAL, choice, compiled, rendered
@@ -39,6 +40,28 @@ def test_every_kind_of_vllm_release_survives_the_round_trip(form: str, tmp_path:
         assert after.release["container"]["args"] == before.release["container"]["args"], names
         assert after.release["container"]["env"] == before.release["container"]["env"], names
         assert "A release also" not in "\n".join(imported.notes), names
+
+
+@pytest.mark.parametrize("form", EXPORTS)
+@pytest.mark.parametrize(
+    "drafting",
+    [
+        {"drafter": "assistant"},
+        {"drafter": "eagle3", "speculative_args": {"num_speculative_tokens": 5}},
+        {"speculative_args": {"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_max": 4}},
+        {"speculative_args": {"num_speculative_tokens_per_batch_size": [[1, 8, 10], [9, 64, 4]]}},
+        {"speculative": False, "served_names": ["it's", "two"], "prefix_caching": "off"},
+        {"args": {"compilation_config": '{"mode": 3, "pass_config": {"fuse_norm_quant": true}}', "max_num_seqs": None}},
+    ],
+    ids=["assistant", "eagle3", "look-up", "lengths", "names", "json"],
+)
+def test_every_way_to_serve_survives_the_round_trip(form: str, drafting: dict[str, Any], tmp_path: Path) -> None:
+    row = {"inherits": "production", **drafting}
+    known = with_profile(CATALOG, "tried", row)
+    before = compile_release(known, None, choice("tried", "2026-08-16-v0.27.1"), TRIAL)
+    after = served(ask(EXPORTS[form](before), ORIGINS[form]), tmp_path)
+    assert after.release["container"]["args"] == before.release["container"]["args"]
+    assert after.release["artefacts"] == before.release["artefacts"]
 
 
 def test_what_is_exported_again_is_the_same_text(tmp_path: Path) -> None:

@@ -96,6 +96,21 @@ def test_another_speculation_than_the_catalogues_is_refused(flags: str, said: st
     assert said in refused(f"docker run {image} vllm serve AEON-7/Gemma-4-26B-A4B-it-Uncensored-NVFP4 {flags}")
 
 
+@pytest.mark.parametrize(
+    ("model", "method", "name"),
+    [("google/gemma-4-26B-A4B-it-assistant", "mtp", "assistant"), ("/srv/eagle", "eagle3", "eagle3")],
+)
+def test_another_drafter_of_the_model_is_chosen_by_its_name(model: str, method: str, name: str) -> None:
+    image = "ghcr.io/aeon-7/aeon-vllm-ultimate:2026-08-16-v0.27.1"
+    mount = "/srv/RedHatAI/gemma-4-26B-A4B-it-speculator.eagle3:/srv/eagle"
+    imported = ask(
+        f"docker run -v {mount} {image} vllm serve AEON-7/Gemma-4-26B-A4B-it-Uncensored-NVFP4 --port 8000"
+        f" --spec-method {method} --spec-model {model} --spec-tokens 2"
+    )
+    assert imported.row["drafter"] == name
+    assert imported.row["speculative_args"] == {"num_speculative_tokens": 2}
+
+
 def test_a_model_that_is_not_known_may_draft_with_its_own_heads() -> None:
     imported = ask("vllm serve Qwen/Some-Model --port 8000 --spec-method mtp --spec-tokens 2")
     assert imported.row["speculative_args"] == {"method": "mtp", "num_speculative_tokens": 2}
