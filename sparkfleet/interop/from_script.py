@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from sparkfleet.interop.confidential import refuse_secret, refuse_secret_words
@@ -39,10 +40,20 @@ def is_script(text: str) -> bool:
     return _STARTS.search(re.sub(r"\\[ \t]*\n", " ", text)) is not None
 
 
-def read(text: str, name: str, wanted: str | None, image_entrypoint: Callable[[str], str | None]) -> Served:
+def starts_container(text: str) -> bool:
+    return re.search(rf"\b({'|'.join(DOCKER)})\s", text) is not None
+
+
+def read(
+    text: str,
+    name: str,
+    wanted: str | None,
+    image_entrypoint: Callable[[str], str | None],
+    values: dict[str, str] | None = None,
+) -> Served:
     """Read the one engine that a script starts, or the one whose container is named `wanted`."""
     lines = [re.sub(r"^\s*[$>]\s+", "", line) for line in text.splitlines() if not line.startswith("```")]
-    script = read_script("\n".join(lines))
+    script = read_script("\n".join(lines), values)
     for variable, value in script.values.items():
         refuse_secret(variable, value, "")
     notes: list[str] = []
@@ -64,7 +75,7 @@ def read(text: str, name: str, wanted: str | None, image_entrypoint: Callable[[s
         notes.append("What the engine prints is piped on; a release logs to the journal")
     if others:
         notes.append(f"The script also runs {', '.join(sorted(others))}, which no profile holds")
-    return Served(**{**found.__dict__, "notes": [*found.notes, *notes]})
+    return replace(found, notes=[*found.notes, *notes])
 
 
 def _the_one(starts: list[tuple[Command, Served]], wanted: str | None) -> tuple[Command, Served]:

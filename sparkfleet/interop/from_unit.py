@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
+from sparkfleet.interop import from_script
 from sparkfleet.interop.confidential import refuse_secret, refuse_secret_words
-from sparkfleet.interop.container import arguments_of, read_docker_run, served, split_words, unwrapped
-from sparkfleet.interop.from_script import DOCKER, after_docker_run
+from sparkfleet.interop.container import arguments_of, is_shell, read_docker_run, served, split_words, unwrapped
+from sparkfleet.interop.from_script import DOCKER, after_docker_run, starts_container
 from sparkfleet.interop.served import MARK, Served, cannot_carry
 
 _SECTION = re.compile(r"^\[(Unit|Service|Install|Container|Pod)\]\s*$", re.MULTILINE)
@@ -42,11 +44,14 @@ def read(text: str, name: str, image_entrypoint: Callable[[str], str | None]) ->
     words = _expanded(split_words(starts[0].lstrip("-@:+!|")), environment)
     refuse_secret_words(words, "ExecStart")
     words, before = unwrapped(words)
+    if is_shell(words) and starts_container(words[2]):
+        found = from_script.read(words[2], name, None, image_entrypoint, {**environment, **before})
+        return replace(found, form="a systemd unit", name=name, notes=[*found.notes, *notes])
     after = after_docker_run(words)
     if after is not None:
         container = read_docker_run(after, {**environment, **before})
         found = served("a systemd unit", container, name, image_entrypoint)
-        return Served(**{**found.__dict__, "name": name, "notes": [*found.notes, *notes]})
+        return replace(found, name=name, notes=[*found.notes, *notes])
     started = arguments_of(words, values=environment)
     env = {**environment, **before, **started.env}
     return Served(form="a systemd unit", name=name, words=started.words, env=env, notes=[*started.notes, *notes])

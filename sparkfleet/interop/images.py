@@ -14,6 +14,15 @@ from sparkfleet.rules.book import refusal
 _VERSION = re.compile(r"(?<![\d.])v?(0\.\d{1,3}\.\d{1,2})(?![\d.])")
 
 
+# Tags that are pointed elsewhere with each build, unless a date or a commit stands in them.
+_MOVING = re.compile(r"(^|[-_.])(latest|nightly|main|master|edge|dev|stable|rolling)($|[-_.])")
+_FIXED = re.compile(r"\d{6}|\d{4}-\d\d|[0-9a-f]{7,}|\d+\.\d+\.\d+")
+
+
+def _moves(tag: str) -> bool:
+    return _MOVING.search(tag) is not None and _FIXED.search(tag) is None
+
+
 @dataclass(frozen=True)
 class ForeignImage:
     """An image as a recipe names it, with its row where there is one; `version` is None where nothing tells it."""
@@ -43,7 +52,7 @@ def find(catalog: Catalog, reference: str | None, version: str | None = None) ->
     rows = {key: row for key, row in catalog.images.items() if row.repository == repository}
     by_digest = {key for key, row in rows.items() if digest and row.digest == digest}
     by_tag = {key for key, row in rows.items() if tag not in ("", "latest") and tag in (key, row.registry_tag)}
-    if not digest and (tag == "latest" or (not tag and "/" in repository)):
+    if not digest and ((not tag and "/" in repository) or _moves(tag)):
         dated = [f"{repository}:{row.registry_tag or key}" for key, row in rows.items() if row.registry_tag != "latest"]
         pinned = [f"{repository}@{row.digest}" for row in rows.values() if row.digest and row.registry_tag == "latest"]
         if not rows:

@@ -220,6 +220,7 @@ def test_of_several_engines_one_is_chosen() -> None:
         ("docker run $IMAGE vllm serve m", "a.sh", "the image is ${IMAGE}"),
         ("docker run ghcr.io/aeon-7/aeon-vllm-ultimate:latest vllm serve m", "a.sh", "image-latest"),
         ("docker run ghcr.io/aeon-7/aeon-vllm-ultimate vllm serve m", "a.sh", "image-latest"),
+        ("docker run vllm/vllm-openai:nightly --model m", "a.sh", "image-latest"),
         ("docker run vllm/vllm-openai:latest --model m", "a.sh", "vllm/vllm-openai@sha256:9eff9734"),
         (f"docker build -t {IMAGE} .\ndocker run {IMAGE} vllm serve m", "a.sh", "docker build changes what runs"),
         (f"pip install x\nvllm serve {TARGET}", "a.sh", "'pip install x' changes the engine"),
@@ -274,6 +275,14 @@ def test_what_has_no_place_is_refused_with_its_reason(text: str, origin: str, sa
             "ExecStartPre=/bin/modprobe x",
         ),
         (compose(env_file=".env"), "compose.yaml", "of the container: env_file"),
+        (compose(image="example/own:cu130-nightly"), "compose.yaml", "example/own:cu130-nightly moves"),
+        (compose(image="example/own:nightly-20260901"), "compose.yaml", "is not in catalog/images.yaml: add it"),
+        (
+            "[Service]\nEnvironment=P=8001\n"
+            f"ExecStart=/bin/bash -c 'exec docker run {IMAGE} vllm serve {TARGET} --port $P'",
+            "a.service",
+            "Read as a systemd unit",
+        ),
         (compose(image="example/own:latest"), "compose.yaml", "image-latest: example/own:latest moves"),
         (f"docker run example/own vllm serve {TARGET}", "a.sh", "image-latest: example/own moves"),
         (f"docker run --cgroup-parent app.slice {IMAGE} python3 /bin/vllm serve {TARGET}", "a.sh", "--cgroup-parent"),
