@@ -73,6 +73,8 @@ def _downloads(run: FleetRun, names: Sequence[str]) -> Iterator[str]:
         if image["reference"] not in (fleet.get("images") or ()):
             locked = plan.lock.images[plan.release["image_tag"]].platforms[image["architecture"]]
             size = f"{locked.compressed_bytes / 1e9:.1f} GB"
+            if plan.release["id"] in _left_behind(run.nodes[name]):
+                size += " (or out of Docker's other image store)"
             wanted.setdefault(f"image {plan.release['image_tag']}, {size}", []).append(name)
         present = {(row["repo"], row["commit"]) for row in fleet.get("models") or ()}
         for row in plan.release["artefacts"]:
@@ -83,6 +85,11 @@ def _downloads(run: FleetRun, names: Sequence[str]) -> Iterator[str]:
         yield "  downloads: none"
     for what, hosts in wanted.items():
         yield f"  downloads: {what}, to {some(hosts)}"
+
+
+def _left_behind(node: Mapping[str, Any]) -> set[str]:
+    """Return the releases whose images went with a change of Docker's image store, and are in the other one still."""
+    return {row["release"] for row in (node.get("docker") or {}).get("lost") or () if row["elsewhere"]}
 
 
 def _waves(run: FleetRun) -> Iterator[str]:

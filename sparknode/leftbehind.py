@@ -75,7 +75,7 @@ def export(host: Host, store: Store, release: Release, needed_bytes: int, tell: 
         with part.open("wb") as stream:
             write(stream, parts, image.reference)
         part.rename(target)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zlib.error, Failed) as problem:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zlib.error, Failed) as problem:
         part.unlink(missing_ok=True)
         tell(f"image {image.reference}: it can't be taken from {other} ({problem or type(problem).__name__})")
         return False

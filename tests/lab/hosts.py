@@ -98,7 +98,7 @@ def _furnish(host: Host, root: Path) -> None:
     (root / "etc/machine-id").write_text(hashlib.md5(host.name.encode()).hexdigest() + "\n")
     gpu.install(host, root)
     (root / "etc/docker").mkdir(exist_ok=True)
-    (root / "etc/docker/daemon.json").write_text(json.dumps(_dockerd(host), indent=2) + "\n")
+    (root / "etc/docker/daemon.json").write_text(json.dumps(docker_settings(host), indent=2) + "\n")
     ssh = root / f"home/{USER}/.ssh"
     ssh.mkdir(mode=0o700, exist_ok=True)
     (ssh / "authorized_keys").write_text(KEY.with_suffix(".pub").read_text())
@@ -116,7 +116,7 @@ def _furnish(host: Host, root: Path) -> None:
     host_key.chmod(0o600)
 
 
-def _dockerd(host: Host) -> dict[str, object]:
+def docker_settings(host: Host) -> dict[str, object]:
     # Serving uses the host's network, so dockerd needs no bridge, and this kernel offers it no firewall tables.
     settings: dict[str, object] = {
         "iptables": False,

@@ -71,7 +71,7 @@ def up(nodes: int, engine: str, say: Callable[[str], None]) -> State:
             wanted_roots = {host.kind.rootfs for host in wanted} | {images.SUITE}
             missing = [name for name in sorted(wanted_roots) if not rootfs.path(name).exists()]
             if missing:
-                say(f"building root file systems for {' and '.join(missing)}: about two minutes, once")
+                say(f"building root file systems for {' and '.join(missing)}: two to three minutes, once")
             for build in [pool.submit(rootfs.ensure, name) for name in wanted_roots]:
                 build.result()
             _start_services()

@@ -157,6 +157,23 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(fleet: FakeFleet) -> None:
     assert {path: text for path, text in after.items() if path not in own} == before
 
 
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_images_that_went_with_the_store_are_staged_again(fleet: FakeFleet, elsewhere: bool) -> None:
+    """One host lost what it serves, another what it goes back to, and all the others have everything."""
+    for name, release in (("spark-2", NEW), ("spark-3", OLD)):
+        found = fleet.probes[name]
+        found["docker"]["lost"] = [{"release": release["id"], "elsewhere": elsewhere}]
+        found["fleet"]["images"] = [one for one in found["fleet"]["images"] if one != release["image"]["reference"]]
+    fleet.probes["spark-2"]["fleet"]["serving"]["unit"] = "failed"
+    fleet.probes["spark-2"]["fleet"]["serving"]["drift"] = ["unit: it is failed, expected active"]
+    outcome = fleet.run("-y")
+    assert outcome.code == 0, outcome.output
+    assert "spark-2: docker.images: Docker's image store" in outcome.output
+    assert ("(or out of Docker's other image store)" in outcome.output) == elsewhere
+    assert sorted(outcome.named("sparknode stage")) == ["spark-2", "spark-3"]
+    assert outcome.activations() == ["spark-2"]
+
+
 def test_a_host_is_retired_by_name_and_keeps_its_weights(fleet: FakeFleet) -> None:
     refused = fleet.run("-y", deploy="tasks/retire.py")
     assert refused.code == exits.REFUSED, refused.output
