@@ -12,10 +12,10 @@ from functools import cache
 from sparkfleet import ROOT
 
 INSTALL_PATH = "/usr/local/bin/sparknode"
-RECOVER_UNIT = "sparkfleet-recover.service"
+ACTIVATE_UNIT = "sparkfleet-activate.service"
 WATCH_TIMER = "sparkfleet-watch.timer"
 VERIFY_TIMER = "sparkfleet-verify.timer"
-UNITS = (RECOVER_UNIT, "sparkfleet-watch.service", WATCH_TIMER, "sparkfleet-verify.service", VERIFY_TIMER)
+UNITS = (ACTIVATE_UNIT, "sparkfleet-watch.service", WATCH_TIMER, "sparkfleet-verify.service", VERIFY_TIMER)
 UNITS_PATH = "/etc/systemd/system"
 _SHEBANG = b"#!/usr/bin/env python3\n"
 _MAIN = """\
@@ -62,7 +62,7 @@ def build() -> str:
 
 
 def unit(name: str) -> bytes:
-    """Return one of UNITS: what takes back an interrupted activation after a boot, and the minutely look."""
+    """Return one of UNITS: what carries out activations and ends interrupted ones, and the minutely look."""
     return (ROOT / "templates" / name).read_bytes()
 
 

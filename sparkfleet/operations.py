@@ -15,7 +15,7 @@ from sparkfleet import actions, conduct, fleet, guard, repairs, sync
 from sparkfleet.checks.view import View
 from sparkfleet.fleet import HostPlan
 from sparkfleet.nodeprogram import (
-    RECOVER_UNIT,
+    ACTIVATE_UNIT,
     UNITS,
     UNITS_PATH,
     VERIFY_TIMER,
@@ -110,7 +110,7 @@ def repair(what: str) -> Commands:
 
 @operation()
 def install_node_program() -> Commands:
-    """Install /usr/local/bin/sparknode, its boot-time unit and its watch where they are missing or another version.
+    """Install /usr/local/bin/sparknode, the unit of its activations and its watch where they are missing or another version.
 
     The program comes last: its hash is what the next run asks for.
     """
@@ -118,12 +118,15 @@ def install_node_program() -> Commands:
         return
     for name in UNITS:
         yield FunctionCommand(actions.upload, (unit(name), f"{UNITS_PATH}/{name}", "0644"), {})
+    # What earlier versions called at a boot.
+    former = [f"{UNITS_PATH}/{folder}sparkfleet-recover.service" for folder in ("", "multi-user.target.wants/")]
+    yield StringCommand("rm", "--force", *former)
     # A failed look whose file somebody removed is kept as «not found», and its timer would refuse to start. The pattern
     # is no error where nothing matches.
     yield StringCommand("systemctl", "reset-failed", QuoteString("sparkfleet-watch.*"))
     # --no-reload: a reload could take the GPU from running containers (nvidia-container-toolkit#48), and systemd reads
     # a unit that it does not know yet when it is started.
-    yield StringCommand("systemctl", "enable", "--no-reload", "--quiet", RECOVER_UNIT, WATCH_TIMER)
+    yield StringCommand("systemctl", "enable", "--no-reload", "--quiet", ACTIVATE_UNIT, WATCH_TIMER)
     yield StringCommand("systemctl", "start", "--quiet", WATCH_TIMER)
     yield FunctionCommand(actions.install_program, (), {})
 

@@ -13,8 +13,6 @@ from sparkfleet.rows import Timing
 
 DOCKER = "/usr/bin/docker"
 RELEASE_JSON = "/var/lib/sparkfleet/current/release.json"
-START_BURST = 3
-RESTART_PAUSE_S = 10
 # The node waits 30 s longer for a stop than the unit's own timeout (sparknode/steps.py).
 STOP_POST_S = 15
 
@@ -26,12 +24,6 @@ def systemd_quote(argument: str) -> str:
         raise SettingsError(found, "one line", "mend the value in the catalogue or the inventory")
     escaped = argument.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
     return f'"{escaped}"'
-
-
-def start_limit_interval_s(timing: Timing) -> int:
-    """Return the window in which START_BURST starts may fail: longer than that many slow starts take together."""
-    one_start = timing.memory_wait_s + timing.load_deadline_s + timing.unit_stop_s + RESTART_PAUSE_S
-    return START_BURST * one_start + timing.load_deadline_s
 
 
 def serve_unit(
@@ -51,12 +43,9 @@ def serve_unit(
         "drop_caches": drop_caches,
         "docker_stop_s": timing.docker_stop_s,
         "engine": engine,
-        "load_deadline_s": timing.load_deadline_s,
         "memory_gate": memory_gate,
         "model": model,
         "release_json": RELEASE_JSON,
-        "start_limit_burst": START_BURST,
-        "start_limit_interval_s": start_limit_interval_s(timing),
         "start_timeout_s": timing.memory_wait_s + timing.load_deadline_s,
         "stop_post_s": STOP_POST_S,
         "unit_stop_s": timing.unit_stop_s,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from sparknode import journal
 from sparknode.journal import Attempt, Record
-from sparknode.lease import Hold
+from sparknode.orders import Order
 from sparknode.system import Host
 from sparknode.verdict import GateResult
 
@@ -19,43 +20,32 @@ class Chronicle:
     """Writes each step of one activation before it's taken, and says it aloud."""
 
     host: Host
-    activation: str
-    rollout: str
-    operator: str
-    release: str
+    order: Order
     source: str | None
     tell: Tell
-    lease: Hold | None = None
-    intent: str | None = None
+    # From the first line that says so on, the engine that served before has to be started again.
+    touched: bool = False
     going_back: bool = False
 
     @classmethod
-    def resume(cls, host: Host, attempt: Attempt, tell: Tell) -> Chronicle:
-        """Go on writing an activation that another process began."""
-        last = attempt.last
-        source = last.get("from")
-        return cls(
-            host,
-            attempt.activation,
-            str(last.get("rollout")),
-            str(last.get("operator")),
-            attempt.release,
-            source if isinstance(source, str) else None,
-            tell,
-            intent=last.get("intent"),
-        )
+    def of(cls, host: Host, order: Order, cut: Attempt, tell: Tell) -> Chronicle:
+        """Go on writing an activation that an earlier process began."""
+        source = cut.last.get("from")
+        touched = any(record["state"] not in journal.UNTOUCHED for record in cut.records)
+        return cls(host, order, source if isinstance(source, str) else None, tell, touched)
 
     def write(self, state: str, *, gate: GateResult | None = None, **more: str | float | None) -> None:
         """One durable line. On the way back a journal that can't be written must not stop the node from healing."""
+        order = self.order
         record: Record = {
             "t": journal.timestamp(self.host.system.now()),
-            "activation": self.activation,
-            "rollout": self.rollout,
-            "operator": self.operator,
-            "release": self.release,
+            "activation": order.activation,
+            "rollout": order.rollout,
+            "operator": order.operator,
+            "release": order.release,
             "from": self.source,
             "state": state,
-            **({"intent": self.intent} if self.intent else {}),
+            **({"intent": order.intent} if order.intent else {}),
         }
         record.update({key: value for key, value in more.items() if value is not None})
         if gate:
@@ -65,23 +55,17 @@ class Chronicle:
         except OSError as problem:
             if not self.going_back:
                 raise
-            self.tell(f"the journal can't be written ({problem}); going on without it")
-        self.tell(sentence(record))
+            self._say(f"the journal can't be written ({problem}); going on without it")
+        self.touched |= state not in journal.UNTOUCHED
+        self._say(sentence(record))
 
-    def require_lease(self) -> None:
-        """Fail the step when the host was given to a newer roll-out. The way back asks nobody."""
-        if self.lease and not self.going_back:
-            self.lease.check()
-
-    def pause(self, seconds: float) -> None:
-        """Wait within a step, and keep the lease meanwhile."""
-        self.host.system.sleep(seconds)
-        if self.lease and not self.going_back:
-            self.lease.keep()
+    def _say(self, text: str) -> None:
+        # Whoever listened may have gone, and that is no fault of a step.
+        with suppress(OSError):
+            self.tell(text)
 
     def enter(self, step: str, note: str, deadline_s: float | None = None) -> None:
         """Begin a step; on the way back the state stays `reverting` and the step stands in the note."""
-        self.require_lease()
         if self.going_back:
             self.write(journal.REVERTING, note=f"{step}: {note}", deadline_s=deadline_s)
         else:

@@ -17,7 +17,7 @@ from pathlib import Path
 from sparknode import INTENTS, SCHEMAS
 from sparknode.errors import Refused, Stopped
 from sparknode.paths import Paths
-from sparknode.system import Host, RealSystem
+from sparknode.system import Host, RealSystem, ready
 
 # Every other module is imported where its command is carried out: a program in a zip file is compiled anew each time,
 # and what a probe does not need would cost it a quarter of a second.
@@ -65,8 +65,6 @@ def parser() -> argparse.ArgumentParser:
     activate.add_argument("--token", type=int, default=None, help="of the lease; without one it is taken for this")
     activate.add_argument("--retry-release", default=None, help="try this release although it failed here before")
     activate.add_argument("--intent", choices=INTENTS, default=None, help="noted; a restart is always done")
-    activate.add_argument("--foreground", action="store_true", help="do the work in this process")
-    activate.add_argument("--activation", default=None, help="the id under which the journal holds it")
     leaving = commands.add_parser("retire", help="drain, stop, and remove everything that belongs to sparkfleet")
     leaving.add_argument("--rollout", required=True)
     leaving.add_argument("--operator", required=True)
@@ -75,8 +73,7 @@ def parser() -> argparse.ArgumentParser:
     building.add_argument("build")
     gate = commands.add_parser("memory-gate", help="wait until a release's memory is free, or exit 1")
     gate.add_argument("release_json", type=Path)
-    recovery = commands.add_parser("recover", help="after a boot: finish or take back what was cut off")
-    recovery.add_argument("--finish", action="store_true", help="prove the release that was put back")
+    commands.add_parser("work", help="what sparkfleet-activate.service calls: carry out the order, or end what is left")
     commands.add_parser("watch", help="look at the engine once, and restart it where that is the known cure")
     leases = commands.add_parser("lease", help="who rolls this host").add_subparsers(dest="verb", required=True)
     for verb in ("take", "renew", "release"):
@@ -133,10 +130,10 @@ def dispatch(host: Host, options: argparse.Namespace) -> int:
         return verify.verify(host, say)
     if options.command == "memory-gate":
         return memory_gate(host, options.release_json)
-    if options.command == "recover":
-        from sparknode import recover
+    if options.command == "work":
+        from sparknode import activate
 
-        return recover.finish(host, say) if options.finish else recover.recover(host, say)
+        return activate.work(host, say, ready)
     if options.command == "watch":
         from sparknode import lookout
 
@@ -147,16 +144,12 @@ def dispatch(host: Host, options: argparse.Namespace) -> int:
         from sparknode import retire
 
         return retire.retire(host, options.rollout, options.operator, models=options.models, tell=say)
-    import uuid
-
     from sparknode import frontend
-    from sparknode.activate import Order, work
+    from sparknode.orders import Order
 
     order = Order(
         options.release, options.rollout, options.operator, options.token, options.retry_release, options.intent
     )
-    if options.foreground:
-        return work(host, order, options.activation or str(uuid.uuid4()), say)
     return frontend.activate(host, order, say)
 
 
@@ -171,7 +164,7 @@ def lease_command(host: Host, options: argparse.Namespace) -> int:
     if options.verb == "take":
         found = lease.take(host, options.rollout, options.operator, options.source, ttl_s)
     else:
-        found = lease.renew(host, options.rollout, options.token, ttl_s, revive=False)
+        found = lease.renew(host, options.rollout, options.token, ttl_s)
     say(json.dumps(found, ensure_ascii=False))
     return 0
 

@@ -17,6 +17,12 @@ class Failed(Stopped):
     """The work could not be done."""
 
 
+class Busy(Stopped):
+    """Another process holds the lock."""
+
+    code = 30
+
+
 class LeaseHeld(Stopped):
     """Another roll-out works on this host."""
 
@@ -29,11 +35,11 @@ class KnownBad(Stopped):
     code = 32
 
 
-class StepFailed(Exception):
-    """A step of an activation did not hold; `alive` tells whether an engine still runs.
+class StepFailed(Stopped):
+    """A step of an activation did not hold.
 
     `blame` names the gate that the release itself failed, where it was not the host or the memory. `died` marks an
-    engine that ended, for another reason than memory.
+    engine that ended, `again` one for which another start may go better.
     """
 
     def __init__(
@@ -41,12 +47,12 @@ class StepFailed(Exception):
         message: str,
         log: tuple[str, ...] = (),
         *,
-        alive: bool = False,
         blame: str | None = None,
         died: bool = False,
+        again: bool = False,
     ) -> None:
         super().__init__(message)
         self.log = log
-        self.alive = alive
         self.blame = blame
         self.died = died
+        self.again = again

@@ -16,7 +16,7 @@ from sparknode import manifest as manifests
 from sparknode.chronicle import Tell
 from sparknode.errors import Failed
 from sparknode.files import atomic_write
-from sparknode.lock import Busy, hold_file
+from sparknode.lock import STORE_S, hold_file
 from sparknode.manifest import File, Manifest
 from sparknode.progress import Meter
 from sparknode.serving import read_stamp
@@ -37,11 +37,8 @@ def fetch(host: Host, request: str, tell: Tell) -> int:
     node = parse(request, "fetch request")
     node.schema(SCHEMAS["fetch"])
     manifest = manifests.from_node(node.node("manifest"))
-    try:
-        with hold_file(host.paths.fetch_lock):
-            bring(host, manifest, node, tell)
-    except Busy:
-        raise Failed("another fetch is under way on this host; wait for its end and run this again") from None
+    with hold_file(host.paths.store_lock, f"fetching {manifest.name}", STORE_S, host.system.sleep):
+        bring(host, manifest, node, tell)
     return 0
 
 
@@ -53,7 +50,7 @@ def bring(host: Host, manifest: Manifest, node: Node, tell: Tell) -> None:
     parts = folder.with_name(f"{folder.name}.parts")
     folder.mkdir(parents=True, exist_ok=True)
     link_known(host, manifest, folder, tell)
-    for last in (False, True):
+    for left in reversed(range(ROUNDS)):
         missing = [file for file in manifest.files if size_of(folder / file.path) != file.size]
         if missing:
             require_room(folder, missing, parts, node.whole("reserve_bytes"))
@@ -62,7 +59,7 @@ def bring(host: Host, manifest: Manifest, node: Node, tell: Tell) -> None:
         if not wrong:
             break
         discard(folder, wrong)
-        if last or all(size_of(folder / file.path) == file.size for file in manifest.files):
+        if not left:
             raise Failed(f"model {manifest.name}: what came is not what the lock says: {listed(wrong)}")
         tell(f"model {manifest.name}: once more, since it came wrong: {listed(wrong)}")
     move_in(folder, host.paths.model_dir(manifest.repo, manifest.commit))

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from typing import Any
 
-from sparknode import docker, dockerd, journal, lease, lock, units
+from sparknode import docker, dockerd, journal, lease, lock, orders, units
 from sparknode.document import described
+from sparknode.errors import Refused
 from sparknode.files import read_object
 from sparknode.journal import Attempt, Record
 from sparknode.parse import json_rows
 from sparknode.paths import Paths
-from sparknode.release import Release, load_linked
-from sparknode.serving import folder_problems, read_stamp, unit_drift
+from sparknode.release import Release, load, load_linked
+from sparknode.serving import Drift, folder_problems, name_drift, read_stamp, unit_drift
 from sparknode.shell import Completed
 from sparknode.system import Host, System
 
@@ -30,13 +33,13 @@ def fleet(host: Host, answers: Mapping[str, Completed]) -> dict[str, Any]:
     current, back = load_linked(paths, "current"), load_linked(paths, "previous")
     records, _ = history(paths)
     last = journal.last_ended(records)
-    tags = images(answers["images"])
+    tags = images(answers["images"], repositories(paths))
     moved = moved_name(host.system, current, tags)
     return {
         "releases": paths.staged(),
         **{name: paths.linked(name) for name in ("current", "previous", "verified")},
         "serving": serving(host, current, answers, moved),
-        "activation": under_way(paths, journal.open_attempt(records)),
+        "activation": under_way(paths, records),
         "last": ended(last),
         "proof": proof(records, paths.linked("verified")),
         "lease": lease.holder(host),
@@ -44,7 +47,7 @@ def fleet(host: Host, answers: Mapping[str, Completed]) -> dict[str, Any]:
         "watch": look_since(last, last_look(host)),
         "out_of_rotation": paths.out_of_rotation.exists(),
         "verify_timer": paths.verify_timer.is_symlink(),
-        "loads": journal.loads(records, current.image.digest)[-10:] if current else [],
+        "loads": journal.loads(records, current.load_key)[-10:] if current else [],
         "history": [plain(attempt) for attempt in journal.attempts(records) if attempt.ended][-20:],
         "release": described(current.raw) if current else None,
         "back": described(back.raw) if back else None,
@@ -62,23 +65,25 @@ def history(paths: Paths) -> tuple[list[Record], str | None]:
 
 
 def serving(
-    host: Host, current: Release | None, answers: Mapping[str, Completed], moved: list[str]
+    host: Host, current: Release | None, answers: Mapping[str, Completed], moved: list[Drift]
 ) -> dict[str, Any] | None:
     """What runs, and how that and what a start would bring differ from the current release; None where nothing may."""
     found, state = docker.read_lookup(answers["container"]), units.read_state(answers["units"])
     if found.found is None and state and not state.exists:
         return None
     if current is None:
-        ours, drift = False, ["no release is current here"]
+        ours, drift = False, [Drift("no release is current here")]
     else:
-        differences = docker.drift(host.system, current, found)
+        differences = [Drift(text) for text in docker.drift(host.system, current, found)]
         ours, drift = not differences, unit_drift(host.paths, current, state) + differences + moved
     return {
         "release": current.id if current and ours else None,
         "unit": state.active if state else "unknown",
         "container_started_at": found.text("State", "StartedAt"),
         "image_id": found.text("Image"),
-        "drift": drift,
+        "drift": [one.text for one in drift],
+        # Of these, what is put right by starting the engine again; the rest needs no restart.
+        "restarts": [one.text for one in drift if one.restarts],
     }
 
 
@@ -94,17 +99,18 @@ def look_since(last: Attempt | None, look: Record | None) -> Record | None:
     return None if seen is not None and changed is not None and seen <= changed else look
 
 
-def under_way(paths: Paths, attempt: Attempt | None) -> dict[str, Any] | None:
-    """The activation that has not ended; `alive` is false when its worker is gone, and the next one takes over."""
-    if attempt is None:
+def under_way(paths: Paths, records: list[Record]) -> dict[str, Any] | None:
+    """The activation that has not ended; `alive` is false where nobody works on it until its unit is started again."""
+    order = orders.pending(paths)
+    if order is None:
         return None
-    last = attempt.last
+    attempt = journal.attempt(records, order.activation)
     return {
-        "release": attempt.release,
-        "state": attempt.state,
-        "since": attempt.since,
-        "rollout": last.get("rollout"),
-        "operator": last.get("operator"),
+        "release": order.release,
+        "state": attempt.state if attempt else journal.LEASED,
+        "since": attempt.since if attempt else None,
+        "rollout": order.rollout,
+        "operator": order.operator,
         "alive": lock.held(paths),
     }
 
@@ -140,14 +146,35 @@ def models(paths: Paths) -> list[dict[str, str]]:
     return found
 
 
-def images(done: Completed) -> dict[str, str]:
-    """The local tags under which releases start their images, each with the id that it stands for."""
-    rows = json_rows(done.stdout) if done.ok else []
-    named = sorted((name, str(row.get("Id"))) for row in rows for name in docker.texts(row.get("RepoTags")))
-    return {name: image_id for name, image_id in named if name.rsplit(":", 1)[-1].startswith("sha256-")}
+_OURS = re.compile(r"(?P<repository>.+):sha256-(?P<digest>[0-9a-f]{64})")
 
 
-def moved_name(system: System, current: Release | None, tags: Mapping[str, str]) -> list[str]:
+def images(done: Completed, repositories: Collection[str] = ()) -> dict[str, str]:
+    """The local tags under which releases start their images, each with the id that it stands for.
+
+    Others have such tags too (signatures, referrers): ours name the digest of the image itself, or stand in a
+    repository of a release here, since Docker forgets the digests of an image that was loaded from a file.
+    """
+    found = {}
+    for row in json_rows(done.stdout) if done.ok else []:
+        for name in docker.texts(row.get("RepoTags")):
+            tag = _OURS.fullmatch(name)
+            digests = [text.rpartition("@sha256:")[2] for text in docker.texts(row.get("RepoDigests"))]
+            if tag and (tag["digest"] in digests or tag["repository"] in repositories):
+                found[name] = str(row.get("Id"))
+    return dict(sorted(found.items()))
+
+
+def repositories(paths: Paths) -> set[str]:
+    """The repositories that releases here take their images from."""
+    found = set()
+    for name in paths.staged():
+        with suppress(Refused):
+            found.add(load(paths, name).image.repository)
+    return found
+
+
+def moved_name(system: System, current: Release | None, tags: Mapping[str, str]) -> list[Drift]:
     """Why the next start would run another image than the release says, where somebody gave its name to one."""
     name = current.image.reference if current else ""
     if current is None or tags.get(name, name) in {name, *current.image.image_ids}:
@@ -155,4 +182,4 @@ def moved_name(system: System, current: Release | None, tags: Mapping[str, str])
     # The id alone may differ between Docker's image stores; then the digest decides.
     if docker.is_image_of(system, current, docker.image(system, name)):
         return []
-    return [f"image: the name {name} stands for {tags[name]}, the release says {' or '.join(current.image.image_ids)}"]
+    return name_drift(current, tags[name])

@@ -6,18 +6,19 @@ attaches to what is under way.
 
 from __future__ import annotations
 
+import shutil
 import uuid
-from contextlib import suppress
+from dataclasses import replace
 
 from sparknode import activate as worker
-from sparknode import journal, lease, lock, rotation, units
+from sparknode import journal, lease, lock, orders, rotation, units
 from sparknode import release as releases
 from sparknode.chronicle import Tell, sentence
-from sparknode.errors import Failed
-from sparknode.journal import Attempt
-from sparknode.paths import ACTIVATE_UNIT, Paths
+from sparknode.errors import Failed, KnownBad, Refused
+from sparknode.orders import Order
+from sparknode.paths import ACTIVATE_UNIT
 from sparknode.release import Release
-from sparknode.shell import Completed
+from sparknode.serving import missing_pieces, put_right, standing
 from sparknode.system import Host
 
 # A look at an unchanged journal costs a third of a millisecond, and a wave ends only once its end was seen.
@@ -25,131 +26,133 @@ POLL_S = 0.05
 TICK_S = 10.0
 # From the start of the unit to its first journal line; a loaded host needs a while to start Python.
 FIRST_LINE_S = 60.0
-SETTLE_S = 3.0
-SPAWN_S = 60.0
+LOOK_S = 3.0
+# An activation's lines and links take a few dozen kB; a disk this full breaks the engine's own caches first.
+LEAST_FREE_BYTES = 16 << 20
 
 
-def activate(host: Host, order: worker.Order, tell: Tell) -> int:
-    """Start an activation or attach to it, follow it to its end; the exit code."""
+def activate(host: Host, order: Order, tell: Tell) -> int:
+    """Have an activation carried out or attach to the one under way, follow it to its end; the exit code."""
     release = releases.load(host.paths, order.release)
-    under_way = live_attempt(host.paths)
-    if order.token is not None:
-        lease.renew(host, order.rollout, order.token)
-    if under_way is None:
-        worker.finish_commit(host.paths)
-        if not order.restarts and worker.is_already_serving(host, release):
-            settle_dead(host, tell)
-            tell(f"release {release.id} is current, verified and running; nothing to do")
-            return worker.DONE
-        lease.require_free(host, order.rollout)
-        worker.require_good(host, release, order.retry)
-        worker.require_complete(host, release, worker.way_back(host, release))
-        activation = str(uuid.uuid4())
-        done = spawn_worker(host, order, activation)
-        if done.ok:
-            return Follower(host, release, activation, tell).follow()
-        # Another session may have been faster by a moment; then there is something to attach to.
-        under_way = await_live(host)
-        if under_way is None:
+    order = replace(order, activation=str(uuid.uuid4()))
+    placed = _place(host, order, release, tell)
+    if placed is None:
+        return worker.DONE
+    done = orders.resume(host)
+    if placed.activation == order.activation:
+        if not done.ok:
+            orders.close(host.paths)
             raise Failed(f"the worker could not be started: {done.why}; look at `systemctl status {ACTIVATE_UNIT}`")
-    if under_way.release != release.id:
-        tell(busy(under_way))
+    elif placed.release != release.id:
+        tell(f"{_so_far(host, placed)}; wait for its end")
         return worker.BUSY
-    tell(f"attached: {busy(under_way)}")
-    return Follower(host, release, under_way.activation, tell).follow()
+    else:
+        tell(f"attached: {_so_far(host, placed)}")
+    return Follower(host, placed, tell).follow()
 
 
-def settle_dead(host: Host, tell: Tell) -> None:
-    """Close what a dead worker left open; one that has only just begun is left to itself."""
-    with suppress(lock.Busy), lock.hold(host.paths):
-        worker.settle(host, tell)
-        returned = rotation.give_back(host)
-        if returned:
-            tell(returned)
-
-
-def live_attempt(paths: Paths) -> Attempt | None:
-    """The activation that a living worker writes, if there is one."""
-    return journal.open_attempt(journal.read(paths)) if lock.held(paths) else None
-
-
-def await_live(host: Host) -> Attempt | None:
-    """Give a worker that was just started by someone else the time to write its first line."""
-    until = host.system.monotonic() + FIRST_LINE_S
-    while host.system.monotonic() < until:
-        found = live_attempt(host.paths)
-        if found:
-            return found
+def _place(host: Host, order: Order, release: Release, tell: Tell) -> Order | None:
+    """Give the order, unless there is one already; None where nothing needs a restart."""
+    purpose, deadline = f"the order to activate release {release.id}", host.system.monotonic() + worker.LOCK_S
+    while True:
+        standing = orders.pending(host.paths)
+        if standing:
+            return standing
+        try:
+            with lock.hold(host.paths, purpose):
+                return orders.pending(host.paths) or _begin(host, order, release, tell)
+        except lock.Busy:
+            if host.system.monotonic() >= deadline:
+                raise
         host.system.sleep(POLL_S)
-    return None
 
 
-def busy(attempt: Attempt) -> str:
-    last = attempt.last
-    return (
-        f"release {attempt.release} is being activated here since {attempt.since} by {last.get('operator')} "
-        f"(rollout {last.get('rollout')}, now `{attempt.state}`)"
-    )
+def _begin(host: Host, order: Order, release: Release, tell: Tell) -> Order | None:
+    paths = host.paths
+    with lease.alone(host) as held:
+        if order.token is not None:
+            lease.require_own(held, order.rollout, order.token)
+        else:
+            lease.require_free(host, order.rollout, held)
+        if not order.restarts and _serves(host, release, tell):
+            return None
+        require_good(host, release, order.retry)
+        require_complete(host, release)
+        journal.rotate(paths)
+        return orders.place(paths, order)
 
 
-def unit_argv(paths: Paths, command: list[str], *options: str) -> list[str]:
-    """systemd-run for the worker. It is the last that earlyoom or the kernel should end, and it ends before Docker."""
-    return [
-        "systemd-run",
-        f"--unit={ACTIVATE_UNIT}",
-        "--collect",
-        "--quiet",
-        f"--description=sparknode {command[0]}",
-        "--property=After=docker.service",
-        "--property=OOMScoreAdjust=-900",
-        # A worker that is killed must not leave the host as it was at that moment: it begins again, and goes back.
-        "--property=Restart=on-abnormal",
-        "--property=RestartSec=3",
-        *options,
-        str(paths.program),
-        *command,
-    ]
+def _serves(host: Host, release: Release, tell: Tell) -> bool:
+    """Does this release serve, verified, or can that be had without a restart?"""
+    if not host.paths.linked("current") == host.paths.linked("verified") == release.id:
+        return False
+    drift = standing(host, release)
+    if any(one.restarts for one in drift):
+        return False
+    if drift:
+        put_right(host, release, drift)
+        note = f"put right without a restart: {'; '.join(one.text for one in drift)}"
+        journal.event(host.paths, host.system.now(), "repair", release=release.id, note=note)
+        tell(note)
+    last = journal.last_ended(journal.read(host.paths))
+    returned = rotation.give_back(host) if last is None or last.state in journal.PROVEN else None
+    if returned:
+        tell(returned)
+    tell(f"release {release.id} is current, verified and running; nothing to do")
+    return True
 
 
-def spawn_worker(host: Host, order: worker.Order, activation: str) -> Completed:
-    named = ["--rollout", order.rollout, "--operator", order.operator, "--activation", activation]
-    named += ["--token", str(order.token)] if order.token is not None else []
-    named += ["--retry-release", order.retry] if order.retry else []
-    named += ["--intent", order.intent] if order.intent else []
-    return host.system.run(unit_argv(host.paths, ["activate", order.release, *named, "--foreground"]), SPAWN_S)
+def require_good(host: Host, release: Release, retry: str | None) -> None:
+    """Refuse a release that failed here by its own fault, unless it is named to be tried again."""
+    bad = journal.known_bad(journal.read(host.paths)).get(release.id)
+    if bad and retry != release.id:
+        raise KnownBad(
+            f"release {release.id} failed gate {bad['gate']} on this host at {bad['t']}: {bad['error']}; deploy "
+            f"another release, or try it again with --retry-release {release.id}"
+        )
+
+
+def require_complete(host: Host, release: Release) -> None:
+    """Refuse before anything is stopped when a start, or the way back from it, would lack something."""
+    free = shutil.disk_usage(host.paths.data).free
+    if free < LEAST_FREE_BYTES:
+        raise Refused(f"{host.paths.data}: {free / 1e6:.0f} MB are free; make room first (tasks/prune.py)")
+    verified = host.paths.linked("verified")
+    back = releases.load(host.paths, verified) if verified and verified != release.id else None
+    for one in (release, back):
+        problems = missing_pieces(host, one) if one else []
+        if one and problems:
+            role = "release" if one is release else "the release to go back to,"
+            raise Refused(f"{role} {one.id} is not complete here: {'; '.join(problems)}; stage it again")
+
+
+def _so_far(host: Host, order: Order) -> str:
+    attempt = journal.attempt(journal.read(host.paths), order.activation)
+    return f"{order}: " + (f"since {attempt.since}, now `{attempt.state}`" if attempt else "about to begin")
 
 
 class Follower:
     """Reads one activation's records aloud until it ends."""
 
-    def __init__(self, host: Host, release: Release, activation: str, tell: Tell) -> None:
+    def __init__(self, host: Host, order: Order, tell: Tell) -> None:
         self._host = host
-        self._release = release
-        self._activation = activation
+        self._order = order
         self._tell = tell
         self._records: list[journal.Record] = []
         self._offset = journal.tail_offset(host.paths)
-        self._spoke = host.system.monotonic()
-        self._began = self._spoke
+        self._spoke = self._looked = self._began = host.system.monotonic()
         self._wall = host.system.now()
 
     def follow(self) -> int:
-        """Until the last record; the exit code that it means."""
+        """Until its order is closed; the exit code."""
         while True:
+            standing = orders.pending(self._host.paths)
+            # Only now: its last line was written before its order went.
             records = self._tell_new()
-            # A worker holds the lock from before its first record until after its last one, so what it wrote
-            # between the two looks is read once more before it counts as dead.
-            if records and not lock.held(self._host.paths):
-                records = self._tell_new()
-                if records[-1]["state"] not in journal.TERMINAL and not self._unit_lives():
-                    return self._abandoned(f"in `{records[-1]['state']}`")
-            if records and records[-1]["state"] in journal.TERMINAL:
-                return worker.EXIT_OF[records[-1]["state"]]
-            if not records and self._never_began():
-                # Another session's worker may have brought the release up just before this one's looked.
-                if worker.is_already_serving(self._host, self._release):
-                    return worker.DONE
-                return self._abandoned("before its first journal line")
+            if standing is None or standing.activation != self._order.activation:
+                return self._outcome()
+            if self._host.system.monotonic() - self._looked >= LOOK_S and not self._is_worked_on():
+                return self._abandoned()
             if records and self._host.system.monotonic() - self._spoke >= TICK_S:
                 self._say(progress(records, self._host.system.now()))
             self._host.system.sleep(POLL_S)
@@ -157,32 +160,46 @@ class Follower:
     def _tell_new(self) -> list[journal.Record]:
         everything, self._offset = journal.read_from(self._host.paths, self._offset)
         for record in everything:
-            if record["activation"] == self._activation:
+            if record["activation"] == self._order.activation:
                 self._records.append(record)
                 self._say(sentence(record))
         return self._records
 
-    def _never_began(self) -> bool:
-        waited = self._host.system.monotonic() - self._began
-        if waited > FIRST_LINE_S:
-            return True
-        return waited >= SETTLE_S and not lock.held(self._host.paths) and not self._unit_lives()
-
-    def _unit_lives(self) -> bool:
+    def _is_worked_on(self) -> bool:
         """Does the worker's unit run, or will systemd start it again? Silence counts as yes."""
-        asked = self._host.system.run(["systemctl", "is-active", ACTIVATE_UNIT], SPAWN_S)
-        return asked.timed_out or asked.stdout.strip() in {"active", "activating", "reloading"}
+        self._looked = self._host.system.monotonic()
+        asked = self._host.system.run(["systemctl", "is-active", ACTIVATE_UNIT], orders.START_S)
+        if asked.timed_out or asked.stdout.strip() in {"active", "activating", "reloading"}:
+            return True
+        # A unit that was about to end with the activation before takes a new order for its own.
+        return not self._records and self._looked - self._began < FIRST_LINE_S and orders.resume(self._host).ok
+
+    def _outcome(self) -> int:
+        paths, release = self._host.paths, self._order.release
+        if self._records and self._records[-1]["state"] in journal.TERMINAL:
+            return worker.EXIT_OF[self._records[-1]["state"]]
+        # The journal could not be written, so what stands here has to tell.
+        current, state = paths.linked("current"), units.serve_state(self._host.system)
+        if current is None or current != paths.linked("verified") or not state or state.active != "active":
+            return self._abandoned()
+        self._say(f"the journal does not tell how it ended; release {current} is verified and runs")
+        return worker.DONE if current == release else worker.REVERTED
 
     def _say(self, text: str) -> None:
         self._spoke = self._host.system.monotonic()
         self._tell(text)
 
-    def _abandoned(self, where: str) -> int:
-        log = units.logs_since(self._host.system, ACTIVATE_UNIT, self._wall, 1)
-        said = f" (it said: {log[-1]})" if log else ""
+    def _abandoned(self) -> int:
+        state = self._records[-1]["state"] if self._records else None
+        if state in journal.TERMINAL:
+            return worker.EXIT_OF[state]
+        system = self._host.system
+        where = f"in `{state}`" if state else "before its first journal line"
+        log = units.logs(system, ACTIVATE_UNIT, f"--since=@{int(self._wall)}", 1)
+        said = f" (its last line: {log[-1]})" if log else ""
         self._say(
-            f"failed: the worker ended {where} without an outcome{said}; look at `journalctl -u {ACTIVATE_UNIT}`, "
-            "then activate again: it takes over from here"
+            f"failed: the worker ended {where} without an outcome{said}; look at `journalctl -u {ACTIVATE_UNIT}`, then "
+            f"`systemctl start {ACTIVATE_UNIT}` ends what it left, as the watch and each boot do"
         )
         return worker.FAILED
 

@@ -10,26 +10,74 @@ import json
 import os
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sparknode import NOT_JUDGED
-from sparknode.files import sync_directory
+from sparknode import NOT_JUDGED, lock
+from sparknode.files import atomic_write, sync_directory
 from sparknode.paths import Paths
 
 LEASED, DRAINING, STOPPING, RECLAIMING = "leased", "draining", "stopping", "reclaiming"
 SWITCHING, STARTING, PROBING, SOAKING = "switching", "starting", "probing", "soaking"
 COMMITTED, REVERTING, REVERTED, FAILED = "committed", "reverting", "reverted", "failed"
 
-_FORWARD = (LEASED, DRAINING, STOPPING, RECLAIMING, SWITCHING, STARTING, PROBING, SOAKING, COMMITTED)
-STATES = (*_FORWARD, REVERTING, REVERTED, FAILED)
-TERMINAL = frozenset({COMMITTED, REVERTED, FAILED})
-# Until here the files and the unit still are those of the release before.
-UNTOUCHED = frozenset({LEASED, DRAINING, STOPPING, RECLAIMING})
+
+@dataclass(frozen=True)
+class State:
+    """A state of an activation: what it means, which release `current` names then (`either` while it is changing), what
+    follows where its worker or its host dies there, and in which state that ends when a verified release is there.
+    """
+
+    name: str
+    meaning: str
+    current: str
+    cut_off: str
+    ends: str
+
+
+_LEFT = "what serves is left as it is; where nothing does, after a boot, the verified release is started and proven"
+_BACK = "the verified release is put back, started and proven"
+TABLE = (
+    State(LEASED, "the order stands; the release and the way back are complete", "old", _LEFT, REVERTED),
+    State(
+        DRAINING,
+        "the port belongs to nobody else; the rotation hook takes the host out; requests under way end",
+        "old",
+        _LEFT,
+        REVERTED,
+    ),
+    State(STOPPING, "the engine stops, then what its container left behind is ended", "old", _BACK, REVERTED),
+    State(RECLAIMING, "memory is waited for: a stopped container is not free memory yet", "old", _BACK, REVERTED),
+    State(SWITCHING, "the `current` link becomes the release's, and with it the unit", "either", _BACK, REVERTED),
+    State(STARTING, "the engine loads; the line names its phase", "new", _BACK, REVERTED),
+    State(PROBING, "every gate once", "new", _BACK, REVERTED),
+    State(SOAKING, "every gate again, each `soak_interval_s`", "new", _BACK, REVERTED),
+    State(
+        COMMITTED,
+        "what the release promises was read from the system once more; `verified` and `previous` follow this line",
+        "new",
+        "the links follow, and the host is given back to its rotation once the engine answers",
+        COMMITTED,
+    ),
+    State(REVERTING, "the verified release takes the same way, with the same gates", "either", _BACK, REVERTED),
+    State(REVERTED, "the verified release serves, proven", "old", "as after `committed`", REVERTED),
+    State(
+        FAILED, "nothing was there to go back to, or that failed too; the line says what serves", "either", "", FAILED
+    ),
+)
+STATES = tuple(state.name for state in TABLE)
+# What serves then was proven.
+PROVEN = frozenset({COMMITTED, REVERTED})
+TERMINAL = PROVEN | {FAILED}
+# Until here the engine of the release before is as it was.
+UNTOUCHED = frozenset({LEASED, DRAINING})
 
 # One activation writes some 20 kB, and what a reader wants lies within the last hundred.
 TAIL_BYTES = 2 << 20
+# A tenth of a second to parse; four months of a watch that notes as much as it may.
+ROTATE_BYTES = 4 << 20
 # A history shows twenty, and the first one read may lack its beginning.
 ENOUGH = 20
 
@@ -75,6 +123,9 @@ def read_from(paths: Paths, offset: int) -> tuple[list[Record], int]:
     """The records after an offset, oldest first, and the offset after the last whole line."""
     try:
         with paths.journal.open("rb") as stream:
+            if offset > os.fstat(stream.fileno()).st_size:
+                # It was put aside meanwhile.
+                offset = 0
             stream.seek(offset)
             data = stream.read()
     except FileNotFoundError:
@@ -97,9 +148,30 @@ def read(paths: Paths) -> list[Record]:
         tail *= 4
 
 
+def rotate(paths: Paths) -> None:
+    """Put a large journal aside and go on with the records of its last activations; a full disk puts it off.
+
+    Only for whoever holds the lock: no activation writes meanwhile.
+    """
+    with suppress(OSError):
+        if paths.journal.stat().st_size <= ROTATE_BYTES:
+            return
+        kept = [record for found in attempts(read(paths))[-ENOUGH - 1 :] for record in found.records]
+        new = paths.journal.with_suffix(".new")
+        atomic_write(new, b"".join(map(_line, kept)))
+        paths.former_journal.unlink(missing_ok=True)
+        paths.former_journal.hardlink_to(paths.journal)
+        new.replace(paths.journal)
+        sync_directory(paths.data)
+
+
+def _line(record: Record) -> bytes:
+    return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
 def append(paths: Paths, record: Record) -> None:
     """Add one record and make it durable before anything else happens."""
-    line = json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    line = _line(record)
     new = not paths.journal.exists()
     paths.journal.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(paths.journal, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
@@ -120,6 +192,9 @@ def append(paths: Paths, record: Record) -> None:
 def event(paths: Paths, now: float, state: str, **fields: object) -> None:
     """A line that belongs to no activation: a lease that was taken over, what the watch did."""
     append(paths, {"t": timestamp(now), "activation": None, "state": state, "release": None, **fields})
+    if paths.journal.stat().st_size > ROTATE_BYTES:
+        with suppress(lock.Busy), lock.hold(paths, "putting the journal aside"):
+            rotate(paths)
 
 
 @dataclass(frozen=True)
@@ -154,7 +229,13 @@ class Attempt:
 
     @property
     def last(self) -> Record:
-        return self.records[-1]
+        """The last record; of those that ended it the first, as what follows that are notes."""
+        last = self.records[-1]
+        for record in reversed(self.records):
+            if record["state"] != self.records[-1]["state"] or last["state"] not in TERMINAL:
+                break
+            last = record
+        return last
 
     @property
     def activation(self) -> str:
@@ -221,10 +302,10 @@ def last_attempt(records: Iterable[Record]) -> Attempt | None:
     return found[-1] if found else None
 
 
-def open_attempt(records: Iterable[Record]) -> Attempt | None:
-    """The last activation, when it has not ended."""
-    last = last_attempt(records)
-    return last if last and not last.ended else None
+def attempt(records: Iterable[Record], activation: str) -> Attempt | None:
+    """The records of one activation, if it wrote any."""
+    found = [record for record in records if record["activation"] == activation]
+    return Attempt(found) if found else None
 
 
 def known_bad(records: Iterable[Record]) -> dict[str, Record]:
@@ -239,9 +320,9 @@ def known_bad(records: Iterable[Record]) -> dict[str, Record]:
     return bad
 
 
-def loads(records: Iterable[Record], digest: str) -> list[float]:
-    """How long the engines of an image took to load here, oldest first."""
-    found = [record.get("load_s") for record in records if record.get("image") == digest]
+def loads(records: Iterable[Record], key: str) -> list[float]:
+    """How long engines of an image with the same weights (`Release.load_key`) took to load here, oldest first."""
+    found = [record.get("load_s") for record in records if record.get("loaded") == key]
     return [float(seconds) for seconds in found if isinstance(seconds, (int, float))]
 
 

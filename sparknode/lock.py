@@ -1,58 +1,83 @@
-"""One activation at a time. The kernel holds the lock, so it is free the moment its holder dies."""
+"""Locks that say who holds them and for what. The kernel holds one, so it is free the moment its holder dies."""
 
 from __future__ import annotations
 
 import fcntl
 import os
 import struct
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
+from sparknode.errors import Busy
+from sparknode.files import read_text
 from sparknode.paths import Paths
 
+__all__ = ["Busy", "held", "hold", "hold_file", "holder"]
+
+Held = AbstractContextManager[None]
+_UNNAMED = "something that left no name"
 # struct flock on 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid.
 _FLOCK = "hhqqi4x"
-
-
-class Busy(Exception):
-    """Another process holds the lock."""
+_PAUSE_S = 0.1
+# Whoever waits for models and images finds them there when another one has brought them: as long as a large pull.
+STORE_S = 3600.0
 
 
 def _whole_file(kind: int) -> bytes:
     return struct.pack(_FLOCK, kind, os.SEEK_SET, 0, 0, 0)
 
 
-def hold(paths: Paths) -> AbstractContextManager[None]:
-    """Hold the lock of activations or raise Busy at once."""
-    return hold_file(paths.lock)
+def hold(
+    paths: Paths, purpose: str = _UNNAMED, wait_s: float = 0.0, sleep: Callable[[float], None] = time.sleep
+) -> Held:
+    """Hold the lock of whatever changes the serving unit, or raise Busy."""
+    return hold_file(paths.lock, purpose, wait_s, sleep)
 
 
 @contextmanager
-def hold_file(path: Path) -> Iterator[None]:
-    """Hold the lock that a file stands for, or raise Busy at once."""
+def hold_file(
+    path: Path, purpose: str, wait_s: float = 0.0, sleep: Callable[[float], None] = time.sleep
+) -> Iterator[None]:
+    """Hold the lock that a file stands for, or raise Busy with what its holder does once the wait is over."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        try:
-            fcntl.fcntl(handle, fcntl.F_OFD_SETLK, _whole_file(fcntl.F_WRLCK))
-        except OSError as problem:
-            raise Busy from problem
+        for left in reversed(range(1 + round(wait_s / _PAUSE_S))):
+            try:
+                fcntl.fcntl(handle, fcntl.F_OFD_SETLK, _whole_file(fcntl.F_WRLCK))
+                break
+            except OSError:
+                if not left:
+                    raise Busy(f"{holder(path) or _UNNAMED} is under way on this host; wait for its end") from None
+            sleep(_PAUSE_S)
+        # The name is for messages; a full disk must not keep anyone from the lock.
+        with suppress(OSError):
+            since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"{purpose} (pid {os.getpid()}, since {since})".encode(), 0)
         yield
     finally:
         os.close(handle)
 
 
-def held(paths: Paths) -> bool:
-    """Does anyone hold the lock? Asking takes nothing, so that a probe never stands in a worker's way."""
+def holder(path: Path) -> str | None:
+    """What the holder of a lock does, or None when it is free. Asking takes nothing from anybody."""
     try:
-        handle = os.open(paths.lock, os.O_RDONLY)
+        handle = os.open(path, os.O_RDONLY)
     except OSError:
-        return False
+        return None
     try:
         answer = fcntl.fcntl(handle, fcntl.F_OFD_GETLK, _whole_file(fcntl.F_RDLCK))
     except OSError:
-        return False
+        return None
     finally:
         os.close(handle)
-    return bool(struct.unpack(_FLOCK, answer)[0] != fcntl.F_UNLCK)
+    if struct.unpack(_FLOCK, answer)[0] == fcntl.F_UNLCK:
+        return None
+    return (read_text(path) or "").strip() or _UNNAMED
+
+
+def held(paths: Paths) -> bool:
+    return holder(paths.lock) is not None

@@ -228,7 +228,7 @@ class Judgement:
         """Put a proven host back into its rotation, unless a roll-out has come to it since the look began."""
         if not self._proven or not rotation.is_out(self._host) or lease.holder(self._host):
             return
-        with suppress(lock.Busy), lock.hold(self._host.paths):
+        with suppress(lock.Busy), lock.hold(self._host.paths, "the watch gives this host back to its rotation"):
             returned = rotation.give_back(self._host) if self._unchanged() else None
             if returned and rotation.is_out(self._host):
                 self.findings["rotation"] = returned
@@ -325,7 +325,7 @@ class Judgement:
             return False
         try:
             # An activation can't begin meanwhile, and one that began since the look goes first.
-            with lock.hold(self._host.paths):
+            with lock.hold(self._host.paths, "the watch restarts the engine"):
                 if not self._unchanged():
                     return False
                 self._restarts.append(self._now)

@@ -6,7 +6,14 @@ import re
 from pathlib import Path
 
 SERVE_UNIT = "sparkfleet-serve.service"
-ACTIVATE_UNIT = "sparkfleet-activate"
+ACTIVATE_UNIT = "sparkfleet-activate.service"
+# Everything that the tool ever put beside them; what else has such a name belongs to somebody else.
+UNITS = (
+    SERVE_UNIT,
+    ACTIVATE_UNIT,
+    "sparkfleet-recover.service",
+    *(f"sparkfleet-{name}.{kind}" for name in ("watch", "verify") for kind in ("service", "timer")),
+)
 RELEASE_ID = re.compile(r"[0-9a-f]{16}")
 
 
@@ -18,8 +25,10 @@ class Paths:
         self.models = self.data / "models"
         self.incoming = self.data / "incoming"
         self.journal = self.data / "journal.jsonl"
+        self.former_journal = self.data / "journal.1.jsonl"
         self.lock = self.data / "activate.lock"
         self.lease = self.data / "lease.json"
+        self.order = self.data / "order.json"
         self.watch = self.data / "watch.json"
         self.metrics = self.data / "metrics/sparkfleet.prom"
         self.out_of_rotation = self.data / "out-of-rotation.json"
@@ -27,17 +36,20 @@ class Paths:
         volatile = root / "run/sparkfleet"
         self.progress = volatile / "progress.json"
         self.spread = volatile / "spread"
-        self.fetch_lock = volatile / "fetch.lock"
-        self.spread_lock = volatile / "spread.lock"
+        # Held by whatever changes models and images.
+        self.store_lock = volatile / "store.lock"
         self.program = root / "usr/local/bin/sparknode"
         # Named in the program's `__main__`, which is written before anything of this package can be imported.
         self.bytecode = root / "usr/local/lib/sparknode"
         self.unit = root / "etc/systemd/system" / SERVE_UNIT
+        # There while systemd starts the engine at each boot.
+        self.enabled = self.unit.parent / "multi-user.target.wants" / SERVE_UNIT
         # Where `systemctl edit` puts what changes the serving unit behind its back.
         self.drop_ins = self.unit.with_name(f"{SERVE_UNIT}.d")
         # There while systemd starts the timer at each boot.
         self.verify_timer = self.unit.parent / "timers.target.wants/sparkfleet-verify.timer"
         self.meminfo = root / "proc/meminfo"
+        self.boot_id = root / "proc/sys/kernel/random/boot_id"
 
     def on_host(self, absolute: str) -> Path:
         """A path as a release names it, under this root."""

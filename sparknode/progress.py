@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import threading
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
 from sparknode.chronicle import Tell
-from sparknode.files import read_object
+from sparknode.files import atomic_write, read_object
 from sparknode.system import Host
 
 LINE_S = 5.0
@@ -62,11 +63,9 @@ class Meter:
     def _write(self, now: float) -> None:
         self._file = now
         document = {"phase": self.phase, "done": self.done, "total": self.total, "rate": self.rate}
-        path = self._host.paths.progress
-        path.parent.mkdir(parents=True, exist_ok=True)
-        new = path.with_suffix(".new")
-        new.write_text(json.dumps(document), encoding="utf-8")
-        new.replace(path)
+        # Several may measure at once, and a full disk is no reason to stop the work itself.
+        with suppress(OSError):
+            atomic_write(self._host.paths.progress, json.dumps(document).encode())
 
 
 def look(host: Host) -> dict[str, Any] | None:

@@ -6,11 +6,11 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparknode import docker, journal, lease, lock
+from sparknode import docker, lease, lock, orders
 from sparknode import release as releases
 from sparknode.chronicle import Tell
 from sparknode.errors import Failed, Refused
-from sparknode.fleet import QUESTIONS, images
+from sparknode.fleet import QUESTIONS, images, repositories
 from sparknode.paths import Paths
 from sparknode.release import Release
 from sparknode.shape import parse
@@ -38,15 +38,13 @@ def prune(host: Host, request: str, tell: Tell) -> int:
     missing = sorted(set(pinned) - set(host.paths.staged()))
     if missing:
         tell(f"pinned, and not staged here: {', '.join(missing)}")
-    try:
-        with lock.hold(host.paths), lock.hold_file(host.paths.fetch_lock), lock.hold_file(host.paths.spread_lock):
-            free = shutil.disk_usage(host.paths.data).free if host.paths.data.is_dir() else floor
-            if free < floor:
-                tell(f"{free / 1e9:.1f} GB are free, {floor / 1e9:.1f} GB should be: only what must stay is kept")
-                keep = 0
-            remove(host, waste(host, kept(host, keep, pinned)), dry, tell)
-    except lock.Busy:
-        raise Failed("an activation or a sync is under way here; wait for its end and prune again") from None
+    purpose = "pruning"
+    with lock.hold(host.paths, purpose), lock.hold_file(host.paths.store_lock, purpose):
+        free = shutil.disk_usage(host.paths.data).free if host.paths.data.is_dir() else floor
+        if free < floor:
+            tell(f"{free / 1e9:.1f} GB are free, {floor / 1e9:.1f} GB should be: only what must stay is kept")
+            keep = 0
+        remove(host, waste(host, kept(host, keep, pinned)), dry, tell)
     return 0
 
 
@@ -54,7 +52,7 @@ def kept(host: Host, keep: int, pinned: tuple[str, ...]) -> list[Release]:
     """The releases that stay: the linked and the pinned ones, one under way, and the last few that were staged."""
     paths = host.paths
     staged = sorted(paths.staged(), key=lambda name: paths.release_dir(name).stat().st_mtime, reverse=True)
-    under_way = journal.open_attempt(journal.read(paths))
+    under_way = orders.pending(paths)
     named = {paths.linked(name) for name in ("current", "previous", "verified")} | set(pinned) | set(staged[:keep])
     named |= {under_way.release} if under_way else set()
     found = []
@@ -80,7 +78,7 @@ def waste(host: Host, staying: list[Release]) -> Waste:
     folders += [one for one in sorted(paths.models.glob("*/*/*")) if one.is_dir() and one not in models]
     folders += [one for one in sorted((paths.data / "cache").glob("sha256-*")) if one.name not in caches]
     folders += [one for one in sorted(paths.incoming.glob("*/*/*")) if one.is_dir() and not arriving(host, one)]
-    listed = images(host.system.run(QUESTIONS["images"], docker.INSPECT_S))
+    listed = images(host.system.run(QUESTIONS["images"], docker.INSPECT_S), repositories(paths))
     return Waste(tuple(gone), tuple(folders), tuple(one for one in listed if one not in references))
 
 

@@ -125,9 +125,13 @@ class Hook:
     command: tuple[str, ...] = ()
     method: str = ""
     url: str = ""
+    # On the host: HTTP headers, a line each, for what identifies the caller.
+    header_file: str | None = None
 
     def __str__(self) -> str:
-        return " ".join(self.command) or f"{self.method} {self.url}"
+        # A query may hold a secret, and this stands in the journal.
+        address, query, _ = self.url.partition("?")
+        return " ".join(self.command) or f"{self.method} {address}{query and '?…'}"
 
 
 @dataclass(frozen=True)
@@ -177,6 +181,17 @@ class Release:
     watch: WatchRules | None
     api_key_file: str | None
     unit: str
+
+    @property
+    def load_key(self) -> str:
+        """What the time to load depends on: the image and the weights."""
+        return content_id({"image": self.image.digest, "weights": [one.commit for one in self.artefacts]})
+
+    @property
+    def cdi(self) -> bool:
+        """Does the container get its GPU from a CDI specification, and not from a hook of the runtime?"""
+        given = self.raw["container"].get("gpu")
+        return isinstance(given, list) and "--device" in given
 
 
 def checked_repo(node: Node) -> tuple[str, str]:
@@ -249,7 +264,7 @@ def _hook(node: Node) -> Hook:
     matched = _URL.fullmatch(url)
     if not matched or int(matched[1] or 1) > 65535:
         raise Refused(f"{http.where}.url: found {url!r}, expected http://HOST[:PORT]/PATH or https://…")
-    return Hook(method=http.text("method"), url=url)
+    return Hook(method=http.text("method"), url=url, header_file=http.optional_text("header_file"))
 
 
 def load(paths: Paths, release_id: str) -> Release:

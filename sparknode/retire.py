@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 import uuid
 
-from sparknode import docker, lease, lock
+from sparknode import docker, journal, lease, lock, orders
 from sparknode import release as releases
-from sparknode.activate import BUSY, DONE
+from sparknode.activate import DONE, LOCK_S
 from sparknode.chronicle import Chronicle, Tell
-from sparknode.fleet import QUESTIONS, images
-from sparknode.paths import SERVE_UNIT
+from sparknode.errors import Busy, StepFailed
+from sparknode.fleet import QUESTIONS, images, repositories
+from sparknode.orders import Order
+from sparknode.paths import SERVE_UNIT, UNITS
 from sparknode.steps import Steps, silence
 from sparknode.system import Host
 from sparknode.units import daemon_reload
@@ -24,24 +26,30 @@ def retire(host: Host, rollout: str, operator: str, *, models: bool, tell: Tell)
     The host leaves its rotation and is not given back to it.
     """
     lease.require_free(host, rollout)
-    try:
-        with lock.hold(host.paths):
-            current = releases.load_linked(host.paths, "current")
-            if current:
-                story = Chronicle(host, str(uuid.uuid4()), rollout, operator, current.id, None, tell, intent="retire")
-                steps = Steps(host, story)
+    purpose = f"retiring this host by {operator}"
+    with lock.hold(host.paths, purpose, LOCK_S, host.system.sleep), lock.hold_file(host.paths.store_lock, purpose):
+        standing = orders.pending(host.paths)
+        if standing:
+            orders.resume(host)
+            raise Busy(f"{standing} is under way on this host; wait for its end, then retire it again")
+        current = releases.load_linked(host.paths, "current")
+        if current:
+            order = Order(current.id, rollout, operator, intent="retire", activation=str(uuid.uuid4()))
+            story = Chronicle(host, order, None, tell)
+            steps = Steps(host, story)
+            try:
                 steps.drain(current, current)
                 steps.stop(current)
-            _remove(host, models=models, tell=tell)
-    except lock.Busy:
-        tell("an activation is under way on this host; wait for it, then retire it again")
-        return BUSY
+            except StepFailed as failure:
+                story.write(journal.FAILED, error=f"{failure}; nothing was removed")
+                raise
+        _remove(host, models=models, tell=tell)
     return DONE
 
 
 def _remove(host: Host, *, models: bool, tell: Tell) -> None:
-    paths, system = host.paths, host.system
-    units = sorted(path for path in paths.unit.parent.glob("sparkfleet-*.*") if path.is_file())
+    paths, system, known = host.paths, host.system, repositories(host.paths)
+    units = [path for name in UNITS if (path := paths.unit.with_name(name)).is_file() or path.is_symlink()]
     # Timers first and by themselves: asked for both, systemd stops a look before its timer, and a timer that is due
     # then begins another look. Then what runs at boot; the engine's own unit has its time to stop.
     timers = [unit.name for unit in units if unit.suffix == ".timer"]
@@ -52,15 +60,14 @@ def _remove(host: Host, *, models: bool, tell: Tell) -> None:
     # A look that was ended halfway has failed, and systemd keeps a failed unit without its file: its timer could then
     # never be started again (systemd.timer: the unit to trigger must be loaded).
     system.run(["systemctl", "reset-failed", *(unit.name for unit in units)], ORDER_S)
-    # By their tags and not by the releases: a host may have lost a release whose image it still has.
     listed = system.run(QUESTIONS["images"], docker.INSPECT_S)
     if not listed.ok:
         tell(f"images: left, since Docker did not say which are here: {listed.why}; see `docker image ls`")
     for unit in units:
-        unit.unlink()
+        unit.unlink(missing_ok=True)
     shutil.rmtree(paths.drop_ins, ignore_errors=True)
     daemon_reload(system)
-    for reference in images(listed):
+    for reference in images(listed, known):
         why = docker.remove_image(system, reference)
         tell(f"image {reference}: {f'left: {why}' if why else 'removed'}")
     for path in sorted(paths.data.iterdir()) if paths.data.exists() else []:

@@ -7,12 +7,13 @@ out unnoticed.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from sparknode import journal
 from sparknode.engine import problem_of
 from sparknode.errors import Refused, StepFailed
 from sparknode.files import atomic_write, read_text
-from sparknode.release import Hook, Rotation, rotation_of
+from sparknode.release import Hook, Rotation, load_linked, rotation_of
 from sparknode.shape import parse
 from sparknode.system import Host
 from sparknode.wire import Request
@@ -22,10 +23,18 @@ def _call(host: Host, hook: Hook, timeout: float) -> str | None:
     if hook.command:
         done = host.system.run(list(hook.command), timeout)
         return None if done.ok else done.why
-    answer = host.system.http(Request.to(hook.url, hook.method, timeout))
+    headers: dict[str, str] = {}
+    if hook.header_file:
+        # Secrets stand in a file that root alone reads, and in no release, line or address.
+        text = read_text(host.paths.on_host(hook.header_file))
+        if text is None:
+            return f"{hook}: {hook.header_file} can't be read; put its headers there, a line each"
+        pairs = (line.partition(":") for line in text.splitlines() if line.strip())
+        headers = {name.strip(): value.strip() for name, _, value in pairs}
+    answer = host.system.http(replace(Request.to(hook.url, hook.method, timeout), headers=headers))
     if answer.status is not None and 200 <= answer.status < 300:
         return None
-    return f"{hook.method} {hook.url}: {problem_of(answer)}"
+    return f"{hook}: {problem_of(answer)}"
 
 
 def take_out(host: Host, rotation: Rotation) -> str:
@@ -34,7 +43,7 @@ def take_out(host: Host, rotation: Rotation) -> str:
     atomic_write(host.paths.out_of_rotation, json.dumps({"since": since, "rotation": rotation.raw}).encode())
     problem = _call(host, rotation.out, rotation.timeout_s)
     if problem:
-        raise StepFailed(f"draining: this host could not be taken out of rotation: {problem}", alive=True)
+        raise StepFailed(f"draining: this host could not be taken out of rotation: {problem}")
     return f"out of rotation ({rotation.out})"
 
 
@@ -53,6 +62,10 @@ def give_back(host: Host) -> str | None:
         return f"STILL OUT OF ROTATION: {refused}"
     problem = _call(host, rotation.into, rotation.timeout_s)
     if problem:
-        return f"STILL OUT OF ROTATION: {problem}; mend the hook, the watch calls it again each minute"
+        current = load_linked(host.paths, "current")
+        again = (
+            "the watch calls it again each minute" if current and current.watch else "then deploy again: it calls it"
+        )
+        return f"STILL OUT OF ROTATION: {problem}; fix the hook, {again}"
     host.paths.out_of_rotation.unlink(missing_ok=True)
     return f"in rotation again ({rotation.into})"

@@ -2,30 +2,114 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparknode import docker
-from sparknode.files import read_object, read_text
-from sparknode.paths import Paths
+from sparknode import docker, units
+from sparknode.errors import Failed
+from sparknode.files import atomic_link, atomic_write, read_object, read_text
+from sparknode.paths import SERVE_UNIT, Paths
 from sparknode.release import Artefact, Release
 from sparknode.system import Host
 from sparknode.units import UnitState
 
+TAG_S = 60.0
 
-def unit_drift(paths: Paths, release: Release, state: UnitState | None) -> list[str]:
+
+@dataclass(frozen=True)
+class Drift:
+    """One way in which this host is not as its release says, and whether the engine is restarted to put it right."""
+
+    text: str
+    restarts: bool = True
+
+
+def unit_drift(paths: Paths, release: Release, state: UnitState | None) -> list[Drift]:
     """Each way in which the installed unit is not the release's."""
-    texts = []
+    found = []
+    # What a changed unit was read into goes with a reload, and that can take the GPU from a running container.
+    reload_hurts = not release.cdi
     if read_text(paths.unit) != release.unit:
-        texts.append(f"unit: {paths.unit} is not the text that the release holds")
-    texts += [f"unit: {path} changes it" for path in sorted(paths.drop_ins.glob("*.conf"))]
+        found.append(Drift(f"unit: {paths.unit} is not the text that the release holds", reload_hurts))
+    found += [Drift(f"unit: {path} changes it", reload_hurts) for path in sorted(paths.drop_ins.glob("*.conf"))]
     if state is None:
-        texts.append("unit: systemd did not answer")
+        found.append(Drift("unit: systemd did not answer"))
     elif state.active != "active":
-        texts.append(f"unit: it is {state.active}, expected active")
-    if state and not state.enabled:
-        texts.append("unit: it is not enabled, so nothing would serve after a boot")
-    return texts
+        found.append(Drift(f"unit: it is {state.active}, expected active"))
+    if not units.enabled(paths):
+        found.append(Drift("unit: it is not enabled, so nothing would serve after a boot", restarts=False))
+    return found
+
+
+def name_drift(release: Release, image_id: str | None) -> list[Drift]:
+    """Why the next start would not run the release's image; `image_id` is what its name stands for, if anything."""
+    reference = release.image.reference
+    if image_id is None:
+        return [Drift(f"image: nothing here has the name {reference}, so no start would find it", restarts=False)]
+    ids = " or ".join(release.image.image_ids)
+    return [Drift(f"image: the name {reference} stands for {image_id}, the release says {ids}", restarts=False)]
+
+
+def standing(host: Host, release: Release) -> list[Drift]:
+    """How this host differs from a release that is current here; Failed where nobody can tell."""
+    found, state = docker.container(host.system, release.container.name), units.serve_state(host.system)
+    named = docker.image(host.system, release.image.reference)
+    silence = found.error or named.error
+    if silence:
+        raise Failed(
+            f"Docker did not report what runs here ({silence}); nothing was changed: fix Docker, then try again"
+        )
+    if state is None:
+        raise Failed("systemd did not report the state of the serving unit; nothing was changed: try again")
+    drift = unit_drift(host.paths, release, state)
+    drift += [Drift(text) for text in docker.drift(host.system, release, found)]
+    return drift if docker.is_image_of(host.system, release, named) else drift + name_drift(release, named.text("Id"))
+
+
+def install(host: Host, release: Release) -> bool:
+    """Make this release the one that the unit starts, in one rename; whether systemd has to read the unit again.
+
+    The unit is a link into `current`, so that the two can't disagree. Where systemd could not follow it at a boot (a
+    file system of its own below /var is mounted after units are read: systemctl(1), `link`), it is a copy.
+    """
+    paths = host.paths
+    before, dropped = read_text(paths.unit), paths.drop_ins.exists()
+    shutil.rmtree(paths.drop_ins, ignore_errors=True)
+    staged = paths.release_dir(release.id) / SERVE_UNIT
+    if read_text(staged) != release.unit:
+        # Who edits the unit writes through the link.
+        atomic_write(staged, release.unit.encode())
+    if _mounted_late(paths):
+        if before != release.unit or paths.unit.is_symlink():
+            atomic_write(paths.unit, release.unit.encode())
+    else:
+        atomic_link(paths.unit, os.path.relpath(paths.link("current") / SERVE_UNIT, paths.unit.parent))
+    atomic_link(paths.enabled, f"../{SERVE_UNIT}")
+    atomic_link(paths.link("current"), f"releases/{release.id}")
+    return dropped or before != release.unit
+
+
+def _mounted_late(paths: Paths) -> bool:
+    table = [line.split() for line in (read_text(paths.root / "etc/fstab") or "").splitlines()]
+    points = {row[1] for row in table if len(row) > 1 and not row[0].startswith("#")} - {"/"}
+    return any(f"/{folder.relative_to(paths.root)}" in points for folder in (paths.data, *paths.data.parents[:2]))
+
+
+def put_right(host: Host, release: Release, drift: list[Drift]) -> None:
+    """Repair drift that needs no restart of the engine; raises Failed."""
+    if install(host, release):
+        done = units.daemon_reload(host.system)
+        if not done.ok:
+            raise Failed(f"{done.why}; look at `systemctl status`, then try again")
+    if any(one.text.startswith("image:") for one in drift):
+        digest = f"{release.image.repository}@{release.image.digest}"
+        names = (*release.image.image_ids, digest)
+        tried = [host.system.run(["docker", "tag", name, release.image.reference], TAG_S) for name in names]
+        if not any(one.ok for one in tried):
+            raise Failed(f"image {release.image.reference}: {tried[-1].why}; stage the release again")
 
 
 def read_stamp(paths: Paths, repo: str, commit: str) -> dict[str, Any] | None:

@@ -23,7 +23,7 @@ from sparknode.chronicle import Tell
 from sparknode.errors import Failed
 from sparknode.fetch import require_room, size_of
 from sparknode.files import atomic_write
-from sparknode.lock import Busy, hold_file
+from sparknode.lock import hold_file
 from sparknode.manifest import Manifest
 from sparknode.progress import Meter, look
 from sparknode.shape import parse
@@ -116,19 +116,17 @@ def share(host: Host, request: str, tell: Tell) -> int:
         raise Failed(f"{program} is not installed here; apt install {program.removesuffix('c')}")
     folder = host.paths.spread
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with hold_file(host.paths.spread_lock), ExitStack() as stack:
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            (folder / "stop").unlink(missing_ok=True)
-            (folder / "asked").touch()
-            if order.torrent is None:
-                argv = _rsync(host, manifest, order)
-            else:
-                others = [peer for peer in order.peers if peer != order.address]
-                argv = _swarm(host, manifest, order, stack.enter_context(torrent.tracker(others, order.port)))
-            return _run(host, manifest, order, argv, tell)
-    except Busy:
-        raise Failed("another spread is under way on this host; wait for its end and run this again") from None
+    verb = {"give": "giving", "take": "taking"}[order.role]
+    with hold_file(host.paths.store_lock, f"{verb} {manifest.name}"), ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        (folder / "stop").unlink(missing_ok=True)
+        (folder / "asked").touch()
+        if order.torrent is None:
+            argv = _rsync(host, manifest, order)
+        else:
+            others = [peer for peer in order.peers if peer != order.address]
+            argv = _swarm(host, manifest, order, stack.enter_context(torrent.tracker(others, order.port)))
+        return _run(host, manifest, order, argv, tell)
 
 
 def _swarm(host: Host, manifest: Manifest, order: Order, announce: str) -> list[str]:

@@ -22,6 +22,7 @@ from sparknode.errors import Failed, Refused
 from sparknode.files import atomic_write, read_text, sync_directory
 from sparknode.imagestore import CONTAINERD, GRAPHDRIVER, Store, in_use
 from sparknode.journal import timestamp
+from sparknode.lock import STORE_S, Held, hold_file, holder
 from sparknode.manifest import Manifest
 from sparknode.progress import Meter
 from sparknode.release import Artefact, Release
@@ -44,14 +45,23 @@ def stage(host: Host, request: str, tell: Tell) -> int:
     order = image_order(node)
     given = {(item.repo, item.commit): item for item in map(manifests.from_node, node.nodes("manifests"))}
     models = [matching(artefact, given) for artefact in release.artefacts]
-    for manifest in models:
-        stage_model(host, manifest, tell)
-    stage_image(host, release, order, tell)
-    stage_way_back(host, release, order, tell)
-    try_gpu(host, release, tell)
-    stage_release(host, release, tell)
-    prove(host, release, tell)
+    with hold_store(host, f"staging release {release.id}", tell):
+        for manifest in models:
+            stage_model(host, manifest, tell)
+        stage_image(host, release, order, tell)
+        stage_way_back(host, release, order, tell)
+        try_gpu(host, release, tell)
+        stage_release(host, release, tell)
+        prove(host, release, tell)
     return 0
+
+
+def hold_store(host: Host, purpose: str, tell: Tell) -> Held:
+    """Hold the lock of models and images, after whoever holds it now."""
+    now = holder(host.paths.store_lock)
+    if now:
+        tell(f"waiting: {now} is under way on this host")
+    return hold_file(host.paths.store_lock, purpose, STORE_S, host.system.sleep)
 
 
 @dataclass(frozen=True)
@@ -78,11 +88,12 @@ def save_image(host: Host, request: str, tell: Tell) -> int:
     """Have the image of a stage request here, and as a file that other hosts may take; prints the file's manifest."""
     node = parse(request, "stage request")
     release = releases.from_node(node.node("release"))
-    stage_image(host, release, image_order(node), lambda _: None)
-    manifest, folder = saved.save(host, release)
-    if not complete(host, manifest):
-        move_in(folder, host.paths.model_dir(manifest.repo, manifest.commit))
-        write_stamp(host, manifest)
+    with hold_store(host, f"saving image {release.image.reference}", lambda _: None):
+        stage_image(host, release, image_order(node), lambda _: None)
+        manifest, folder = saved.save(host, release)
+        if not complete(host, manifest):
+            move_in(folder, host.paths.model_dir(manifest.repo, manifest.commit))
+            write_stamp(host, manifest)
     tell(json.dumps({"repo": manifest.repo, "commit": manifest.commit, "files": manifest.rows}))
     return 0
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 
 from sparknode import docker, gates, journal, memory, orphans, phases, rotation, units
 from sparknode.chronicle import Chronicle
 from sparknode.engine import Engine, api_key, in_flight
 from sparknode.errors import StepFailed
-from sparknode.files import atomic_link, atomic_write, read_text
 from sparknode.paths import SERVE_UNIT
 from sparknode.release import Release
+from sparknode.serving import install, standing
 from sparknode.system import Host
 from sparknode.verdict import FAIL, PASS, GateResult, Subject
 from sparknode.watch import Death, Watch
@@ -31,44 +31,30 @@ PHASE_LOOK_S = 5.0
 PHASE_LINES = 400
 
 
-def install(host: Host, release: Release) -> None:
-    """Make this release the one that the unit starts. systemd is reloaded only for a changed unit.
-
-    A reload can take the GPU away from running containers under hook injection (nvidia-container-toolkit#48).
-    """
-    changed = read_text(host.paths.unit) != release.unit or host.paths.drop_ins.exists()
-    if changed:
-        shutil.rmtree(host.paths.drop_ins, ignore_errors=True)
-        atomic_write(host.paths.unit, release.unit.encode())
-    atomic_link(host.paths.link("current"), f"releases/{release.id}")
-    state = units.serve_state(host.system)
-    disabled = state is None or not state.enabled
-    if disabled:
-        done = units.order(host.system, "enable", "--no-reload")
-        if not done.ok:
-            raise StepFailed(f"switching: {done.why}; does the unit have an [Install] section?")
-    # After enabling, whose link systemd 257 takes for a change of every unit.
-    if changed or disabled or (state and state.reload_needed):
-        done = units.daemon_reload(host.system)
-        if not done.ok:
-            raise StepFailed(f"switching: {done.why}; look at `systemctl status`")
-
-
 def _taken(port: int, by: str) -> str:
     return f"port {port} is taken by {by} that is not {SERVE_UNIT}; find it with `ss -ltnp sport = :{port}` and end it"
 
 
-def silence(host: Host, *, disable: bool, patience: float | None) -> None:
-    """Stop the unit so that it does not crash-loop; without patience the stop is only ordered.
+def silence(host: Host, *, disable: bool, patience: float) -> None:
+    """Stop the unit so that it does not crash-loop, and have no boot start it where it is to be disabled.
 
     Nothing is asked of the unit any more, so an order that fails changes no decision.
     """
     if disable:
-        units.order(host.system, "disable", "--no-reload")
-    if patience is None:
-        units.order(host.system, "stop", "--no-block")
-    else:
-        units.order(host.system, "stop", timeout=patience + STOP_MARGIN_S)
+        with suppress(OSError):
+            host.paths.enabled.unlink(missing_ok=True)
+    units.order(host.system, "stop", timeout=patience + STOP_MARGIN_S)
+
+
+def await_answer(host: Host, release: Release) -> bool:
+    """Wait until the engine answers, for as long as it may load; whether it does."""
+    engine = Engine(host.system, release, api_key(host.paths, release))
+    until = host.system.monotonic() + release.timing.load_deadline_s
+    while engine.health().status != 200:
+        if host.system.monotonic() >= until:
+            return False
+        host.system.sleep(POLL_S)
+    return True
 
 
 class Steps:
@@ -78,7 +64,6 @@ class Steps:
         self._host = host
         self._system = host.system
         self._story = story
-        self.touched = False
         self.load_s: float | None = None
 
     def drain(self, outgoing: Release | None, release: Release) -> None:
@@ -101,7 +86,7 @@ class Steps:
             calm = calm + 1 if left == 0 else 0
             if refused or calm >= enough or waited >= longest_s:
                 break
-            self._story.pause(POLL_S)
+            self._system.sleep(POLL_S)
         if refused:
             outcome = "no engine answers, so no request can be lost"
         elif calm >= enough:
@@ -121,19 +106,18 @@ class Steps:
         known = [release for release in releases if release]
         patience = max(release.timing.unit_stop_s for release in known) + STOP_MARGIN_S
         self._story.enter(journal.STOPPING, f"systemctl stop {SERVE_UNIT}, at most {patience:.0f} s", patience)
-        self.touched = True
         names = sorted({release.container.name for release in known})
         containers = self._containers(names)
         done = units.order(self._system, "stop", timeout=patience)
         state = units.serve_state(self._system)
         if not done.ok and done.rc != NOT_LOADED and not (state and state.stopped):
-            raise StepFailed(f"stopping: {done.why}; look at `systemctl status {SERVE_UNIT}`", alive=True)
+            raise StepFailed(f"stopping: {done.why}; look at `systemctl status {SERVE_UNIT}`")
         for name in names:
             if docker.container(self._system, name).found is None:
                 continue
             removed = docker.remove(self._system, name)
             if not removed.ok and docker.container(self._system, name).found is not None:
-                raise StepFailed(f"stopping: container {name} can't be removed: {removed.why}", alive=True)
+                raise StepFailed(f"stopping: container {name} can't be removed: {removed.why}")
         said = orphans.end(self._host, containers)
         if said:
             self._story.enter(journal.STOPPING, said)
@@ -167,7 +151,14 @@ class Steps:
 
     def switch(self, release: Release) -> None:
         self._story.enter(journal.SWITCHING, f"{SERVE_UNIT} and `current` become release {release.id}")
-        install(self._host, release)
+        changed = install(self._host, release)
+        state = units.serve_state(self._system)
+        # A reload can take the GPU away from running containers under hook injection (nvidia-container-toolkit#48), so
+        # it happens here alone, while no engine runs, and only for a changed unit.
+        if changed or state is None or state.reload_needed:
+            done = units.daemon_reload(self._system)
+            if not done.ok:
+                raise StepFailed(f"switching: {done.why}; look at `systemctl status`")
 
     def start(self, release: Release) -> Watch:
         """Start the unit and wait until the engine answers; fail at once when it dies."""
@@ -185,8 +176,8 @@ class Steps:
         self.load_s = round(watch.age, 1)
         detail = f"the engine answers after {self.load_s:.0f} s"
         ready = GateResult("ready", self.load_s, longest, "s", PASS, detail)
-        image, container = release.image.digest, watch.container
-        self._story.gate(journal.STARTING, ready, load_s=self.load_s, image=image, container=container)
+        loaded, container = release.load_key, watch.container
+        self._story.gate(journal.STARTING, ready, load_s=self.load_s, loaded=loaded, container=container)
         return watch
 
     def _load_deadline(self, release: Release) -> tuple[float, str]:
@@ -195,7 +186,7 @@ class Steps:
         The way back has all the time there is; nothing is left to go back to from it.
         """
         longest, factor = release.timing.load_deadline_s, release.timing.history_factor
-        known = journal.loads(journal.read(self._host.paths), release.image.digest)
+        known = journal.loads(journal.read(self._host.paths), release.load_key)
         if self._story.going_back or not factor or not known:
             return longest, ""
         late = max(LEAST_DEADLINE_S, factor * max(known))
@@ -210,7 +201,7 @@ class Steps:
         while not engine.health().refused:
             if self._system.monotonic() >= until:
                 raise StepFailed(_taken(release.serve.port, "something"))
-            self._story.pause(POLL_S)
+            self._system.sleep(POLL_S)
 
     def _await_ready(self, engine: Engine, release: Release, watch: Watch, longest: float) -> None:
         phase, looked = None, 0.0
@@ -228,28 +219,30 @@ class Steps:
                 return
             if watch.age >= longest:
                 raise self._never_ready(answer.error or f"HTTP {answer.status}", release, watch, longest)
-            self._story.pause(POLL_S if watch.age < FIRST_POLLS_S else LATER_POLL_S)
+            self._system.sleep(POLL_S if watch.age < FIRST_POLLS_S else LATER_POLL_S)
 
     def _never_ready(self, said: str, release: Release, watch: Watch, longest: float) -> StepFailed:
         unseen = "" if watch.container is not None else f", and no container {release.container.name} was seen running"
         detail = f"/health gave {said} after {watch.age:.0f} s{unseen}, expected HTTP 200 within {longest:.0f} s"
         result = GateResult("ready", round(watch.age, 1), longest, "s", FAIL, detail)
         self._story.gate(journal.STARTING, result)
-        return StepFailed(str(result), watch.last_log(), blame="ready")
+        # An engine that was never seen had no Docker or no GPU to start with, and a limit by this host's history is not
+        # the release's own.
+        own = watch.container is not None and longest >= release.timing.load_deadline_s
+        return StepFailed(str(result), watch.last_log(), blame="ready" if own else None, again=watch.container is None)
 
     def prove(self, step: str, release: Release, watch: Watch) -> None:
         """Every gate once; the first that fails ends it."""
         engine = Engine(self._system, release, api_key(self._host.paths, release))
         subject = Subject(self._host, release, engine)
         for result in gates.all_gates(subject, soaking=step == journal.SOAKING):
-            self._story.require_lease()
             self._story.gate(step, result)
             death = self._last_look(engine, watch) if result.failed else watch.death()
             if death:
                 message = f"{result}; {death.reason}" if result.failed else f"{step}: {death.reason}"
                 raise self._died(message, death, result.name if result.failed else "alive")
             if result.failed:
-                raise StepFailed(str(result), alive=True, blame=None if result.of_host else result.name)
+                raise StepFailed(str(result), blame=None if result.of_host else result.name)
 
     def soak(self, release: Release, watch: Watch) -> None:
         """Keep looking: an acceptance that decays passes every check that looks once."""
@@ -262,13 +255,24 @@ class Steps:
             self._rest(min(every, left), watch)
             self.prove(journal.SOAKING, release, watch)
 
+    def vouch(self, release: Release) -> None:
+        """Read from the system once more what `committed` promises: link, unit, enabled, container, image and port."""
+        current = self._host.paths.linked("current")
+        wrong = [one.text for one in standing(self._host, release)]
+        wrong += [f"`current` names {current}"] if current != release.id else []
+        answer = Engine(self._system, release, api_key(self._host.paths, release)).health()
+        if answer.status != 200:
+            wrong.append(f"port {release.serve.port} gave {answer.error or f'HTTP {answer.status}'}, expected HTTP 200")
+        if wrong:
+            raise StepFailed(f"committing: {'; '.join(wrong)}")
+
     def _rest(self, seconds: float, watch: Watch) -> None:
         until = self._system.monotonic() + seconds
         while (left := until - self._system.monotonic()) > 0:
             death = watch.death()
             if death:
                 raise self._died(f"soaking: {death.reason}", death, "alive")
-            self._story.pause(min(LATER_POLL_S, left))
+            self._system.sleep(min(LATER_POLL_S, left))
 
     def _last_look(self, engine: Engine, watch: Watch) -> Death | None:
         """After a failed gate: is the engine dying? It gives its reason only once it's gone."""
@@ -283,4 +287,4 @@ class Steps:
         if death.memory:
             message += " (it died for want of memory)"
         blamed = None if death.memory or death.from_outside else blame
-        return StepFailed(message, death.log, blame=blamed, died=not death.memory)
+        return StepFailed(message, death.log, blame=blamed, died=True, again=not death.memory)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -52,6 +53,13 @@ class Host:
 
     paths: Paths
     system: System
+
+
+def ready() -> None:
+    """Tell systemd that what waits for this service may start (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.sendto(b"READY=1", address.replace("@", "\0", 1))
 
 
 def asking(

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sparknode.files import read_text
 from sparknode.parse import properties
-from sparknode.paths import SERVE_UNIT
+from sparknode.paths import SERVE_UNIT, Paths
 from sparknode.shell import Completed
 from sparknode.system import System
 
 SHOW_S = 10.0
 ORDER_S = 60.0
-_ASKED = "LoadState ActiveState SubState Result NRestarts UnitFileState NeedDaemonReload Job".split()
+_ASKED = "LoadState ActiveState SubState Result NRestarts NeedDaemonReload Job".split()
 SHOW_ARGV = ("systemctl", "show", SERVE_UNIT, *(f"--property={name}" for name in _ASKED))
 
 
@@ -22,7 +23,6 @@ class UnitState:
     sub: str
     result: str
     restarts: int
-    enabled: bool
     reload_needed: bool
     queued: bool
 
@@ -47,7 +47,6 @@ def read_state(done: Completed) -> UnitState | None:
         sub=keys.get("SubState", ""),
         result=keys.get("Result", ""),
         restarts=int(restarts) if restarts.isascii() and restarts.isdigit() else 0,
-        enabled=keys.get("UnitFileState") == "enabled",
         reload_needed=keys.get("NeedDaemonReload") == "yes",
         queued=keys.get("Job", "0") not in {"", "0"},
     )
@@ -57,17 +56,38 @@ def serve_state(system: System) -> UnitState | None:
     return read_state(system.run(SHOW_ARGV, SHOW_S))
 
 
+def enabled(paths: Paths) -> bool:
+    """Would the serving unit start at a boot? Read from the disk as a boot reads it: what systemd remembers of it is
+    older, where the link came or went without a reload.
+    """
+    return paths.enabled.is_symlink() and read_text(paths.enabled) is not None
+
+
 def order(system: System, verb: str, *options: str, timeout: float = ORDER_S) -> Completed:
     """`systemctl VERB` on the serving unit."""
     return system.run(["systemctl", verb, *options, SERVE_UNIT], timeout)
+
+
+def shutting_down(system: System) -> bool:
+    """Does this host go down? Then units end for that and for no fault of theirs."""
+    done = system.run(["systemctl", "show", "shutdown.target", "--property=ActiveState", "--property=Job"], SHOW_S)
+    found = properties(done.stdout) if done.ok else {}
+    return found.get("ActiveState") in {"active", "activating"} or found.get("Job", "0") not in {"", "0"}
 
 
 def daemon_reload(system: System) -> Completed:
     return system.run(["systemctl", "daemon-reload"], ORDER_S)
 
 
-def logs_since(system: System, unit: str, started: float, lines: int) -> list[str]:
-    """A unit's last log lines since a moment; none when the journal can't be read."""
-    argv = ["journalctl", f"--unit={unit}", f"--since=@{started:.0f}", f"--lines={lines}"]
+def log_end(system: System, unit: str) -> str | None:
+    """Where a unit's log ends now, as an option for `logs`; None when the journal can't be read."""
+    done = system.run(["journalctl", f"--unit={unit}", "--lines=0", "--show-cursor", "--no-pager"], SHOW_S)
+    cursor = done.stdout.partition("-- cursor: ")[2].strip() if done.ok else ""
+    return f"--after-cursor={cursor}" if cursor else None
+
+
+def logs(system: System, unit: str, begin: str, lines: int) -> list[str]:
+    """A unit's last log lines from a place on (an option of journalctl); none when the journal can't be read."""
+    argv = ["journalctl", f"--unit={unit}", begin, f"--lines={lines}"]
     done = system.run([*argv, "--output=cat", "--no-pager"], SHOW_S)
     return [line.rstrip() for line in done.stdout.splitlines() if line.strip()] if done.ok else []

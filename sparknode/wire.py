@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 MAX_BODY = 16 * 1024 * 1024
@@ -53,34 +56,38 @@ def send(request: Request) -> Answer:
     import http.client
 
     started = time.monotonic()
-    deadline = started + request.timeout
     # No proxy is ever asked: http.client reads no proxy settings, urllib would.
     kind = http.client.HTTPSConnection if request.tls else http.client.HTTPConnection
     connection = kind(request.host, request.port, timeout=request.timeout)
+    late: threading.Timer | None = None
     try:
         connection.connect()
-        socket = connection.sock
+        # The time-out of a socket is for each part of an answer; a server that drips one would take for ever.
+        late = threading.Timer(request.timeout, _cut, [connection.sock])
+        late.start()
         connection.request(request.method, request.path, body=request.body, headers=dict(request.headers))
         response = connection.getresponse()
         body, arrivals = bytearray(), []
-        while len(body) < MAX_BODY:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return Answer(None, error=f"the answer was not complete within {request.timeout:.0f} s")
-            socket.settimeout(left)
-            part = response.read1(65536)
-            if not part:
-                break
+        while len(body) < MAX_BODY and (part := response.read1(65536)):
             body += part
             arrivals.append((len(body), time.monotonic() - started))
+        if time.monotonic() - started >= request.timeout:
+            return Answer(None, error=f"the answer was not complete within {request.timeout:.0f} s")
         if response.length:
             return Answer(None, error=f"the answer was cut off {response.length} bytes before its end")
         return Answer(response.status, bytes(body), arrivals=tuple(arrivals))
     except ConnectionRefusedError:
         return Answer(None, refused=True, error="connection refused")
-    except TimeoutError:
-        return Answer(None, error=f"no answer within {request.timeout:.0f} s")
     except (OSError, http.client.HTTPException, ValueError) as problem:
+        if isinstance(problem, TimeoutError) or time.monotonic() - started >= request.timeout:
+            return Answer(None, error=f"no answer within {request.timeout:.0f} s")
         return Answer(None, error=f"{type(problem).__name__}: {problem}"[:300])
     finally:
+        if late:
+            late.cancel()
         connection.close()
+
+
+def _cut(channel: socket.socket) -> None:
+    with suppress(OSError):
+        channel.shutdown(socket.SHUT_RDWR)

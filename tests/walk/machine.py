@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sparknode import cli, journal
+from sparknode import activate, cli, journal, orders
 from sparknode.errors import Stopped
 from sparknode.paths import ACTIVATE_UNIT
 from sparknode.shell import Completed
@@ -35,7 +35,6 @@ class Machine(World):
         self.name = name
         self.up = True
         self.worker: Process | None = None
-        self._worked: tuple[str, ...] = ()
         self._systemd: Process | None = None
         self.sessions: list[Process] = []
         # How often the walk did something to the node that no release can help.
@@ -143,13 +142,22 @@ class Machine(World):
         self._write_meminfo()
 
     def power_on(self) -> Process:
-        """Boot: the recovery unit, then the serving unit."""
+        """Boot: the activation's unit, then the serving unit once that is ready or has ended."""
         self.up = True
         self.loaded_unit = self.paths.unit.read_text() if self.paths.unit.exists() else None
+        booted: list[bool] = []
+
+        def boot() -> None:
+            if not booted:
+                booted.append(True)
+                self.boot()
 
         def booting() -> None:
-            self.call("recover")
-            self.boot()
+            if self.paths.order.exists():
+                self._work(boot)
+                while not booted and self.worker and self.worker.alive:
+                    self._hub.sleep(0.5)
+            boot()
 
         process = self._hub.start(f"{self.name}: boot", booting, self._keep_lease)
         self.sessions.append(process)
@@ -180,10 +188,11 @@ class Machine(World):
         if argv[0] == "pool":
             self.pool = argv[1] == "in"
             return Completed(tuple(argv), 0)
-        if argv[0] == "systemd-run":
-            return self._systemd_run(tuple(argv))
-        if tuple(argv[:2]) == ("systemctl", "is-active"):
-            return Completed(tuple(argv), 0, "active\n" if self.working else "inactive\n")
+        if argv[-1] == ACTIVATE_UNIT and argv[1] == "start":
+            if not self.working and self.paths.order.exists():
+                self._work()
+                self.points = 0
+            return Completed(tuple(argv), 0)
         touching = (argv[0] == "systemctl" and argv[1] in TOUCHING) or tuple(argv[:2]) == ("docker", "rm")
         if touching:
             self.point()
@@ -197,30 +206,33 @@ class Machine(World):
         self.commands.clear()
         return done
 
-    def _systemd_run(self, command: tuple[str, ...]) -> Completed:
-        if self.working:
-            return Completed(command, 1, "", f"Unit {ACTIVATE_UNIT}.service already exists.")
-        self._work(command)
-        self.points = 0
-        return Completed(command, 0)
+    def _work(self, ready: Callable[[], None] = lambda: None) -> None:
+        """One start of the activation's unit."""
 
-    def _work(self, command: tuple[str, ...]) -> None:
-        at = command.index(str(self.paths.program))
-        self.worker = self.sparknode("worker", *command[at + 1 :])
-        self._worked = command
+        def work() -> int:
+            try:
+                return activate.work(self.host, cli.say, ready)
+            except Stopped as problem:
+                cli.say(str(problem))
+                self._start_again()
+                return problem.code
+
+        self.worker = self._hub.start(f"{self.name}: worker", work, self._keep_lease)
 
     def kill_worker(self) -> bool:
         """SIGKILL to the worker; whether systemd is to start it again, as its unit says."""
         self.end(self.worker)
-        settings = dict(word.removeprefix("--property=").partition("=")[::2] for word in self._worked)
-        if settings.get("Restart") not in {"always", "on-failure", "on-abnormal", "on-abort"}:
+        return self._start_again()
+
+    def _start_again(self) -> bool:
+        if UNIT.get("Restart") not in {"always", "on-failure", "on-abnormal", "on-abort"}:
             return False
-        pause = float(settings.get("RestartSec", "0.1").removesuffix("s"))
+        pause = float(UNIT.get("RestartSec", "0.1"))
 
         def again() -> None:
             self._hub.sleep(pause)
-            if self.up and not (self.worker and self.worker.alive):
-                self._work(self._worked)
+            if self.up and not (self.worker and self.worker.alive) and self.paths.order.exists():
+                self._work()
 
         self._systemd = self._hub.start(f"{self.name}: systemd", again)
         return True
@@ -245,7 +257,9 @@ class Machine(World):
     def _require_memory(self) -> None:
         if self._orphaned:
             raise Broken(f"{self.name}: an engine is started while one that was left behind still runs")
-        if not self._returned():
+        order = orders.pending(self.paths)
+        # On the way back the unit's own gate waits.
+        if not self._returned() and order and order.release == self.linked("current"):
             raise Broken(f"{self.name}: an engine is started into memory that has not come back")
 
     @property
@@ -288,3 +302,8 @@ class Machine(World):
 
 
 OPTIONS = cli.parser()
+UNIT = dict(
+    line.split("=", 1)
+    for line in (Path(__file__).parents[2] / "templates/sparkfleet-activate.service").read_text().splitlines()
+    if "=" in line and not line.startswith("#")
+)

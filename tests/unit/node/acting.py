@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from sparknode import journal
-from sparknode.activate import Order, work
+from sparknode import frontend, journal
+from sparknode.activate import work
+from sparknode.errors import Stopped
+from sparknode.orders import Order
+from sparknode.shell import Completed
 
 from .builders import release
 from .world import World
@@ -19,6 +23,7 @@ class Run:
     code: int
     lines: list[str]
     records: list[dict[str, Any]] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
 
     @property
     def states(self) -> list[str]:
@@ -31,9 +36,24 @@ class Run:
         return self.records[-1]
 
 
-def activate(world: World, document: dict[str, Any] = NEW, **more: Any) -> Run:
+def activate(world: World, document: dict[str, Any] = NEW, rollout: str = "rollout-1", **more: Any) -> Run:
+    """What an operator's session does, with a unit that works to its end as soon as it is started."""
     lines: list[str] = []
+    said: list[str] = []
     before = len(journal.read(world.paths))
-    order = Order(document["id"], "rollout-1", "ops@desk", **more)
-    code = work(world.host, order, f"activation-{before}", lines.append)
-    return Run(code, lines, journal.read(world.paths)[before:])
+
+    def start() -> Completed:
+        work_once(world, said)
+        return Completed(("systemctl", "start"), 0)
+
+    world.on_work = start
+    code = frontend.activate(world.host, Order(document["id"], rollout, "ops@desk", **more), lines.append)
+    return Run(code, lines, journal.read(world.paths)[before:], said)
+
+
+def work_once(world: World, said: list[str] | None = None, ready: Callable[[], None] = lambda: None) -> Completed:
+    """One start of the activation's unit, and what it says."""
+    try:
+        return Completed(("work",), work(world.host, (said if said is not None else []).append, ready))
+    except Stopped as problem:
+        return Completed(("work",), problem.code, "", str(problem))

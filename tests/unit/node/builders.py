@@ -144,10 +144,14 @@ def put_release(paths: Paths, document: dict[str, Any]) -> str:
     return str(document["id"])
 
 
+def link(path: Path, target: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    path.symlink_to(target)
+
+
 def point(paths: Paths, name: str, release_id: str) -> None:
-    link = paths.data / name
-    link.unlink(missing_ok=True)
-    link.symlink_to(f"releases/{release_id}")
+    link(paths.data / name, f"releases/{release_id}")
 
 
 def container_of(document: dict[str, Any], container_id: str = "c1") -> dict[str, Any]:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from sparknode import journal, lock
-from sparknode.activate import BUSY, DONE, FAILED, REVERTED
-from sparknode.errors import Failed, Refused
+from sparknode.activate import DONE, FAILED, REVERTED
+from sparknode.errors import Busy, Failed, Refused
 
 from .acting import NEW, OLD, activate
 from .builders import release
@@ -74,12 +74,11 @@ def test_what_serves_already_is_left_alone(serving: World) -> None:
     "spoil",
     [
         lambda world: world.container.update(Args=["serve", "/models/other"]),
-        lambda world: world.paths.unit.write_text("edited by hand"),
+        lambda world: write(world.paths.unit, "edited by hand"),
         lambda world: world.power_cut(),
-        lambda world: setattr(world, "enabled", False),
         lambda world: write(world.paths.drop_ins / "override.conf", "[Service]\nEnvironment=A=1\n"),
     ],
-    ids=["other arguments", "edited unit", "not running", "not enabled", "drop-in"],
+    ids=["other arguments", "edited unit", "not running", "drop-in"],
 )
 def test_a_verified_release_that_drifted_is_brought_up_again(serving: World, spoil: Callable[[World], None]) -> None:
     spoil(serving)
@@ -94,7 +93,7 @@ def test_a_verified_release_that_drifted_is_brought_up_again(serving: World, spo
 
 
 def write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
 
 
@@ -210,32 +209,13 @@ def test_a_silent_docker_is_no_reason_to_stop_what_serves(serving: World) -> Non
     assert serving.running == OLD["id"]
 
 
-def test_two_workers_never_work_at_once(serving: World) -> None:
-    with lock.hold(serving.paths):
-        run = activate(serving)
+def test_what_holds_the_host_is_waited_for_and_then_named(serving: World) -> None:
+    with lock.hold(serving.paths, "pruning"), pytest.raises(Busy, match=r"pruning \(pid \d+, since .*\) is under way"):
+        activate(serving)
 
-    assert run.code == BUSY
-    assert run.records == []
-
-
-def test_a_worker_that_died_is_closed_by_the_next_one(serving: World) -> None:
-    journal.append(
-        serving.paths,
-        {
-            "t": "2026-11-23T10:00:00.000Z",
-            "activation": "dead",
-            "release": NEW["id"],
-            "from": OLD["id"],
-            "state": "starting",
-        },
-    )
-
-    run = activate(serving)
-
-    assert run.code == DONE
-    assert run.records[0]["activation"] == "dead"
-    assert run.records[0]["state"] == "failed"
-    assert "cut off in `starting`: its worker died" in run.records[0]["error"]
+    assert serving.clock > 60.0
+    assert journal.read(serving.paths) == []
+    assert serving.running == OLD["id"]
 
 
 def test_a_fault_of_its_own_still_brings_the_old_release_back(serving: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,7 +240,7 @@ def test_a_journal_that_can_not_be_written_before_the_stop_changes_nothing(
 
     assert run.code == REVERTED
     assert serving.running == OLD["id"]
-    assert "No space left on device" in "\n".join(run.lines)
+    assert "No space left on device" in "\n".join(run.said)
 
 
 def test_a_journal_that_fills_up_half_way_does_not_stop_the_way_back(

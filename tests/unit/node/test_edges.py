@@ -171,9 +171,9 @@ def test_the_lock_is_held_by_one_and_asking_takes_nothing(tmp_path: Path) -> Non
     paths = Paths(tmp_path)
     assert not lock.held(paths)
 
-    with lock.hold(paths):
+    with lock.hold(paths, "a test"):
         assert lock.held(paths)
-        with pytest.raises(lock.Busy), lock.hold(paths):
+        with pytest.raises(lock.Busy, match=rf"a test \(pid {os.getpid()}, since 20.* UTC\)"), lock.hold(paths):
             pass
         assert lock.held(paths)
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sparknode import fleet, journal, lock
-from sparknode.activate import BUSY, DONE, FAILED, REVERTED, Order, work
+from sparknode import fleet, journal, lock, orders
+from sparknode.activate import BUSY, DONE, FAILED, REVERTED
 from sparknode.errors import Failed, Refused
 from sparknode.frontend import POLL_S, activate
+from sparknode.orders import Order
+from sparknode.paths import ACTIVATE_UNIT
 from sparknode.shell import Completed
 from sparknode.system import asking
 
+from .acting import work_once
 from .builders import release
 from .world import Engine, World
 
@@ -31,24 +32,8 @@ def serving(tmp_path: Path) -> World:
     world.stage(OLD)
     world.stage(NEW)
     world.serve(OLD)
-    world.on_spawn = lambda command: run_worker(world, command)
+    world.on_work = lambda: work_once(world)
     return world
-
-
-def run_worker(world: World, command: tuple[str, ...]) -> Completed:
-    """systemd-run: the worker of the command line, run to its end."""
-    named = dict(pairwise(command))
-    token = named.get("--token")
-    order = Order(
-        named["activate"],
-        named["--rollout"],
-        named["--operator"],
-        int(token) if token else None,
-        named.get("--retry-release"),
-        named.get("--intent"),
-    )
-    work(world.host, order, named["--activation"], lambda _: None)
-    return Completed(command, 0)
 
 
 def follow(world: World, document: dict[str, Any] = NEW, **more: Any) -> tuple[int, list[str]]:
@@ -56,36 +41,33 @@ def follow(world: World, document: dict[str, Any] = NEW, **more: Any) -> tuple[i
     return activate(world.host, Order(document["id"], "rollout-1", "ops@desk", **more), lines.append), lines
 
 
+def starts(world: World) -> list[tuple[str, ...]]:
+    """How often systemd was told to start the worker."""
+    return [command for command in world.commands if command[-1] == ACTIVATE_UNIT and command[1] == "start"]
+
+
 @contextmanager
 def living_worker(world: World, document: dict[str, Any], states: list[str]) -> Iterator[None]:
     """A worker in another session: it holds the lock and writes one state each time the reader sleeps."""
     left = list(states)
-    release_lock = threading.Event()
-    holding = threading.Event()
-
-    def hold() -> None:
-        with lock.hold(world.paths):
-            holding.set()
-            release_lock.wait(10)
+    theirs = Order(document["id"], "rollout-0", "else@where", activation="theirs")
 
     def write() -> None:
         state = left.pop(0) if left else SILENT
-        if state != SILENT:
-            record = {"t": journal.timestamp(world.now()), "activation": "theirs", "rollout": "rollout-0"}
-            record |= {"operator": "else@where", "release": document["id"], "from": OLD["id"], "state": state}
-            loading: dict[str, Any] = {"deadline_s": 1800.0, "note": "weights after 5 s"}
-            journal.append(world.paths, {**record, **(loading if state == "starting" else {})})
+        if state == SILENT:
+            return
+        record = {"t": journal.timestamp(world.now()), "activation": "theirs", "rollout": "rollout-0"}
+        record |= {"operator": "else@where", "release": document["id"], "from": OLD["id"], "state": state}
+        loading: dict[str, Any] = {"deadline_s": 1800.0, "note": "weights after 5 s"}
+        journal.append(world.paths, {**record, **(loading if state == "starting" else {})})
+        if state in journal.TERMINAL:
+            orders.close(world.paths)
 
-    thread = threading.Thread(target=hold)
-    thread.start()
-    assert holding.wait(10)
+    orders.place(world.paths, theirs)
     write()
-    world.on_sleep = write
-    try:
+    world.on_sleep, world.on_work, world.worker_lives = write, None, True
+    with lock.hold(world.paths, str(theirs)):
         yield
-    finally:
-        release_lock.set()
-        thread.join(10)
 
 
 def test_a_good_release_is_followed_to_its_end(serving: World) -> None:
@@ -96,13 +78,21 @@ def test_a_good_release_is_followed_to_its_end(serving: World) -> None:
     assert any(line.startswith("probing: acceptance-short pass: 60.0 % of drafted tokens accepted") for line in lines)
 
 
-def test_the_worker_lives_in_a_unit_of_its_own(serving: World) -> None:
+def test_the_order_is_durable_before_the_worker_is_started(serving: World) -> None:
+    seen = []
+
+    def start() -> Completed:
+        seen.append(orders.pending(serving.paths))
+        return work_once(serving)
+
+    serving.on_work = start
+
     follow(serving)
 
-    (command,) = serving.spawned
-    assert command[0] == "systemd-run"
-    assert {"--unit=sparkfleet-activate", "--collect", "--property=After=docker.service"} <= set(command)
-    assert command[-1] == "--foreground"
+    assert seen[0] is not None
+    assert (seen[0].release, seen[0].rollout, seen[0].boot) == (NEW["id"], "rollout-1", "boot-0")
+    assert starts(serving) == [("systemctl", "start", "--no-block", ACTIVATE_UNIT)]
+    assert orders.pending(serving.paths) is None
 
 
 def test_a_bad_release_ends_with_ten_and_the_gate(serving: World) -> None:
@@ -121,7 +111,7 @@ def test_nothing_to_do_starts_no_worker(serving: World) -> None:
 
     assert code == DONE
     assert lines == [f"release {OLD['id']} is current, verified and running; nothing to do"]
-    assert serving.spawned == []
+    assert starts(serving) == []
 
 
 def test_a_restart_starts_what_serves_already(serving: World) -> None:
@@ -179,8 +169,7 @@ def test_the_same_release_under_way_is_attached_to(serving: World) -> None:
         code, lines = follow(serving)
 
     assert code == DONE
-    assert lines[0].startswith(f"attached: release {NEW['id']} is being activated here since 2026-")
-    assert serving.spawned == []
+    assert lines[0].startswith(f"attached: the activation of release {NEW['id']} by else@where (roll-out rollout-0): ")
 
 
 def test_another_release_under_way_is_not_disturbed(serving: World) -> None:
@@ -188,25 +177,8 @@ def test_another_release_under_way_is_not_disturbed(serving: World) -> None:
         code, lines = follow(serving)
 
     assert code == BUSY
-    assert f"release {OLD['id']} is being activated here since 2026-" in lines[0]
-    assert "by else@where (rollout rollout-0, now `starting`)" in lines[0]
-
-
-def test_a_session_that_lost_the_race_attaches(serving: World) -> None:
-    started = living_worker(serving, NEW, ["leased", "probing", "committed"])
-
-    def lose(command: tuple[str, ...]) -> Completed:
-        started.__enter__()
-        return Completed(command, 1, "", "Unit sparkfleet-activate.service already exists.")
-
-    serving.on_spawn = lose
-    try:
-        code, lines = follow(serving)
-    finally:
-        started.__exit__(None, None, None)
-
-    assert code == DONE
-    assert lines[0].startswith("attached: ")
+    assert lines[0].startswith(f"the activation of release {OLD['id']} by else@where (roll-out rollout-0): since 2026-")
+    assert lines[0].endswith(", now `starting`; wait for its end")
 
 
 def test_loading_is_told_while_it_takes(serving: World) -> None:
@@ -216,58 +188,92 @@ def test_loading_is_told_while_it_takes(serving: World) -> None:
     assert "starting: engine has loaded for 10 s of at most 1800 s (weights, 1790 s left)" in lines
 
 
-def test_a_worker_that_dies_is_said(serving: World) -> None:
-    def die(command: tuple[str, ...]) -> Completed:
-        named = dict(pairwise(command))
-        record = {"t": "2026-11-23T10:00:00.000Z", "activation": named["--activation"], "state": "starting"}
+def test_a_worker_that_dies_for_good_is_said(serving: World) -> None:
+    def die() -> Completed:
+        order = orders.pending(serving.paths)
+        assert order is not None
+        record = {"t": "2026-11-23T10:00:00.000Z", "activation": order.activation, "state": "starting"}
         journal.append(serving.paths, record)
-        return Completed(command, 0)
+        return Completed(("start",), 0)
 
-    serving.on_spawn = die
+    serving.on_work = die
 
     code, lines = follow(serving)
 
     assert code == FAILED
     assert "the worker ended in `starting` without an outcome" in lines[-1]
+    assert "`systemctl start sparkfleet-activate.service` ends what it left" in lines[-1]
 
 
 def test_a_worker_that_never_writes_is_said_soon(serving: World) -> None:
-    serving.on_spawn = lambda command: Completed(command, 0)
+    serving.on_work = lambda: Completed(("start",), 0)
 
     code, lines = follow(serving)
 
     assert code == FAILED
     assert "the worker ended before its first journal line" in lines[-1]
-    assert serving.clock < 120.0
+    assert serving.clock < 200.0
+    assert len(starts(serving)) > 2, "a unit that was about to end takes a start for its own"
 
 
-def test_what_a_dead_worker_left_open_is_closed_and_taken_over(serving: World) -> None:
-    record = {"t": "2026-11-23T10:00:00.000Z", "activation": "dead", "release": OLD["id"], "state": "draining"}
-    journal.append(serving.paths, record)
+@pytest.mark.parametrize(
+    ("spoil", "text"),
+    [
+        (lambda world: world.paths.enabled.unlink(), "unit: it is not enabled"),
+        (lambda world: rename(world, NEW["image"]), "image: the name registry.example/engine:sha256-"),
+    ],
+    ids=["not enabled", "image name"],
+)
+def test_drift_that_needs_no_restart_is_repaired_without_one(
+    serving: World, spoil: Callable[[World], None], text: str
+) -> None:
+    spoil(serving)
+    found = fleet.fleet(serving.host, asking(serving.host.system, fleet.QUESTIONS, 1.0)())
+    assert text in found["serving"]["drift"][0]
+    assert found["serving"]["restarts"] == []
+    engine = serving.containers_made
 
     code, lines = follow(serving, OLD)
 
     assert code == DONE
-    assert lines[-1].endswith("nothing to do")
-    assert journal.open_attempt(journal.read(serving.paths)) is None
+    assert lines[0].startswith(f"put right without a restart: {text}")
+    assert serving.containers_made == engine
+    assert starts(serving) == []
+    found = fleet.fleet(serving.host, asking(serving.host.system, fleet.QUESTIONS, 1.0)())
+    assert found["serving"]["drift"] == []
+    assert follow(serving, OLD)[1] == [f"release {OLD['id']} is current, verified and running; nothing to do"]
 
 
-def test_a_commit_that_was_cut_off_before_its_link_counts(serving: World) -> None:
-    record = {
-        "t": "2026-11-23T10:00:00.000Z",
-        "activation": "cut",
-        "release": OLD["id"],
-        "from": None,
-        "state": "committed",
-    }
-    journal.append(serving.paths, record)
-    serving.paths.link("verified").unlink()
+def rename(world: World, image: dict[str, Any]) -> None:
+    world.images["left"] = world.images[OLD["image"]["reference"]]
+    world.images[OLD["image"]["reference"]] = world.images[image["reference"]]
 
-    code, _ = follow(serving, OLD)
 
-    assert code == DONE
-    assert serving.paths.linked("verified") == OLD["id"]
-    assert serving.spawned == []
+def test_an_edited_unit_is_put_back_without_a_restart_where_a_reload_takes_no_gpu(tmp_path: Path) -> None:
+    """By CDI Docker hands out the GPU itself; the runtime's hook loses it in a reload."""
+    cdi = release("cdi", container__gpu=["--device", "nvidia.com/gpu=all"])
+    world = World(tmp_path)
+    world.stage(cdi)
+    world.serve(cdi)
+    world.paths.unit.write_text("edited through the link")
+    engine = world.containers_made
+
+    assert follow(world, cdi)[0] == DONE
+
+    assert world.paths.unit.read_text() == cdi["unit"]
+    assert world.containers_made == engine
+    assert ("systemctl", "daemon-reload") in world.commands
+
+
+def test_a_full_disk_is_refused_before_anything_stops(serving: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = type("Usage", (), {"free": 3_000_000})
+    monkeypatch.setattr("sparknode.frontend.shutil.disk_usage", lambda _: usage)
+
+    with pytest.raises(Refused, match="3 MB are free"):
+        follow(serving)
+
+    assert orders.pending(serving.paths) is None
+    assert serving.running == OLD["id"]
 
 
 def test_what_is_incomplete_is_refused_in_the_session_itself(serving: World) -> None:
@@ -276,11 +282,13 @@ def test_what_is_incomplete_is_refused_in_the_session_itself(serving: World) -> 
     with pytest.raises(Refused, match=r"image .* is not here; stage it again"):
         follow(serving)
 
-    assert serving.spawned == []
+    assert starts(serving) == []
 
 
 def test_a_worker_that_can_not_be_started_is_an_error(serving: World) -> None:
-    serving.on_spawn = lambda command: Completed(command, 1, "", "Failed to connect to bus")
+    serving.on_work = lambda: Completed(("start",), 1, "", "Failed to connect to bus")
 
     with pytest.raises(Failed, match=r"the worker could not be started: .*Failed to connect to bus"):
         follow(serving)
+
+    assert orders.pending(serving.paths) is None

@@ -91,13 +91,19 @@ def test_the_last_log_lines_stand_where_the_way_back_begins(serving: World) -> N
     assert turned["note"] == "last log lines:\none\nValueError: two"
 
 
+START = ("systemctl", "start", "--no-block", "sparkfleet-serve.service")
+
+
+def starts(world: World) -> list[tuple[str, ...]]:
+    return [command for command in world.commands if command == START]
+
+
 def test_a_start_that_died_of_memory_is_tried_once(serving: World) -> None:
     serving.engines[NEW["id"]] = Engine(dies_after_s=3.0, last_words=[MEMORY_ERROR])
 
     activate(serving)
 
-    starts = [command for command in serving.commands if command[:2] == ("systemctl", "start")]
-    assert len(starts) == 2, "one of the new release and one of the old"
+    assert len(starts(serving)) == 2, "one of the new release and one of the old"
 
 
 def test_memory_that_does_not_come_back_starts_nothing(serving: World) -> None:
@@ -110,7 +116,9 @@ def test_memory_that_does_not_come_back_starts_nothing(serving: World) -> None:
         "reclaiming: memory did not come back: 4.8 GiB available, 97.3 GiB needed (0.80 of 121.6 GiB)"
         in run.last["error"]
     )
-    assert not [command for command in serving.commands if command[:2] == ("systemctl", "start")]
+    assert starts(serving) == [START], "of the old one, whose unit waits for memory itself"
+    assert "systemd goes on trying to start it" in run.last["error"]
+    assert serving.commands[-1] != ("systemctl", "stop", "sparkfleet-serve.service")
     assert serving.paths.linked("current") == OLD["id"], "a boot starts the old release"
     assert serving.enabled
 

@@ -118,16 +118,62 @@ def test_every_prefix_of_a_journal_keeps_its_whole_lines(cut: int) -> None:
     assert [item["state"] for item in found] == ["leased", "starting"][: len(found)]
 
 
-def test_an_open_activation_and_the_last_ended_one() -> None:
+def test_one_activation_and_the_last_ended_one() -> None:
     records = [record("leased", "a"), record("committed", "a"), record("leased", "b"), record("starting", "b")]
 
-    opened, ended = journal.open_attempt(records), journal.last_ended(records)
+    found, ended = journal.attempt(records, "b"), journal.last_ended(records)
 
-    assert opened is not None
-    assert (opened.activation, opened.state) == ("b", "starting")
+    assert found is not None
+    assert (found.state, found.ended) == ("starting", False)
     assert ended is not None
     assert ended.activation == "a"
-    assert journal.open_attempt(records[:2]) is None
+    assert journal.attempt(records, "c") is None
+
+
+@pytest.mark.parametrize(
+    ("states", "ended_by"),
+    [
+        (["leased", "committed", "committed"], 1),
+        (["starting", "reverting", "reverted", "reverted", "reverted"], 2),
+        (["committed", "reverting", "reverting"], 2),
+        (["committed", "reverting", "reverted"], 2),
+        (["starting", "starting"], 1),
+    ],
+)
+def test_what_follows_the_line_that_ended_it_are_notes(states: list[str], ended_by: int) -> None:
+    records = [{**record(state), "at": at} for at, state in enumerate(states)]
+    assert journal.Attempt(records).last["at"] == ended_by
+
+
+def test_a_large_journal_is_put_aside_and_its_last_activations_stay(tmp_path: Path) -> None:
+    paths = Paths(tmp_path)
+    for number in range(40):
+        for state in ("leased", "committed"):
+            journal.append(paths, {**record(state, f"a{number}"), "note": "x" * 60_000})
+    whole = paths.journal.read_bytes()
+    assert len(whole) > journal.ROTATE_BYTES
+
+    journal.event(paths, 0.0, "watch", note="one more")
+
+    found = journal.attempts(journal.read(paths))
+    assert [one.activation for one in found] == [f"a{number}" for number in range(40 - journal.ENOUGH - 1, 40)]
+    assert paths.journal.stat().st_size < journal.ROTATE_BYTES
+    assert paths.former_journal.read_bytes().startswith(whole)
+
+
+def test_a_full_disk_puts_rotation_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = Paths(tmp_path)
+    journal.append(paths, {**record("leased"), "note": "x" * journal.ROTATE_BYTES})
+    before = paths.journal.read_bytes()
+    monkeypatch.setattr(journal, "atomic_write", full)
+
+    journal.rotate(paths)
+
+    assert paths.journal.read_bytes() == before
+
+
+def full(*_: object) -> None:
+    raise OSError(28, "No space left on device")
 
 
 @pytest.mark.parametrize("seconds", [0.0, 1_795_000_000.123, 1_795_000_000.9996])

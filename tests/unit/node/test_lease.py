@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from sparknode import journal, lease, lock
-from sparknode.activate import DONE, REVERTED
+from sparknode import journal, lease, lock, orders
+from sparknode.activate import DONE
 from sparknode.errors import LeaseHeld
 from sparknode.probe import status
-from sparknode.steps import Steps
 
-from .acting import NEW, OLD, activate
-from .test_recover import PowerCut, cut_at, reboot
+from .acting import OLD, activate, work_once
+from .test_ending import cut, node
 from .world import World
 
 
@@ -63,7 +60,7 @@ def test_an_expired_one_is_taken_over_with_a_larger_token_and_a_line_in_the_jour
     assert "taken over from roll-out first of ops@first" in line["note"]
     assert journal.read(world.paths) == [], "it belongs to no activation"
     with pytest.raises(LeaseHeld, match=r"lease 1 of roll-out first is not valid any more \(token now 2\)"):
-        lease.renew(world.host, "first", first)
+        lease.renew(world.host, "first", first, 60.0)
 
 
 def test_tokens_grow_also_when_each_is_given_back(world: World) -> None:
@@ -82,10 +79,8 @@ def test_a_late_renewal_takes_no_lease_that_was_given_back(world: World) -> None
     token = take(world, "first")
     lease.release(world.host, "first", token)
     with pytest.raises(LeaseHeld, match="was given back"):
-        lease.renew(world.host, "first", token, revive=False)
+        lease.renew(world.host, "first", token, 60.0)
     assert lease.holder(world.host) is None
-    lease.renew(world.host, "first", token)
-    assert lease.holder(world.host) is not None, "a worker that still works holds it on"
 
 
 def test_a_file_that_can_not_be_read_gives_a_token_above_all_before(world: World) -> None:
@@ -103,42 +98,52 @@ def test_a_lease_from_a_clock_that_was_wrong_does_not_hold_for_ever(world: World
     assert take(world, "second") == 2
 
 
-def test_a_living_worker_keeps_it_however_late_its_renewal_is(world: World) -> None:
-    take(world, "first")
+def test_an_activation_under_way_keeps_it_however_late_its_renewal_is(tmp_path: Path) -> None:
+    world = node(tmp_path)
+    token = take(world, "rollout-1")
+    cut(world, "starting", token=token)
     world.clock += 3600.0
 
-    with lock.hold(world.paths):
-        assert lease.holder(world.host) is not None
-        with pytest.raises(LeaseHeld):
-            take(world, "second")
+    assert lease.holder(world.host) is not None
+    with pytest.raises(LeaseHeld, match="roll-out rollout-1 of ops@rollout-1 works on this host"):
+        take(world, "second")
+
+
+def test_an_activation_under_way_without_a_lease_keeps_everybody_else_away_and_is_ended(tmp_path: Path) -> None:
+    world = node(tmp_path)
+    cut(world, "starting")
+
+    with pytest.raises(LeaseHeld, match=r"the activation of release .* is under way on this host"):
+        take(world, "second")
+
+    assert orders.pending(world.paths) is None, "systemd was told to go on with it"
+    assert take(world, "second") == 1
+
+
+def test_what_holds_the_host_for_a_moment_is_no_roll_out(world: World) -> None:
+    with lock.hold(world.paths, "the watch gives this host back to its rotation"):
+        assert take(world, "first") == 1
+
+
+def test_a_worker_never_writes_a_lease(tmp_path: Path) -> None:
+    """One that is started again after its controller has left would take the host from the next one."""
+    world = node(tmp_path)
+    token = take(world, "rollout-1")
+    cut(world, "committed", token=token)
+    lease.release(world.host, "rollout-1", token)
+    before = world.paths.lease.read_bytes()
+
+    work_once(world)
+
+    assert world.paths.lease.read_bytes() == before
+    assert take(world, "second") == token + 1
 
 
 def test_two_that_take_at_once_get_it_one_after_the_other(world: World) -> None:
     path = world.paths.lease.with_suffix(".lock")
-    with lock.hold_file(path), pytest.raises(LeaseHeld, match="find it with `fuser"):
+    with lock.hold_file(path, "a test"), pytest.raises(LeaseHeld, match=r"a test .* find it with `fuser"):
         take(world, "first")
     assert take(world, "first") == 1
-
-
-def test_an_activation_without_a_token_takes_the_lease_and_gives_it_back(serving: World) -> None:
-    seen = []
-    serving.on_sleep = lambda: seen.append(lease.holder(serving.host))
-
-    assert activate(serving).code == DONE
-    assert {holder["rollout"] if holder else None for holder in seen} == {"rollout-1"}
-    assert lease.holder(serving.host) is None
-
-
-def test_the_lease_of_a_worker_that_was_cut_off_is_free_after_the_boot(serving: World) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        cut_at(patch, serving, 5, torn=False)
-        with pytest.raises(PowerCut):
-            activate(serving)
-    assert lease.holder(serving.host) is not None
-
-    reboot(serving, [])
-
-    assert lease.holder(serving.host) is None
 
 
 def test_an_activation_is_refused_while_another_roll_out_has_the_host(serving: World) -> None:
@@ -160,7 +165,7 @@ def test_an_activation_with_a_token_that_is_not_valid_any_more_is_refused(servin
         activate(serving, token=token)
 
 
-def test_an_activation_with_its_token_renews_the_lease_and_leaves_it(serving: World) -> None:
+def test_an_activation_with_its_token_leaves_the_lease_to_its_roll_out(serving: World) -> None:
     token = take(serving, "rollout-1")
 
     assert activate(serving, token=token).code == DONE
@@ -170,44 +175,20 @@ def test_an_activation_with_its_token_renews_the_lease_and_leaves_it(serving: Wo
     assert found["token"] == token
 
 
-@pytest.mark.parametrize("state", ["draining", "stopping", "switching", "starting", "probing", "soaking"])
-def test_a_worker_whose_host_was_given_away_goes_back_before_its_next_step(
-    serving: World, state: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nothing in this program gives a host away while its worker lives; the token is for what does."""
+@pytest.mark.parametrize("text", ["{", '{"token": 9, "rollout": "other", "until": "2099-01-01T00:00:00.000Z"}'])
+def test_once_begun_an_activation_asks_no_lease(serving: World, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody can take a host whose activation is under way, so a lease that can't be read is no reason to go back."""
     token = take(serving, "rollout-1")
     real = journal.append
 
-    def stolen(_: object, record: dict[str, object]) -> None:
+    def torn(_: object, record: dict[str, object]) -> None:
         real(serving.paths, record)
-        if record["state"] == state:
-            serving.paths.lease.write_text('{"token": 9, "rollout": "other", "until": "2099-01-01T00:00:00.000Z"}')
+        serving.paths.lease.write_text(text)
 
-    monkeypatch.setattr(journal, "append", stolen)
+    monkeypatch.setattr(journal, "append", torn)
 
-    run = activate(serving, token=token)
-
-    assert run.code == REVERTED
-    assert "lease: lease 1 of roll-out rollout-1 is not valid any more (token now 9)" in run.last["error"]
-    assert serving.running == OLD["id"]
-    assert "committed" not in run.states
-
-
-def test_waiting_keeps_the_lease(serving: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    renewals = []
-    real = lease.renew
-
-    def renew(*given: Any) -> Any:
-        renewals.append(serving.clock)
-        return real(*given)
-
-    monkeypatch.setattr(lease, "renew", renew)
-    monkeypatch.setattr(Steps, "soak", lambda *_: None)
-    serving.engines[NEW["id"]].load_s = 300.0
-
-    assert activate(serving).code == DONE
-    loading = [at for at in renewals if at < serving.clock]
-    assert max(after - before for before, after in pairwise(loading)) < 60.0
+    with lock.hold_file(serving.paths.lease.with_suffix(".other"), "a slow disk"):
+        assert activate(serving, token=token).code == DONE
 
 
 def test_the_probe_shows_the_lease(world: World) -> None:

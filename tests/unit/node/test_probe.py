@@ -12,8 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sparknode import journal, lock
+from sparknode import journal, lock, orders
 from sparknode.collect import COMMANDS, DEADLINE_S
+from sparknode.orders import Order
 from sparknode.probe import facts, probe, status
 from sparknode.shell import Completed
 from sparknode.system import Host
@@ -176,6 +177,8 @@ def test_an_activation_under_way_and_one_whose_worker_is_gone(tmp_path: Path) ->
     world = spark(tmp_path)
     record = {"t": "2026-11-23T10:00:00.000Z", "activation": "a", "release": NEW["id"], "state": "starting"}
     journal.append(world.paths, record)
+    assert status(world.host)["activation"] is None, "without an order it has ended, whatever the journal could hold"
+    orders.place(world.paths, Order(NEW["id"], "r1", "ops@desk", activation="a"))
 
     with lock.hold(world.paths):
         alive = status(world.host)["activation"]

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from sparknode import journal
+from sparknode import release as releases
 from sparknode.activate import DONE, REVERTED
 from sparknode.frontend import progress
 from sparknode.phases import phase
+from sparknode.shape import Node
 
 from .acting import OLD, activate
 from .builders import release
@@ -145,10 +147,14 @@ def test_without_history_or_factor_only_the_deadline_counts(serving: World) -> N
     assert activate(serving, prompt_host(serving, None, 10.0)).code == DONE
 
 
-def test_the_loads_of_an_image_are_known(serving: World) -> None:
+def test_loads_are_those_of_an_image_with_the_same_weights(serving: World) -> None:
+    """Another model on the same image loads as long as it loads."""
     assert activate(serving).code == DONE
+    document = release("new")
+    other = {**document["artefacts"][0], "commit": "b" * 40}
+    found = [release("new", serve__port=8001), release("new", artefacts=[other]), OLD]
+    keys = [releases.from_node(Node(one, "release")).load_key for one in found]
 
-    found = journal.loads(journal.read(serving.paths), release("new")["image"]["digest"])
+    known = [journal.loads(journal.read(serving.paths), key) for key in keys]
 
-    assert found == [pytest.approx(5.0, abs=1.0)]
-    assert journal.loads(journal.read(serving.paths), OLD["image"]["digest"]) == []
+    assert known == [[pytest.approx(5.0, abs=1.0)], [], []]

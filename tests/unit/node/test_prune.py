@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sparknode import lease, lock
-from sparknode.errors import Failed, LeaseHeld
+from sparknode.errors import Busy, Failed, LeaseHeld
 from sparknode.prune import prune
 
 from .builders import COMMIT, REPO, manifest, manifest_sha256, point, put_release, release
@@ -131,7 +131,7 @@ def test_a_second_time_there_is_nothing_to_remove(world: World) -> None:
 
 
 def test_nothing_goes_while_an_activation_is_under_way(world: World) -> None:
-    with lock.hold(world.paths), pytest.raises(Failed, match="an activation or a sync is under way"):
+    with lock.hold(world.paths), pytest.raises(Busy, match="is under way on this host"):
         run(world, 0, [])
     assert world.paths.staged() == ids(*TAGS)
 

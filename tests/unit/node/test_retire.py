@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from sparknode import lease, lock
-from sparknode.activate import BUSY, DONE
-from sparknode.errors import LeaseHeld
+from sparknode import journal, lease, lock, orders
+from sparknode.activate import DONE
+from sparknode.errors import Busy, LeaseHeld, StepFailed
+from sparknode.orders import Order
 from sparknode.retire import retire
 
 from .acting import OLD
@@ -90,9 +91,34 @@ def test_a_bare_host_has_nothing_to_lose(tmp_path: Path) -> None:
 
 
 def test_neither_a_roll_out_nor_an_activation_is_disturbed(serving: World) -> None:
-    with lock.hold(serving.paths):
-        assert give_back(serving)[0] == BUSY
+    with lock.hold(serving.paths, "pruning"), pytest.raises(Busy, match=r"pruning .* is under way"):
+        give_back(serving)
+    orders.place(serving.paths, Order(OLD["id"], "r0", "ann@desk"))
+    with pytest.raises(Busy, match=r"by ann@desk \(roll-out r0\) is under way"):
+        give_back(serving)
+    orders.close(serving.paths)
     lease.take(serving.host, "r0", "ann@desk", "10.0.0.9", 60.0)
     with pytest.raises(LeaseHeld):
         give_back(serving)
     assert serving.running == OLD["id"]
+
+
+def test_an_engine_that_does_not_stop_is_said_and_nothing_is_removed(serving: World) -> None:
+    serving.stop_hangs = True
+
+    with pytest.raises(StepFailed, match="stopping: `systemctl stop"):
+        give_back(serving)
+
+    last = journal.read(serving.paths)[-1]
+    assert (last["state"], last["intent"]) == ("failed", "retire")
+    assert last["error"].endswith("nothing was removed")
+    assert serving.paths.program.exists()
+
+
+def test_a_unit_of_such_a_name_that_is_not_ours_stays(serving: World) -> None:
+    theirs = serving.paths.unit.with_name("sparkfleet-backup.timer")
+    theirs.write_text("[Timer]\n")
+
+    give_back(serving)
+
+    assert theirs.exists()

@@ -6,18 +6,19 @@ It knows nothing of the code under test but the commands that a real node would 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sparknode.paths import Paths
+from sparknode.paths import ACTIVATE_UNIT, Paths
 from sparknode.shell import Completed
 from sparknode.system import Host
 from sparknode.wire import Answer, Request
 
-from .builders import container_of, point, put_release
+from .builders import container_of, link, point, put_release
 
 TOTAL_KIB = 127_535_224
 MEMORY_ERROR = (
@@ -59,7 +60,6 @@ class World:
     started_at: float = 0.0
     restarts: int = 0
     other_units: str = ""
-    enabled: bool = False
     failed: bool = False
     container: dict[str, Any] | None = None
     containers_made: int = 0
@@ -76,8 +76,12 @@ class World:
     counters: dict[str, float] = field(default_factory=lambda: {"drafts": 0, "draft_tokens": 0, "accepted_tokens": 0})
     log: list[str] = field(default_factory=list)
     commands: list[tuple[str, ...]] = field(default_factory=list)
-    spawned: list[tuple[str, ...]] = field(default_factory=list)
-    on_spawn: Callable[[tuple[str, ...]], Completed] | None = None
+    boots: int = 0
+    retrying: bool = False
+    # What systemd does when it's told to start the activation's unit.
+    on_work: Callable[[], Completed] | None = None
+    worker_lives: bool = False
+    shutting_down: bool = False
     on_sleep: Callable[[], None] | None = None
     requests: list[Request] = field(default_factory=list)
     hooks: dict[str, str | None] = field(default_factory=dict)
@@ -92,6 +96,11 @@ class World:
     def __post_init__(self) -> None:
         (self.root / "proc").mkdir(parents=True, exist_ok=True)
         self._write_meminfo()
+        self._write_boot_id()
+
+    def _write_boot_id(self) -> None:
+        self.paths.boot_id.parent.mkdir(parents=True, exist_ok=True)
+        self.paths.boot_id.write_text(f"boot-{self.boots}\n")
 
     @property
     def paths(self) -> Paths:
@@ -118,20 +127,32 @@ class World:
         """Make a staged release current, verified and running."""
         point(self.paths, "current", document["id"])
         point(self.paths, "verified", document["id"])
-        self.paths.unit.parent.mkdir(parents=True, exist_ok=True)
-        self.paths.unit.write_text(document["unit"])
-        self.enabled = True
+        link(
+            self.paths.unit, os.path.relpath(self.paths.data / "current" / self.paths.unit.name, self.paths.unit.parent)
+        )
+        link(self.paths.enabled, f"../{self.paths.unit.name}")
         self._start()
         self.clock += 100.0
         self.commands.clear()
 
+    @property
+    def working(self) -> bool:
+        """Is there a worker in the activation's unit?"""
+        return self.worker_lives
+
+    @property
+    def enabled(self) -> bool:
+        return self.paths.enabled.is_symlink()
+
     def power_cut(self) -> None:
         """Everything that lived is gone; files stay."""
+        self.boots += 1
+        self._write_boot_id()
         self.running, self.container, self.failed, self.restarts = None, None, False, 0
         self.stopped_at = -1e9
 
     def boot(self) -> None:
-        """What systemd does after the recovery unit has run."""
+        """What systemd does once the activation's unit is ready."""
         if self.enabled:
             self._start()
 
@@ -170,8 +191,12 @@ class World:
     # The serving unit.
 
     def _start(self) -> None:
-        link = self.paths.data / "current"
-        document = json.loads((link / "release.json").read_text())
+        document = json.loads((self.paths.data / "current/release.json").read_text())
+        if self.memory_never_returns and document["memory"]:
+            # The unit's own gate.
+            self.restarts, self.retrying = self.restarts + 1, True
+            self.log = ["memory-gate: refused: 4.8 GiB available, 97.3 GiB needed; stop what holds the memory"]
+            return
         self.running, self.started_at, self.failed = document["id"], self.clock, False
         self.containers_made += 1
         self.container = {**container_of(document, f"c{self.containers_made}"), **self._engine.changes}
@@ -218,9 +243,6 @@ class World:
             return Completed(command, None, timeout=timeout)
         if command[0] in ("docker", "dockerd"):
             return self._docker(command) if command[0] == "docker" else self._dockerd(command)
-        if command[0] == "systemd-run":
-            self.spawned.append(command)
-            return self.on_spawn(command) if self.on_spawn else Completed(command, 0)
         if command[0] == "journalctl":
             phases = self._engine.log(self._age) if self.running and self._engine.log else []
             return Completed(command, 0, "\n".join([*self.log, *phases]) + "\n")
@@ -245,34 +267,42 @@ class World:
 
     def _systemctl(self, command: tuple[str, ...], timeout: float) -> Completed:
         verb = command[1]
+        if command[-1] == ACTIVATE_UNIT:
+            if verb == "start":
+                return self.on_work() if self.on_work else Completed(command, 0)
+            return Completed(command, 0, "active\n" if self.working else "inactive\n")
+        if "shutdown.target" in command:
+            return Completed(command, 0, f"ActiveState=inactive\nJob={int(self.shutting_down)}\n")
         if verb == "show":
             return Completed(command, 0, f"{self._shown()}\n{self.other_units}")
         if verb == "stop":
             if self.stop_hangs:
                 return Completed(command, None, timeout=timeout)
             self._stop()
-            self.failed, self.restarts = False, 0
+            self.failed, self.restarts, self.retrying = False, 0, False
         if verb == "restart":
             self._stop()
             self.memory_return_s = 0.0
         if verb in {"start", "restart"} and not self.running:
             self._start()
-        if verb in {"enable", "disable"}:
-            self.enabled = verb == "enable"
+        if verb == "disable":
+            self.paths.enabled.unlink(missing_ok=True)
         return Completed(command, 0)
 
     def _shown(self) -> str:
         active = "failed" if self.failed else "active" if self.running else "inactive"
         load = "loaded" if self.paths.unit.exists() else "not-found"
-        enabled = "enabled" if self.enabled else "disabled"
-        keys = {"LoadState": load, "ActiveState": active, "SubState": "running" if self.running else "dead"}
+        sub = "running" if self.running else "dead"
+        if self.retrying:
+            active, sub = "activating", "auto-restart"
+        keys = {"LoadState": load, "ActiveState": active, "SubState": sub}
         keys |= {"Result": "exit-code" if self.failed else "success", "NRestarts": str(self.restarts)}
-        keys |= {"UnitFileState": enabled, "NeedDaemonReload": "no", "Job": "0"}
+        keys |= {"NeedDaemonReload": "no", "Job": "0"}
         return "".join(f"{key}={value}\n" for key, value in keys.items())
 
     def _dockerd(self, command: tuple[str, ...]) -> Completed:
         if command[2] in ("/info", "/images/json", "/containers/json"):
-            rows = [{"RepoTags": [name], "Id": image["Id"]} for name, image in self.images.items()]
+            rows = [{"RepoTags": [name], **image} for name, image in self.images.items()]
             known = {"/info": {"DockerRootDir": "/var/lib/docker"}, "/images/json": rows, "/containers/json": []}
             return Completed(command, 0, json.dumps(known[command[2]]))
         kind, _, name = command[2].removesuffix("/json").removeprefix("/").partition("/")
@@ -292,8 +322,9 @@ class World:
             self.images |= json.loads(Path(command[4]).read_text())
             return Completed(command, 0)
         if command[1] == "tag":
-            self.images[command[3]] = next(image for image in self.images.values() if image["Id"] == command[2])
-            return Completed(command, 0)
+            found = [image for image in self.images.values() if image["Id"] == command[2]]
+            self.images |= {command[3]: found[0]} if found else {}
+            return Completed(command, 0 if found else 1, "", "" if found else "No such image")
         if command[1] == "exec":
             bad = 0 if self.gpu_said.startswith("GPU") else 1
             return Completed(command, bad, self.gpu_said)
