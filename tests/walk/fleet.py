@@ -335,23 +335,26 @@ def wired(fleet: Fleet) -> Iterator[None]:
             machine.written += 1
             machine.point(str(record["state"]))
 
+        def at(path: Path) -> None:
+            next(fleet.by_root[folder] for folder in path.parents if folder in fleet.by_root).point()
+
         def linking(path: Path, target: str) -> bool:
             done = link(path, target)
-            fleet.by_root[path.parents[3]].point()
+            at(path)
             return done
 
         def writing(path: Path, data: bytes, mode: int = 0o644) -> None:
             write(path, data, mode)
-            fleet.by_root[path.parents[3]].point()
+            at(path)
 
         def saying(text: str) -> None:
             if fleet.hub.running is not None:
                 fleet.hub.running.lines.append(text)
 
         patch.setattr(journal, "append", appending)
-        patch.setattr("sparknode.steps.atomic_link", linking)
+        patch.setattr("sparknode.serving.atomic_link", linking)
         patch.setattr("sparknode.activate.atomic_link", linking)
-        patch.setattr("sparknode.steps.atomic_write", writing)
+        patch.setattr("sparknode.serving.atomic_write", writing)
         patch.setattr(cli, "say", saying)
         # Nothing here outlives this process, so that waiting for the disk proves nothing.
         patch.setattr("os.fsync", lambda _: None)
