@@ -110,7 +110,7 @@ def repair(what: str) -> Commands:
 
 @operation()
 def install_node_program() -> Commands:
-    """Install /usr/local/bin/sparknode, the unit of its activations and its watch where they are missing or another version.
+    """Install /usr/local/bin/sparknode and its units where they are missing or another version.
 
     The program comes last: its hash is what the next run asks for.
     """

@@ -34,7 +34,8 @@ def _change(run: FleetRun, name: str) -> Iterator[str]:
         return
     before = f"{old['image_tag']} (release {old['id']})" if old else "nothing"
     if old and old["id"] == new["id"]:
-        yield f"{before} is brought again: {'; '.join(_why_again(run.fleet_of(name)))}"
+        how = "is started again" if restarts(run, name) else "is put right without a restart"
+        yield f"{before} {how}: {'; '.join(_why_again(run.fleet_of(name)))}"
         return
     yield f"{before} → {new['image_tag']} (release {new['id']})"
     yield from (f"      {line}" for line in differences(old, new))
@@ -47,10 +48,19 @@ def _change(run: FleetRun, name: str) -> Iterator[str]:
         yield from (f"      note: {finding.text().splitlines()[0]}" for finding in warnings)
 
 
+def restarts(run: FleetRun, name: str) -> bool:
+    """Say whether the host's engine is stopped: not where what serves is right, and only what it starts from is not."""
+    fleet = run.fleet_of(name)
+    serving = fleet.get("serving") or {}
+    as_wanted = fleet.get("current") == fleet.get("verified") == run.target(name)["id"]
+    in_place = run.intent != "restart" and as_wanted and serving.get("drift") and serving.get("restarts") == []
+    return not (in_place and not fleet.get("activation"))
+
+
 def _why_again(fleet: Mapping[str, Any]) -> list[str]:
     serving = fleet.get("serving") or {}
     if serving.get("drift"):
-        return [str(text) for text in serving["drift"]]
+        return [str(text) for text in serving.get("restarts") or serving["drift"]]
     unproven = fleet.get("verified") != fleet.get("current")
     return ["it is not verified here" if unproven else f"its unit is {serving.get('unit') or 'not there'}"]
 
@@ -96,10 +106,11 @@ def _waves(run: FleetRun) -> Iterator[str]:
     now = {name: serves(node) for name, node in run.nodes.items()}
     least, total, unknown = len(now), 0.0, False
     for number, wave in enumerate(run.waves, start=1):
-        up = sum(now.values()) - sum(now[name] for name in wave)
+        down = [name for name in wave if restarts(run, name)]
+        up = sum(now.values()) - sum(now[name] for name in down)
         least = min(least, up)
-        times = [seconds for name in wave if (seconds := expected_s(run, name)) is not None]
-        unknown |= not times
+        times = [seconds for name in down if (seconds := expected_s(run, name)) is not None]
+        unknown |= bool(down) and not times
         total += max(times, default=0.0) + (run.pace.pause_between_waves_s if number < len(run.waves) else 0)
         lasts = f", about {minutes(max(times))}" if times else ""
         yield f"  wave {number} of {len(run.waves)}: {some(wave)}; {up} of {len(now)} hosts serve meanwhile{lasts}"

@@ -64,7 +64,11 @@ TABLE = (
     State(REVERTING, "the verified release takes the same way, with the same gates", "either", _BACK, REVERTED),
     State(REVERTED, "the verified release serves, proven", "old", "as after `committed`", REVERTED),
     State(
-        FAILED, "nothing was there to go back to, or that failed too; the line says what serves", "either", "", FAILED
+        FAILED,
+        "nothing was there to go back to, or that failed too",
+        "either",
+        "nothing: the line said what serves",
+        FAILED,
     ),
 )
 STATES = tuple(state.name for state in TABLE)

@@ -79,11 +79,12 @@ def daemon_reload(system: System) -> Completed:
     return system.run(["systemctl", "daemon-reload"], ORDER_S)
 
 
-def log_end(system: System, unit: str) -> str | None:
-    """Where a unit's log ends now, as an option for `logs`; None when the journal can't be read."""
-    done = system.run(["journalctl", f"--unit={unit}", "--lines=0", "--show-cursor", "--no-pager"], SHOW_S)
-    cursor = done.stdout.partition("-- cursor: ")[2].strip() if done.ok else ""
-    return f"--after-cursor={cursor}" if cursor else None
+def log_end(system: System) -> str | None:
+    """Where the log ends now, as an option of journalctl; None when it can't be read."""
+    argv = ["journalctl", "--lines=1", "--output=cat", "--show-cursor", "--quiet", "--no-pager"]
+    done = system.run(argv, SHOW_S)
+    _, found, cursor = done.stdout.rpartition("-- cursor: ")
+    return f"--after-cursor={cursor.strip()}" if done.ok and found else None
 
 
 def logs(system: System, unit: str, begin: str, lines: int) -> list[str]:

@@ -40,8 +40,8 @@ class Watch:
         self._release = release
         self.started = host.system.monotonic()
         # By the log's own order: a clock that steps, or a part of a second, must not mix up two engines.
-        now = f"--since=@{int(host.system.now())}"
-        self._begin = units.log_end(host.system, SERVE_UNIT) or now
+        self._since = f"--since=@{int(host.system.now())}"
+        self._begin = units.log_end(host.system) or self._since
         # The id of our container, once it was seen running.
         self.container: str | None = None
         self._was_up = False
@@ -68,8 +68,7 @@ class Watch:
         )
 
     def _killed_for_memory(self) -> str | None:
-        since = f"--since=@{self._wall:.0f}"
-        argv = ["journalctl", since, f"--lines={OOM_LINES}", "--output=cat", "--no-pager", *_KILLERS]
+        argv = ["journalctl", self._since, f"--lines={OOM_LINES}", "--output=cat", "--no-pager", *_KILLERS]
         done = self._host.system.run(argv, units.SHOW_S)
         return deaths.killed_for_memory(done.stdout.splitlines()) if done.ok else None
 

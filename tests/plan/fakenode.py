@@ -119,6 +119,6 @@ class FakeNode:
         self.fleet.update(activation=None, last={**last, "figures": figures, "load_s": 41.0, "phases": phases})
         if step["state"] == "committed":
             self.fleet.update(current=release, verified=release, proof={"release": release, "figures": figures})
-            self.fleet["serving"] = {"release": release, "unit": "active", "drift": []}
+            self.fleet["serving"] = {"release": release, "unit": "active", "drift": [], "restarts": []}
         if step["state"] == "failed":
             self.fleet["serving"] = {"release": None, "unit": "failed", "drift": []}

@@ -203,8 +203,21 @@ def test_the_plan_says_why_a_release_is_brought_again(fleet: FakeFleet) -> None:
     fleet.probes["spark-3"]["fleet"]["verified"] = OLD["id"]
     outcome = fleet.run("--dry")
     assert outcome.code == 0, outcome.output
-    again = f"{CURRENT_TAG} (release {NEW['id']}) is brought again"
+    again = f"{CURRENT_TAG} (release {NEW['id']}) is started again"
     assert f"@fake/spark-2: {again}: image: another one runs" in outcome.output
     assert f"@fake/spark-3: {again}: it is not verified here" in outcome.output
     assert "@fake/spark-1, @fake/spark-4: stays: serves its release already" in outcome.output
     assert "its duration is not known" in outcome.output
+
+
+def test_the_plan_says_which_hosts_restart_and_which_do_not(fleet: FakeFleet) -> None:
+    fleet.probes = {name: serving(NEW) for name in HOSTS}
+    link, running = "unit: it is not enabled, so nothing would serve after a boot", "arguments: others"
+    fleet.probes["spark-2"]["fleet"]["serving"] |= {"drift": [link], "restarts": []}
+    fleet.probes["spark-3"]["fleet"]["serving"] |= {"drift": [link, running], "restarts": [running]}
+    outcome = fleet.run("--dry")
+    assert outcome.code == 0, outcome.output
+    release = f"{CURRENT_TAG} (release {NEW['id']})"
+    assert f"@fake/spark-2: {release} is put right without a restart: {link}" in outcome.output
+    assert f"@fake/spark-3: {release} is started again: {running}" in outcome.output
+    assert "never fewer than 3 of 4 hosts serve" in outcome.output

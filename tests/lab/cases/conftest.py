@@ -81,8 +81,9 @@ def serving(nodes: list[Node]) -> list[Node]:
 def make_bare(node: Node) -> None:
     """Take everything of the tool off a host, with plain commands."""
     node.sudo(
-        "systemctl stop 'sparkfleet-*' 2>/dev/null; systemctl disable sparkfleet-serve sparkfleet-recover 2>/dev/null;"
-        "docker rm -f sparkfleet-serve 2>/dev/null; rm -f /etc/systemd/system/sparkfleet-*;"
+        "systemctl stop 'sparkfleet-*' 2>/dev/null; systemctl disable sparkfleet-serve sparkfleet-activate 2>/dev/null;"
+        "docker rm -f sparkfleet-serve 2>/dev/null;"
+        "rm -f /etc/systemd/system/sparkfleet-* /etc/systemd/system/*/sparkfleet-*;"
         "rm -rf /usr/local/*/sparknode;"
         f"find {STATE} -mindepth 1 -maxdepth 1 -exec rm -rf {{}} +; systemctl daemon-reload; true"
     )

@@ -58,7 +58,7 @@ def test_the_unit_is_right_as_systemd_reads_it(deployed: Outcome, nodes: list[No
         assert unit["StartLimitBurst"] == "3"
         assert unit["UnitFileState"] == "enabled"
         assert unit["NeedDaemonReload"] == "no"
-        assert node.unit("UnitFileState", unit="sparkfleet-recover.service")["UnitFileState"] == "enabled"
+        assert node.unit("UnitFileState", unit="sparkfleet-activate.service")["UnitFileState"] == "enabled"
         main_pid = node.unit("MainPID")["MainPID"]
         argv = node.sudo(f"cat /proc/{main_pid}/cmdline").rstrip("\0").split("\0")
         assert argv[1:] == shown(node.name)["argv"][1:]

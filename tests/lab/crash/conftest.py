@@ -27,9 +27,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if survived or lost:
         told = [dict(report.user_properties) for report in survived]
         spared = sum(1 for properties in told if not properties["struck"])
+        seeds = {str(value) for report in survived + lost for name, value in report.user_properties if name == "seed"}
         slowest = max((int(str(properties["seconds"])) for properties in told), default=0)
         terminalreporter.write_line(
-            f"crash matrix: {len(survived) + len(lost)} points tried, {len(survived)} survived (at {spared} the victim "
+            f"crash matrix (SPARKFLEET_CRASH_SEED={', '.join(sorted(seeds))}): {len(survived) + len(lost)} points tried, {len(survived)} survived (at {spared} the victim "
             f"did not run), the slowest was well after {slowest} s"
         )
     for report in lost:

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import random
+import time
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 FORWARD = ("leased", "draining", "stopping", "reclaiming", "switching", "starting", "probing", "soaking")
 # On the way back the state stays `reverting`, and the step stands in the line's note.
-BACK = ("reverting", *(f"reverting {step}" for step in ("stopping", "switching", "reclaiming", "starting", "proving")))
+BACK = ("reverting", *(f"reverting {step}" for step in ("stopping", "switching", "starting", "proving")))
 LINES = {"upgrade": (*FORWARD, "committed"), "revert": (*FORWARD[:-1], *BACK, "reverted")}
-VICTIMS = ("controller", "worker", "dockerd", "engine", "host")
+# What happens: a process is killed, the worker is told to end, the host loses its power, Docker is stopped by hand (and
+# started again a little later), or the disk fills up (and is cleared once the activation has ended).
+EVENTS = {
+    "controller": "controller dies",
+    "worker": "worker dies",
+    "worker asked": "worker gets SIGTERM",
+    "dockerd": "dockerd dies",
+    "docker": "docker is stopped",
+    "engine": "engine dies",
+    "host": "host dies",
+    "disk": "disk is full",
+}
+VICTIMS = tuple(EVENTS)
 # Right after a line its step has not begun; a moment later it is under way, or the next line is about to be written.
 MOMENTS = {"at the line": 0.0, "within the step": 0.3}
 
@@ -26,7 +41,7 @@ class Point:
     moment: str
 
     def __str__(self) -> str:
-        return f"{self.way}, {self.line}, {self.victim} dies {self.moment}"
+        return f"{self.way}, {self.line}, {EVENTS[self.victim]} {self.moment}"
 
 
 def every_point() -> list[Point]:
@@ -37,6 +52,13 @@ def every_point() -> list[Point]:
         for victim in VICTIMS
         for moment in MOMENTS
     ]
+
+
+def drawn_seed() -> int:
+    """The seed that was asked for, or another one each run, which all workers of the run share."""
+    asked = os.environ.get("SPARKFLEET_CRASH_SEED")
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID") or str(time.time_ns())
+    return int(asked) if asked else zlib.crc32(run.encode())
 
 
 def sample(seed: int, count: int) -> list[Point]:

@@ -91,8 +91,13 @@ def strike(host: Watched, victim: str) -> bool:
     if victim == "host":
         faults.power_cut(host.name, boot=False)
         return True
+    if victim == "disk":
+        faults.fill_disk(host.name)
+        return True
+    number = signal.SIGTERM if victim == "worker asked" else signal.SIGKILL
     group, word = {
         "worker": ("sparkfleet-activate.service", "sparknode"),
+        "worker asked": ("sparkfleet-activate.service", "sparknode"),
         "dockerd": ("docker.service", "dockerd"),
         "engine": ("docker", "vllm serve"),
     }[victim]
@@ -103,5 +108,5 @@ def strike(host: Watched, victim: str) -> bool:
         if word in command and "docker run" not in command and "docker-proxy" not in command
     ]
     for pid in found:
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
     return bool(found)

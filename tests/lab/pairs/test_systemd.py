@@ -29,41 +29,45 @@ def test_the_serving_unit_is_bounded_in_starts_and_stops(node: Node) -> None:
     unit = node.unit(
         "Restart",
         "RestartUSec",
-        "StartLimitBurst",
         "StartLimitIntervalUSec",
         "TimeoutStartUSec",
         "TimeoutStopUSec",
         "KillMode",
         "Requires",
+        "Wants",
         "After",
         "UnitFileState",
     )
     timing = node.release()["timing"]
     assert (unit["Restart"], unit["KillMode"], unit["UnitFileState"]) == ("always", "mixed", "enabled")
     assert seconds(unit["RestartUSec"]) == 10
-    # As many slow loads as the burst allows must fit into the interval, or a crash loop would never be noticed.
-    slowest = timing["load_deadline_s"] + seconds(unit["RestartUSec"])
-    assert seconds(unit["StartLimitIntervalUSec"]) > int(unit["StartLimitBurst"]) * slowest
+    assert unit["StartLimitIntervalUSec"] == "0", "no start is the last one"
+    linked = node.sudo(
+        "realpath --no-symlinks /etc/systemd/system/$(readlink /etc/systemd/system/sparkfleet-serve.service)"
+    )
+    assert linked.strip() == f"{STATE}/current/sparkfleet-serve.service"
     assert timing["shutdown_timeout_s"] < timing["docker_stop_s"] < timing["unit_stop_s"]
     assert seconds(unit["TimeoutStopUSec"]) == timing["unit_stop_s"]
     assert seconds(unit["TimeoutStartUSec"]) >= timing["memory_wait_s"]
-    assert "docker.service" in unit["Requires"].split()
-    assert {"docker.service", "sparkfleet-recover.service"} <= set(unit["After"].split())
+    assert "docker.service" in unit["Wants"].split()
+    assert "docker.service" not in unit["Requires"].split()
+    assert {"docker.service", "sparkfleet-activate.service"} <= set(unit["After"].split())
 
 
-def test_after_a_boot_recovery_comes_first_then_the_engine(node: Node) -> None:
+def test_after_a_boot_docker_comes_first_then_the_engine(node: Node) -> None:
     faults.power_cut(node.name)
     wait_for("the server after the boot", node.serves, 90)
     moments = {}
-    for unit in ("docker.service", "sparkfleet-recover.service", "sparkfleet-serve.service"):
+    for unit in ("docker.service", "sparkfleet-serve.service"):
         shown = node.unit(
             "ExecMainStartTimestampMonotonic", "ExecMainExitTimestampMonotonic", "ActiveState", "Result", unit=unit
         )
         assert (shown["ActiveState"], shown["Result"]) == ("active", "success"), unit
         moments[unit] = shown
-    recovered = int(moments["sparkfleet-recover.service"]["ExecMainExitTimestampMonotonic"])
-    assert 0 < recovered <= int(moments["sparkfleet-serve.service"]["ExecMainStartTimestampMonotonic"])
-    assert int(moments["docker.service"]["ExecMainStartTimestampMonotonic"]) < recovered
+    began = {unit: int(shown["ExecMainStartTimestampMonotonic"]) for unit, shown in moments.items()}
+    assert 0 < began["docker.service"] < began["sparkfleet-serve.service"]
+    ended = node.unit("ActiveState", "ConditionResult", unit="sparkfleet-activate.service")
+    assert ended == {"ActiveState": "inactive", "ConditionResult": "no"}, "no order stands"
     assert node.unit("ActiveState", unit="sparkfleet-watch.timer")["ActiveState"] == "active"
 
 

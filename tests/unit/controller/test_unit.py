@@ -46,8 +46,14 @@ def test_the_limits_of_the_unit_leave_room_for_each_other() -> None:
     # What comes after a stop that timed out ends before the node gives up on the whole of it.
     assert 0 < int(settings["ExecStopPost"].split()[1]) < STOP_MARGIN_S
     assert int(settings["TimeoutStartSec"]) >= timing["load_deadline_s"] >= 1200
-    burst = int(settings["StartLimitBurst"])
-    assert int(settings["StartLimitIntervalSec"]) > burst * timing["load_deadline_s"]
+    # Nothing but another start brings an engine back, so there is no last one; each comes later than the one before.
+    assert settings["StartLimitIntervalSec"] == "0"
+    assert int(settings["RestartSec"]) <= 10 < int(settings["RestartMaxDelaySec"]) <= 600
+    assert int(settings["RestartSteps"]) > 3
+    assert "docker.service" in settings["Wants"].split()
+    assert "Requires" not in settings
+    after = {name for line in release["unit"].splitlines() if line.startswith("After=") for name in line[6:].split()}
+    assert {"docker.service", "sparkfleet-activate.service", "nvidia-cdi-refresh.service"} < after
     assert "--restart" not in release["argv"]
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.lab.crash.points import LINES, MOMENTS, VICTIMS, chosen, every_point, line_of
+from sparknode import journal
+from tests.lab.crash.points import LINES, MOMENTS, VICTIMS, chosen, drawn_seed, every_point, line_of
 
 
 def test_every_line_meets_every_victim_at_every_moment() -> None:
@@ -18,9 +19,25 @@ def test_every_line_meets_every_victim_at_every_moment() -> None:
 
 
 def test_a_sample_is_the_seed_s_and_fair() -> None:
-    assert chosen("10", 3) == chosen("10", 3) != chosen("10", 4)
-    assert set(Counter(point.victim for point in chosen("10", 3)).values()) == {2}
+    assert chosen("16", 3) == chosen("16", 3) != chosen("16", 4)
+    assert set(Counter(point.victim for point in chosen("16", 3)).values()) == {2}
     assert sorted(map(str, chosen("1000", 3))) == sorted(map(str, every_point()))
+
+
+def test_a_run_draws_another_seed_unless_it_is_given_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SPARKFLEET_CRASH_SEED", raising=False)
+    drawn = []
+    for run in ("a", "a", "b"):
+        monkeypatch.setenv("PYTEST_XDIST_TESTRUNUID", run)
+        drawn.append(drawn_seed())
+    assert drawn[0] == drawn[1] != drawn[2], "all workers of a run draw the same points"
+    monkeypatch.setenv("SPARKFLEET_CRASH_SEED", "7")
+    assert drawn_seed() == 7
+
+
+def test_every_state_of_an_activation_is_a_line_of_the_matrix() -> None:
+    lines = {line.partition(" ")[0] for lines in LINES.values() for line in lines}
+    assert lines == set(journal.STATES) - {"failed"}
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,13 @@ def test_what_follows_the_line_that_ended_it_are_notes(states: list[str], ended_
     assert journal.Attempt(records).last["at"] == ended_by
 
 
+def test_the_page_says_of_each_state_what_the_table_says() -> None:
+    page = (Path(__file__).parents[3] / "docs/activation.md").read_text()
+    rows = [f"| `{one.name}` | {one.current} | {one.cut_off} | `{one.ends}` |" for one in journal.TABLE]
+    assert [row for row in rows if row not in page] == []
+    assert page.count("\n| `leased` |") == 2
+
+
 def test_a_large_journal_is_put_aside_and_its_last_activations_stay(tmp_path: Path) -> None:
     paths = Paths(tmp_path)
     for number in range(40):

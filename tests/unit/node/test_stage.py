@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import stat
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sparknode.errors import Failed, Refused
+from sparknode.errors import Busy, Failed, Refused
+from sparknode.lock import hold_file
 from sparknode.stage import stage
 
 from .builders import COMMIT, FILES, REPO, manifest, point, put_release, release, sealed, write_model
@@ -307,3 +310,29 @@ def test_an_altered_release_is_refused(world: World) -> None:
 
     with pytest.raises(Refused, match="the document was altered"):
         run(world, altered)
+
+
+def test_two_that_stage_one_release_at_once_both_find_it_in_place(tmp_path: Path) -> None:
+    """Without a lock the second one moved the first one's model aside, and the first one removed it."""
+    for pair in range(20):
+        world = World(tmp_path / str(pair))
+        write_model(incoming(world))
+        world.images[SOURCE] = dict(IMAGE)
+        world.on_sleep = lambda: time.sleep(0.001)
+        with ThreadPoolExecutor(2) as both:
+            for lines in both.map(lambda _, world=world: run(world), range(2)):
+                assert any(line.startswith("proof: release") for line in lines)
+        assert all((in_place(world) / name).read_bytes() == data for name, data in FILES.items())
+
+
+def test_whoever_waits_is_told_for_what(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    write_model(incoming(world))
+    world.images[SOURCE] = dict(IMAGE)
+    lines: list[str] = []
+    request = {"schema": 1, "release": DOCUMENT, "image_source": SOURCE, "manifests": [manifest()]}
+    busy = pytest.raises(Busy, match=r"fetching acme/tiny \(pid \d+, since .*\) is under way on this host")
+    with busy, hold_file(world.paths.store_lock, "fetching acme/tiny"):
+        stage(world.host, json.dumps(request), lines.append)
+    assert lines[0].startswith("waiting: fetching acme/tiny (pid ")
+    assert world.clock == pytest.approx(3600.0)
