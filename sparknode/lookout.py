@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 
-from sparknode import NOT_JUDGED, docker, journal, lease, liveness, lock, memory, parse, rotation, units
+from sparknode import NOT_JUDGED, docker, journal, lease, liveness, lock, memory, orders, parse, rotation, units
 from sparknode import release as releases
 from sparknode.chronicle import Tell
 from sparknode.engine import Counters, Engine, api_key, counters, in_flight, total
@@ -115,6 +115,8 @@ def look(host: Host, tell: Tell) -> int:
     busy = held or holder is not None
     if release is None or release.watch is None:
         after: Record = {"verdict": "off", "findings": {}}
+        if orders.pending(host.paths):
+            orders.resume(host)
     elif held and unfinished(host.paths):
         # What an activation does to the engine is its own business; the look after it begins anew.
         after = {"verdict": "busy", "findings": {}, "restarts": before.get("restarts", [])}
@@ -129,8 +131,9 @@ def look(host: Host, tell: Tell) -> int:
 
 def unfinished(paths: Paths) -> str | None:
     """The activation that has not ended, in words."""
-    cut = journal.open_attempt(journal.read(paths))
-    return f"the activation of release {cut.release}, which stands in `{cut.state}`" if cut else None
+    order = orders.pending(paths)
+    cut = journal.attempt(journal.read(paths), order.activation) if order else None
+    return f"{order}, which stands in `{cut.state if cut else journal.LEASED}`" if order else None
 
 
 def mutes(record: Record, mono: float) -> dict[str, float]:
@@ -220,7 +223,7 @@ class Judgement:
         """End an activation whose worker is gone: its unit goes on where it was cut off, or takes the release back."""
         self.findings["activation"] = f"{self._unfinished} has no worker; {ACTIVATE_UNIT} is started to end it"
         # Whoever works on it holds the lock, and starting a unit that runs changes nothing.
-        done = self._host.system.run(["systemctl", "start", "--no-block", ACTIVATE_UNIT], units.ORDER_S)
+        done = orders.resume(self._host)
         if not done.ok:
             self.findings["activation"] += f", which failed: {done.why}"
 

@@ -30,7 +30,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         seeds = {str(value) for report in survived + lost for name, value in report.user_properties if name == "seed"}
         slowest = max((int(str(properties["seconds"])) for properties in told), default=0)
         terminalreporter.write_line(
-            f"crash matrix (SPARKFLEET_CRASH_SEED={', '.join(sorted(seeds))}): {len(survived) + len(lost)} points tried, {len(survived)} survived (at {spared} the victim "
+            f"crash matrix (SPARKFLEET_CRASH_SEED={', '.join(sorted(seeds))}): {len(survived) + len(lost)} points "
+            f"tried, {len(survived)} survived (at {spared} the victim "
             f"did not run), the slowest was well after {slowest} s"
         )
     for report in lost:

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from sparknode import journal, lease, lock, lookout, rotation
+from sparknode import journal, lease, lock, lookout, orders, rotation
 from sparknode.lookout import Sight, look
+from sparknode.orders import Order
+from sparknode.paths import ACTIVATE_UNIT
 from sparknode.probe import status
 from sparknode.release import Release
 from sparknode.shell import Completed
@@ -170,6 +172,7 @@ def test_it_keeps_away_from_an_activation(world: World) -> None:
     glance(world, 2)
     record = {"t": "x", "activation": "later", "release": WATCHED["id"], "state": "starting"}
     journal.append(world.paths, record)
+    orders.place(world.paths, Order(WATCHED["id"], "r1", "ops@desk", activation="later"))
 
     with lock.hold(world.paths):
         found = glance(world, 5)
@@ -221,20 +224,23 @@ def test_an_activation_that_came_during_the_look_goes_first(world: World, monkey
 
 
 def resumed(world: World) -> int:
-    return world.commands.count(("systemctl", "start", "--no-block", "sparkfleet-activate"))
+    return world.commands.count(("systemctl", "start", "--no-block", ACTIVATE_UNIT))
 
 
 def test_an_unfinished_activation_is_a_finding_and_is_ended(world: World) -> None:
     out_of_rotation(world)
     record = {"t": "x", "activation": "later", "release": "f" * 16, "state": "probing"}
     journal.append(world.paths, record)
+    orders.place(world.paths, Order("f" * 16, "r1", "ops@desk", activation="later"))
     world.power_w = 13.0
     hang(world)
 
     found = glance(world, 5)
 
     assert found["verdict"] == "bad"
-    assert found["findings"]["activation"].startswith("the activation of release ffffffffffffffff, which stands in")
+    assert found["findings"]["activation"].startswith(
+        "the activation of release ffffffffffffffff by ops@desk (roll-out r1), which stands in `probing` has no worker"
+    )
     assert resumed(world) == 5
     assert restarts(world) == 0, "what serves may be neither release; its own way back decides"
     assert rotation.is_out(world.host)
