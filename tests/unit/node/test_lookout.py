@@ -232,6 +232,7 @@ def test_an_unfinished_activation_is_a_finding_and_is_ended(world: World) -> Non
     record = {"t": "x", "activation": "later", "release": "f" * 16, "state": "probing"}
     journal.append(world.paths, record)
     orders.place(world.paths, Order("f" * 16, "r1", "ops@desk", activation="later"))
+    world.on_work = None
     world.power_w = 13.0
     hang(world)
 
