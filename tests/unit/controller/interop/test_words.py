@@ -132,7 +132,7 @@ def test_a_drafter_of_an_unknown_model_is_named_in_the_refusal() -> None:
         ),
         ("--limit_mm_per_prompt.image=2", "limit_mm_per_prompt", {"image": 2}),
         ("-cc.cudagraph_mode NONE -cc.mode=3", "compilation_config", {"cudagraph_mode": "NONE", "mode": 3}),
-        ("--compilation-config '{\"level\": 3}'", "compilation_config", {"level": 3}),
+        ("--compilation-config '{\"mode\": 3}'", "compilation_config", {"mode": 3}),
     ],
 )
 def test_a_json_argument_keeps_every_key(flags: str, key: str, value: object) -> None:
