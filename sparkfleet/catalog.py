@@ -237,7 +237,8 @@ class Hardware(Sourced):
     min_kernel: str
     limits: Limits
     engine_memory: EngineMemory | None = None
-    simulated: bool = False
+    # The kind of machine that this one stands for, in a lab alone; what is known of that one holds for it.
+    simulates: str | None = None
 
 
 R = TypeVar("R", bound=BaseModel)

@@ -44,11 +44,11 @@ class View:
 
     @cached_property
     def hardware(self) -> Hardware:
-        return self.catalog.hardware[self.kind]
+        return self.catalog.hardware[self.release["host_kind"]["hardware"]]
 
     @property
     def kind(self) -> str:
-        return str(self.release["host_kind"]["hardware"])
+        return self.hardware.simulates or str(self.release["host_kind"]["hardware"])
 
     @cached_property
     def image(self) -> Image | None:
@@ -300,7 +300,7 @@ def is_called(name: object, patterns: Iterable[str]) -> bool:
 def kind_of(node: Values, catalog: Catalog) -> str | None:
     """Return the kind of machine, by its GPU's PCI id or else its name; None for one that the catalogue lacks."""
     ids, names = set(node["gpu"]["pci_ids"]), [device["name"] for device in node["gpu"]["devices"]]
-    known = {row_id: row for row_id, row in catalog.hardware.items() if not row.simulated}
+    known = {row_id: row for row_id, row in catalog.hardware.items() if row.simulates is None}
     by_id = [row_id for row_id, row in known.items() if ids & set(row.pci_ids)]
     by_name = [row_id for row_id, row in known.items() if any(is_called(name, row.gpu_names) for name in names)]
     return next(iter([*by_id, *by_name]), None)

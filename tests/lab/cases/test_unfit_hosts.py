@@ -95,7 +95,7 @@ CASES = {
     ),
     "disk full": Case(HOOK, "disk.space", "0.2 GB free", full_disk),
     "memory eaten": Case(
-        CDI, "mem.available", "gpu_memory_utilization to 0.39 or less", lambda n: knobs(n, mem_available_kib=50_000_000)
+        CDI, "mem.available", "gpu_memory_utilization to 0.47 or less", lambda n: knobs(n, mem_available_kib=60_000_000)
     ),
     "port taken": Case(
         HOOK,
@@ -105,10 +105,10 @@ CASES = {
             n, "systemd-run --quiet --unit=squatter python3 -m http.server 8000", "systemctl stop squatter"
         ),
     ),
-    "engine without its container": Case(
+    "engine of another unit": Case(
         CDI,
-        "gpu.orphan",
-        "VLLM::EngineCor (pid",
+        "gpu.engine",
+        "is an engine of orphan.service",
         lambda n: typed(
             n,
             f"cp /bin/sleep {ORPHAN}; systemd-run --quiet --unit=orphan {ORPHAN} 600",
