@@ -133,8 +133,11 @@ class Run:
         """Begin nothing more, and interrupt what runs, as Ctrl-C does: pytest then takes its lab down."""
         self._stopped = True
         for group in tuple(self._children):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(group, signal.SIGINT)
+            self._interrupt(group)
+
+    def _interrupt(self, group: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGINT)
 
     def _tier(self, tier: Tier) -> Result:
         started = time.monotonic()
@@ -169,6 +172,9 @@ class Run:
                 start_new_session=True,
             )
             self._children.add(child.pid)
+            if self._stopped:
+                # It was started while `stop` looked through the others.
+                self._interrupt(child.pid)
             try:
                 return child.wait(timeout=TIER_S)
             except subprocess.TimeoutExpired:
