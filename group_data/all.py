@@ -162,6 +162,7 @@ verify_weekly = False
 # How a host leaves its load balancer before it drains, and comes back once proven; None = nothing in front of it:
 # {"out": {"command": ["/usr/local/bin/pool", "out"]}, "in": {"http": {"method": "POST", "url": "http://…"}},
 #  "timeout_s": 10}
+# A call that needs a token has its HTTP header in a file on the host: {"http": {…, "header_file": "/etc/lb.headers"}}.
 rotation = None
 
 # A release that failed its gates on a host is not tried there again unless its id stands here:

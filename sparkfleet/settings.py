@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -71,8 +72,19 @@ class Terms(Row):
 
 
 class HttpCall(Row):
+    """A call; what identifies the caller stands in a file on the host, because a release is read by everyone there."""
+
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] = "POST"
     url: str = Field(pattern=r"^https?://")
+    header_file: str | None = Field(default=None, pattern=r"^/")
+
+    @field_validator("url")
+    @classmethod
+    def _no_secret(cls, url: str) -> str:
+        named = [name for name, _ in parse_qsl(urlsplit(url).query) if secrets.names_secret(name)]
+        if named:
+            raise ValueError(f"'{named[0]}' in a URL stands in releases and logs; put it into a header_file")
+        return url
 
 
 class Hook(Row):

@@ -45,6 +45,7 @@ def test_batch_sizes(value: object, steps: tuple[object, ...]) -> None:
         ("spread_subnet", "fd00::/8", "an IPv4 network"),
         ("rotation", {"out": {}, "in": {"command": ["x"]}}, "expected"),
         ("rotation", {"out": {"command": ["x"]}, "in": {"http": {"url": "lb/in"}}}, "match pattern"),
+        ("rotation", {"out": {"command": ["x"]}, "in": {"http": {"url": "http://lb/in?api_token=x"}}}, "header_file"),
     ],
 )
 def test_refusals_name_host_key_and_what_is_expected(key: str, value: object, says: str) -> None:
@@ -57,7 +58,7 @@ def test_refusals_name_host_key_and_what_is_expected(key: str, value: object, sa
 def test_a_rotation_crosses_the_border_as_the_node_reads_it() -> None:
     rotation: dict[str, Any] = {
         "out": {"command": ["pool", "out"]},
-        "in": {"http": {"method": "PUT", "url": "http://lb:8080/in"}},
+        "in": {"http": {"method": "PUT", "url": "http://lb:8080/in?host=a", "header_file": "/etc/lb.headers"}},
     }
     operation = parse_settings("a", {**BASE, "rotation": rotation, "soak_s": 600, "watch": False}).operation
     assert operation.rotation == {**rotation, "timeout_s": 10}

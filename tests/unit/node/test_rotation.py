@@ -161,3 +161,30 @@ def test_a_host_that_was_cut_off_while_it_drained_is_proven_before_it_gets_reque
     assert was_given_back(world)
     last = journal.read(world.paths)[-1]
     assert (last["state"], world.running) == ("reverted", OLD["id"])
+
+
+def test_what_identifies_the_caller_is_read_from_a_file_and_stands_in_no_line(balanced: World) -> None:
+    into = {"method": "POST", "url": "http://gateway.lan:9000/in?host=spark-1", "header_file": "/etc/lb.headers"}
+    guarded = release("guarded", rotation={**ROTATION, "in": {"http": into}}, timing__soak_s=0)
+    balanced.stage(guarded)
+    file = balanced.root / "etc/lb.headers"
+    file.write_text("Authorization: Bearer s3cret\nX-Pool: a\n")
+
+    run = activate(balanced, guarded)
+
+    call = next(request for request in balanced.requests if request.host == "gateway.lan")
+    assert call.headers == {"Authorization": "Bearer s3cret", "X-Pool": "a"}
+    assert not rotation.is_out(balanced.host)
+    assert "s3cret" not in "\n".join(run.lines) + balanced.paths.journal.read_text()
+
+
+def test_a_header_file_that_is_not_there_is_said(balanced: World) -> None:
+    into = {"method": "POST", "url": "http://gateway.lan:9000/in", "header_file": "/etc/none"}
+    guarded = release("guarded", rotation={**ROTATION, "in": {"http": into}}, timing__soak_s=0)
+    balanced.stage(guarded)
+
+    run = activate(balanced, guarded)
+
+    assert run.code == DONE
+    assert "STILL OUT OF ROTATION: POST http://gateway.lan:9000/in: /etc/none can't be read" in run.lines[-1]
+    assert "then deploy again: it calls it" in run.lines[-1], "this release has no watch"
