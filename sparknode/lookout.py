@@ -211,6 +211,7 @@ class Judgement:
             "tokens_per_second": self._speed(),
             "baseline": self._baseline,
             "restarts": self._restarts,
+            "steady_t": self._forget_starts(),
         }
         acted = self._act(after, tell)
         after["noted"] = self._former.get("noted") or {"at": [], "findings": []}
@@ -218,6 +219,16 @@ class Judgement:
             self._note_change(after, tell)
         after["circuit_open"] = bool(self.cure) and len(self._restarts) >= self._rules.max_restarts
         return after
+
+    def _forget_starts(self) -> float:
+        """Since when this engine runs; after an hour systemd is to forget earlier starts, or each one of a year would
+        make the pause before the next one longer (RestartSteps= of the unit).
+        """
+        since = self._before.get("steady_t")
+        since = since if isinstance(since, float) and self._sight.unit == "active" else self._now
+        if self._sight.restarts_seen and self._now - since >= HOUR_S:
+            units.order(self._host.system, "reset-failed")
+        return since
 
     def _resume(self) -> None:
         """End an activation whose worker is gone: its unit goes on where it was cut off, or takes the release back."""

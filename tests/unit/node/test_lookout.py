@@ -600,3 +600,16 @@ def test_the_textfile_has_whole_bytes(world: World) -> None:
         line for line in world.paths.metrics.read_text().splitlines() if line.startswith("sparkfleet_memory_av")
     )
     assert line == f"sparkfleet_memory_available_bytes {5_000_000 * 1024}"
+
+
+def test_an_hour_after_a_restart_systemd_begins_to_count_anew(world: World) -> None:
+    """Each restart makes the pause before the next one longer, and a year has many reasons for one."""
+    reset = ("systemctl", "reset-failed", "sparkfleet-serve.service")
+    glance(world)
+    world.restarts = 2
+    glance(world, 50)
+    assert reset not in world.commands
+
+    glance(world, 15)
+
+    assert reset in world.commands
