@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sparknode import journal, lock, memory, orders, rotation, units
+from sparknode import journal, lock, orders, rotation, units
 from sparknode import release as releases
 from sparknode.chronicle import Chronicle, Tell
 from sparknode.errors import Failed, Refused, StepFailed
@@ -113,6 +113,7 @@ class Activation:
         try:
             story.write(journal.LEASED, note=f"a release that fails {going_back}")
             steps.drain(outgoing, release)
+            steps.require_room()
             steps.stop(outgoing, release)
             steps.reclaim(release)
             steps.switch(release)
@@ -179,14 +180,18 @@ class Activation:
         return state is None or state.active == "active"
 
     def _not_brought_back(self, back: Release, cause: str, second: StepFailed) -> str:
-        if memory.REFUSED in str(second):
-            outcome = "systemd goes on trying to start it"
-        elif second.died or not self._runs():
+        state = units.serve_state(self._host.system)
+        if second.died:
             # An engine that dies again and again takes the memory of the whole host with it.
             silence(self._host, disable=False, patience=back.timing.unit_stop_s)
             outcome = "nothing serves"
-        else:
+        elif state and state.stopped:
+            outcome = "nothing serves"
+        elif state and state.active == "active":
             outcome = "what runs is left running, unproven"
+        else:
+            # Memory is not free, a disk is full, Docker has no GPU: no engine began, and the unit waits for it.
+            outcome = "systemd goes on trying to start it"
         error = f"{cause}; going back to {back.id} failed too ({outcome}): {second}"
         self._story.write(journal.FAILED, error=error)
         return journal.FAILED

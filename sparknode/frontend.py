@@ -6,7 +6,6 @@ attaches to what is under way.
 
 from __future__ import annotations
 
-import shutil
 import uuid
 from dataclasses import replace
 
@@ -18,7 +17,7 @@ from sparknode.errors import Failed, KnownBad, Refused
 from sparknode.orders import Order
 from sparknode.paths import ACTIVATE_UNIT
 from sparknode.release import Release
-from sparknode.serving import missing_pieces, put_right, standing
+from sparknode.serving import missing_pieces, put_right, room_problem, standing
 from sparknode.system import Host
 
 # A look at an unchanged journal costs a third of a millisecond, and a wave ends only once its end was seen.
@@ -27,8 +26,6 @@ TICK_S = 10.0
 # From the start of the unit to its first journal line; a loaded host needs a while to start Python.
 FIRST_LINE_S = 60.0
 LOOK_S = 3.0
-# An activation's lines and links take a few dozen kB; a disk this full breaks the engine's own caches first.
-LEAST_FREE_BYTES = 16 << 20
 
 
 def activate(host: Host, order: Order, tell: Tell) -> int:
@@ -114,9 +111,9 @@ def require_good(host: Host, release: Release, retry: str | None) -> None:
 
 def require_complete(host: Host, release: Release) -> None:
     """Refuse before anything is stopped when a start, or the way back from it, would lack something."""
-    free = shutil.disk_usage(host.paths.data).free
-    if free < LEAST_FREE_BYTES:
-        raise Refused(f"{host.paths.data}: {free / 1e6:.0f} MB are free; make room first (tasks/prune.py)")
+    full = room_problem(host.paths)
+    if full:
+        raise Refused(full)
     verified = host.paths.linked("verified")
     back = releases.load(host.paths, verified) if verified and verified != release.id else None
     for one in (release, back):

@@ -17,6 +17,8 @@ from sparknode.system import Host
 from sparknode.units import UnitState
 
 TAG_S = 60.0
+# An activation's lines and links take some dozen kB, Docker's own files for a container a few MB.
+ROOM = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,11 @@ def _mounted_late(paths: Paths) -> bool:
     table = [line.split() for line in (read_text(paths.root / "etc/fstab") or "").splitlines()]
     points = {row[1] for row in table if len(row) > 1 and not row[0].startswith("#")} - {"/"}
     return any(f"/{folder.relative_to(paths.root)}" in points for folder in (paths.data, *paths.data.parents[:2]))
+
+
+def room_problem(paths: Paths) -> str | None:
+    free = shutil.disk_usage(paths.data).free
+    return f"{paths.data}: {free / 1e6:.0f} MB are free; make room first (tasks/prune.py)" if free < ROOM else None
 
 
 def put_right(host: Host, release: Release, drift: list[Drift]) -> None:

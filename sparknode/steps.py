@@ -11,7 +11,7 @@ from sparknode.engine import Engine, api_key, in_flight
 from sparknode.errors import StepFailed
 from sparknode.paths import SERVE_UNIT
 from sparknode.release import Release
-from sparknode.serving import install, standing
+from sparknode.serving import install, room_problem, standing
 from sparknode.system import Host
 from sparknode.verdict import FAIL, PASS, GateResult, Subject
 from sparknode.watch import Death, Watch
@@ -100,6 +100,12 @@ class Steps:
         """vLLM 0.26.0 closes its port within half a second of a SIGTERM, and answers what it had taken for a minute."""
         state = units.serve_state(self._system)
         return state is not None and state.active == "deactivating"
+
+    def require_room(self) -> None:
+        """Stop nothing while the disk is full: Docker could start no other engine, and not this one again."""
+        problem = room_problem(self._host.paths)
+        if problem:
+            raise StepFailed(f"draining: {problem}")
 
     def stop(self, *releases: Release | None) -> None:
         """Stop whatever serves: the unit, and a container of that name that something else left behind."""
@@ -208,7 +214,7 @@ class Steps:
         while True:
             death = watch.death()
             if death:
-                raise self._died(f"starting: after {watch.age:.0f} s {death.reason}", death, "ready")
+                raise self._died(f"starting: after {watch.age:.0f} s {death.reason}", death, "ready", watch)
             if watch.age - looked >= PHASE_LOOK_S:
                 looked, known = watch.age, phase
                 phase = phases.phase(watch.last_log(PHASE_LINES)) or phase
@@ -240,7 +246,7 @@ class Steps:
             death = self._last_look(engine, watch) if result.failed else watch.death()
             if death:
                 message = f"{result}; {death.reason}" if result.failed else f"{step}: {death.reason}"
-                raise self._died(message, death, result.name if result.failed else "alive")
+                raise self._died(message, death, result.name if result.failed else "alive", watch)
             if result.failed:
                 raise StepFailed(str(result), blame=None if result.of_host else result.name)
 
@@ -271,7 +277,7 @@ class Steps:
         while (left := until - self._system.monotonic()) > 0:
             death = watch.death()
             if death:
-                raise self._died(f"soaking: {death.reason}", death, "alive")
+                raise self._died(f"soaking: {death.reason}", death, "alive", watch)
             self._system.sleep(min(LATER_POLL_S, left))
 
     def _last_look(self, engine: Engine, watch: Watch) -> Death | None:
@@ -283,8 +289,8 @@ class Steps:
                 return death
             self._system.sleep(POLL_S)
 
-    def _died(self, message: str, death: Death, blame: str) -> StepFailed:
+    def _died(self, message: str, death: Death, blame: str, watch: Watch) -> StepFailed:
         if death.memory:
             message += " (it died for want of memory)"
         blamed = None if death.memory or death.from_outside else blame
-        return StepFailed(message, death.log, blame=blamed, died=True, again=not death.memory)
+        return StepFailed(message, death.log, blame=blamed, died=watch.container is not None, again=not death.memory)

@@ -277,3 +277,19 @@ def test_the_api_key_goes_to_the_engine_and_into_no_line(tmp_path: Path) -> None
     assert {told[path] for path in ("/health", "/metrics", "/version", "/tokenize")} == {None}
     assert "s3cret" not in "\n".join(run.lines) + world.paths.journal.read_text()
     assert not [command for command in world.commands if "s3cret" in " ".join(command)]
+
+
+def test_a_disk_that_fills_up_before_the_engine_stops_leaves_it_alone(
+    serving: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Docker can start no container on a full disk, so nothing would serve until somebody makes room."""
+    free = iter([10**9, 1000, 1000])
+    monkeypatch.setattr("sparknode.serving.shutil.disk_usage", lambda _: type("Usage", (), {"free": next(free)}))
+
+    run = activate(serving)
+
+    assert run.code == REVERTED
+    assert "0 MB are free; make room first" in run.last["error"]
+    assert "nothing was changed" in run.last["error"]
+    assert serving.running == OLD["id"]
+    assert not [command for command in serving.commands if command[:2] == ("systemctl", "stop")]

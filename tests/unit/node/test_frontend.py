@@ -267,7 +267,7 @@ def test_an_edited_unit_is_put_back_without_a_restart_where_a_reload_takes_no_gp
 
 def test_a_full_disk_is_refused_before_anything_stops(serving: World, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = type("Usage", (), {"free": 3_000_000})
-    monkeypatch.setattr("sparknode.frontend.shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr("sparknode.serving.shutil.disk_usage", lambda _: usage)
 
     with pytest.raises(Refused, match="3 MB are free"):
         follow(serving)
