@@ -12,7 +12,8 @@ from sparknode.system import System
 
 SHOW_S = 10.0
 ORDER_S = 60.0
-_ASKED = "LoadState ActiveState SubState Result NRestarts NeedDaemonReload Job".split()
+# A probe asks the same of other units, of which it also tells whether they are enabled.
+_ASKED = "LoadState ActiveState SubState Result NRestarts UnitFileState NeedDaemonReload Job".split()
 SHOW_ARGV = ("systemctl", "show", SERVE_UNIT, *(f"--property={name}" for name in _ASKED))
 
 

@@ -30,7 +30,8 @@ def test_docker_is_stopped_and_started(node: Node) -> None:
 def test_docker_is_restarted_three_times_in_a_row(node: Node) -> None:
     for _ in range(3):
         before = container_id(node)
-        node.sudo("systemctl restart docker")
+        # Docker's own unit allows three starts a minute.
+        node.sudo("systemctl reset-failed docker; systemctl restart docker")
         engine_is_back(node, before)
 
 

@@ -258,3 +258,8 @@ def test_odd_files_make_nothing_raise(tmp_path: Path, spoil: Callable[[Path], ob
         spoil(path)
 
     assert set(probe(world.host)) == KEYS
+
+
+def test_of_every_unit_it_is_asked_what_is_read_of_it() -> None:
+    asked = {word.partition("=")[2] for word in COMMANDS["units"] if word.startswith("--property=")}
+    assert {"LoadState", "ActiveState", "SubState", "Result", "NRestarts", "UnitFileState", "Job", "Names"} <= asked
