@@ -133,7 +133,10 @@ def dispatch(host: Host, options: argparse.Namespace) -> int:
     if options.command == "work":
         from sparknode import activate
 
-        return activate.work(host, say, ready)
+        code = activate.work(host, say, ready)
+        # Also where nothing was left to do: a service that ends without this word has failed, and is started again.
+        ready()
+        return code
     if options.command == "watch":
         from sparknode import lookout
 

@@ -62,8 +62,9 @@ class Completed:
 def environment() -> dict[str, str]:
     # The parsers read English, and an unprivileged login may have no sbin folders in its PATH.
     path = os.environ.get("PATH", "")
+    # That this service is ready is not for its children to say: systemctl itself reports there (sd_notify(3)).
     return {
-        **os.environ,
+        **{key: value for key, value in os.environ.items() if key != "NOTIFY_SOCKET"},
         "LC_ALL": "C.UTF-8",
         "PATH": f"{path}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin",
     }

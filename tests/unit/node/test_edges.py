@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 import sparknode
-from sparknode import files, lock, shell, wire
+from sparknode import cli, files, lock, shell, wire
 from sparknode.paths import Paths
 
 PACKAGE = Path(sparknode.__file__).parent
@@ -41,6 +41,23 @@ def test_a_program_is_run_with_its_output_apart() -> None:
 
     assert (done.rc, done.stdout, done.stderr) == (3, "out\n", "err\n")
     assert done.why == "`sh -c echo out; echo err >&2; exit 3` ended with 3: err"
+
+
+def test_a_program_does_not_tell_systemd_that_its_parent_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", "/run/systemd/notify")
+    assert "NOTIFY_SOCKET" not in shell.run(["env"], 10.0).stdout
+
+
+def test_a_worker_with_nothing_left_to_do_is_ready_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service of this type that ends without the word has failed for systemd, which then starts it again."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        assert cli.main(["--root", str(tmp_path), "work"]) == 0
+        assert manager.recv(100) == b"READY=1"
 
 
 def test_a_program_that_hangs_ends_with_its_children() -> None:
