@@ -7,7 +7,7 @@ PYTHON := $(VENV)/bin/python
 NODES ?= 4
 ENGINE ?= sim
 
-.PHONY: help system setup demo test test-fast test-docs test-hub test-walk test-lab test-crash test-contract bench bench-small lab-up lab-down lint fmt
+.PHONY: help system setup demo test test-fast test-docs test-hub test-walk test-lab test-crash test-contract contracts bench bench-small lab-up lab-down lint fmt
 
 help: ## print this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ test-crash: system setup ## the whole crash matrix: who dies at which line of th
 
 test-contract: system setup ## every rendered recipe through the real vLLM argument parser
 	@$(PYTHON) -m tests.tiers contract
+
+contracts: setup ## record every pinned vLLM's command line anew and print what changed
+	@$(PYTHON) -m tests.contract.record
 
 bench: system setup ## every benchmark in a quarter of an hour, as root; writes docs/benchmarks.md
 	@$(PYTHON) -m tests.bench

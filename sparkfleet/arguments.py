@@ -54,7 +54,9 @@ def _find(contract: Contract, option: str) -> tuple[Flag | None, tuple[str, str,
     if matches:
         return contract.options[matches[0]], ("flag-abbreviated", f"{option} is an abbreviation", ", ".join(matches))
     known = list(contract.options)
-    return None, ("flag-unknown", f"{option} is unknown to {contract}{nearest(name, known)}", "a flag that it has")
+    elsewhere = contract.elsewhere("options", name)
+    found = f"{option} is unknown to {contract}{elsewhere or nearest(name, known)}"
+    return None, ("flag-unknown", found, "a flag that it has")
 
 
 def _take_values(flag: Flag, rest: list[str]) -> list[str]:
@@ -67,18 +69,22 @@ def _take_values(flag: Flag, rest: list[str]) -> list[str]:
 
 
 def _store(reading: Reading, flag: Flag, option: str, texts: list[str]) -> None:
-    if flag.dest in reading.values and "." not in option:
+    if flag.repeats and texts:
+        texts = [*reading.values.get(flag.dest, ()), *texts]
+    elif flag.dest in reading.values and "." not in option:
         reading.problems.append(("flag-duplicate", f"{flag.option} is given twice", "once"))
     value: Any
     if flag.boolean:
-        value = option.replace("_", "-") != flag.negation
+        value = option.replace("_", "-") not in flag.off
         if texts:
             reading.problems.append(("flag-value", f"{flag.option} takes no value, not '{texts[0]}'", flag.option))
+    elif not texts and flag.bare:
+        value = True
     elif not texts:
         reading.problems.append(("flag-value", f"{flag.option} has no value", "a value"))
         return
     else:
-        value = texts if flag.many else texts[0]
+        value = texts if flag.many or flag.repeats else texts[0]
         problem = None if "." in option else flag.problem_with(value)
         if problem:
             reading.problems.append(("flag-value", f"{flag.option} {problem}", "a value that it accepts"))

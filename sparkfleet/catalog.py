@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, Field, StringConstraints, ValidationError
 
 from sparkfleet import ROOT
+from sparkfleet.contract import Contract, contract_for
 from sparkfleet.errors import CatalogError, nearest
 from sparkfleet.rows import (
     AcceptanceGate,
@@ -81,8 +82,15 @@ class Line(Sourced):
     env_forbidden: dict[str, str] = {}
     # Faults of this engine that no setting avoids, each with its source.
     cautions: list[str] = []
+    # Names that this build's command line has beside those of the release.
+    adds: dict[Literal["env", "spec_methods", "spec_fields", "attention_backends"], list[str]] = {}
     gate_overrides: dict[Literal["short", "long", "very_long"], AcceptanceGate | None] = {}
     proof: Proof | None = None
+
+    @property
+    def contract(self) -> Contract:
+        """The command line of this line's build."""
+        return contract_for(self.engine_version, self.engine).extended(self.adds)
 
 
 class Image(Sourced):
@@ -90,7 +98,7 @@ class Image(Sourced):
     registry_tag: str | None = None
     line: str
     engine_version: str | None = None
-    state: Literal["current", "rollback", "superseded", "baseline", "candidate"]
+    state: Literal["current", "rollback", "newer", "superseded", "baseline", "candidate"]
     digest: Digest | None = None
     rollback_to: str | None = None
     note: str = ""

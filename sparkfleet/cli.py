@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from sparkfleet import ROOT, catalog, configuration, frontdoor, lock, preflight, secrets
+from sparkfleet import ROOT, catalog, catalog_check, configuration, frontdoor, lock, preflight, secrets
 from sparkfleet.deepcheck import deep_check
 from sparkfleet.errors import FleetError, SettingsError, nearest
 from sparkfleet.handbook import handbook
@@ -80,6 +80,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, str]]:
     locking.set_defaults(run=_lock)
 
     configuration.add_commands(commands)
+    catalog_check.add_commands(commands)
     _add_enroll(commands)
     explain = commands.add_parser("explain", help="what an id means: rule, check, gate, state or exit code")
     explain.add_argument("id", nargs="?", metavar="ID")

@@ -64,7 +64,7 @@ class Engine(Row):
         rest = sorted(key for key in recipe.args if key not in self.card_order)
         for key in [*(key for key in self.card_order if key in recipe.args), *rest]:
             # A key that the engine does not know is still shown.
-            unknown = Flag(key, (f"--{key.replace('_', '-')}",), kind="", type=None, many=False, choices=())
+            unknown = Flag(key, (f"--{key.replace('_', '-')}",))
             value = recipe.args[key]
             shown = _number_text(value) if isinstance(value, float) else value
             yield key, recipe.contract.flags.get(key, unknown).words(shown)

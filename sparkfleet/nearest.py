@@ -10,7 +10,7 @@ from sparkfleet.errors import FleetError
 from sparkfleet.recipe import Choice, compile_recipe
 from sparkfleet.rules import Deployment, failures
 
-_STATES = {"current": 0, "baseline": 1, "rollback": 2, "superseded": 3, "candidate": 4}
+_STATES = {"current": 0, "baseline": 1, "rollback": 2, "newer": 3, "superseded": 3, "candidate": 4}
 
 
 def nearest_working(catalog: Catalog, choice: Choice, deployment: Deployment) -> str | None:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from sparkfleet.argument_names import refuse_arguments, refuse_speculation, refuse_variables
 from sparkfleet.catalog import Catalog, Drafter, Hardware, Image, Line, Model, Profile, Scalar
-from sparkfleet.contract import Contract, contract_for
+from sparkfleet.contract import Contract
 from sparkfleet.engine import Engine, engines
 from sparkfleet.errors import nearest
 from sparkfleet.rows import AcceptanceGate, DrafterSupport, Floor, Gates, Throughput, Timing
@@ -83,7 +83,7 @@ class Recipe:
 
     @property
     def contract(self) -> Contract:
-        return contract_for(self.line.engine_version, self.line.engine)
+        return self.line.contract
 
     @property
     def engine(self) -> Engine:
@@ -153,7 +153,7 @@ def compile_recipe(catalog: Catalog, choice: Choice) -> Recipe:
     hardware = _known("hardware", choice.hardware, catalog.hardware)
     image, line, image_known = find_image(catalog, choice.image_tag, choice.image_line)
 
-    contract, engine = contract_for(line.engine_version, line.engine), engines()[line.engine]
+    contract, engine = line.contract, engines()[line.engine]
     for where, given in (
         (f"profile {choice.profile}", profile.args),
         (f"image line {image.line}", line.args),
@@ -197,7 +197,7 @@ def compile_recipe(catalog: Catalog, choice: Choice) -> Recipe:
 
 
 def _canonical(line: Line, key: str, value: Scalar) -> Scalar:
-    flag = contract_for(line.engine_version, line.engine).flags.get(key)
+    flag = line.contract.flags.get(key)
     canonical: Scalar = flag.canonical(value) if flag and not flag.problem_with(value) else value
     return canonical
 
@@ -307,7 +307,7 @@ def _prefix_caching(profile: Profile, drafting: Speculation | None) -> bool:
 def _override(
     args: dict[str, Scalar], speculative: dict[str, Any] | None, choice: Choice, line: Line
 ) -> tuple[Override, ...]:
-    contract = contract_for(line.engine_version, line.engine)
+    contract = line.contract
     reserved = engines()[line.engine].reserved
     overridden = []
     for key, value in sorted(choice.overrides.items()):
@@ -318,7 +318,8 @@ def _override(
         if flag is None:
             known = [name for name in [*contract.flags, *SPECULATIVE_KEYS] if name not in reserved]
             expected = f"an argument of {contract.engine} in snake_case, {' or '.join(list(SPECULATIVE_KEYS)[:3])}"
-            found = f"override '{key}' is no argument of the engine ({contract}){nearest(key, known)}"
+            elsewhere = contract.elsewhere("options", f"--{key.replace('_', '-')}")
+            found = f"override '{key}' is no argument of {contract}{elsewhere or nearest(key, known)}"
             raise refusal("override-unknown", found, expected)
         before = args.pop(key, None)
         if value is not None:

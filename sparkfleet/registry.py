@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import time
 import urllib.request
 from collections.abc import Mapping
@@ -25,6 +26,9 @@ SILENCE_S = 30
 ANSWER_S = 60
 # The distribution specification has registries take manifests of 4 MiB; configurations are smaller.
 MAX_BYTES = 4 << 20
+# The next page is named as «</v2/NAME/tags/list?n=1000&last=TAG>; rel="next"»; only its query is taken over.
+NEXT_PAGE = re.compile(r"<[^<>?]*\?([^<>]*)>\s*;[^,]*\brel=\"?next\b")
+MAX_PAGES = 50
 # Tokens are bound to what they are for: registries differ in the name (Docker's own documentation has both).
 TOKEN_KEYS = ("token", "access_token")
 
@@ -86,9 +90,17 @@ class Registry:
         return self._document(f"configuration {digest}", body)
 
     def tags(self) -> list[str]:
-        """Return the repository's tags, as far as one page goes."""
-        body, _ = self._get("tags/list?n=1000", "application/json")
-        return [str(tag) for tag in self._document("list of tags", body).get("tags") or []]
+        """Return the repository's tags, all pages of them."""
+        found: list[str] = []
+        path = "tags/list?n=1000"
+        for _ in range(MAX_PAGES):
+            body, headers = self._get(path, "application/json")
+            found += [str(tag) for tag in self._document("list of tags", body).get("tags") or []]
+            more = NEXT_PAGE.search(headers.get("link", ""))
+            if more is None:
+                return found
+            path = f"tags/list?{more[1]}"
+        raise self._refused("its list of tags", f"it has more than {MAX_PAGES} pages")
 
     def _document(self, what: str, body: bytes) -> dict[str, Any]:
         try:

@@ -30,12 +30,7 @@ def resolve_repo(repo: str, revision: str | None, endpoint: str | None) -> Locke
         commit = api.model_info(repo, revision=revision, timeout=TIMEOUT_S).sha
         rows = list(api.list_repo_tree(repo, revision=commit, recursive=True, expand=False))
     except Exception as error:  # the client raises a wide and changing set of errors; each means «not resolved»
-        said = str(error).strip().split("\n")[0][:200]
-        raise LockError(
-            f"the Hub did not resolve {repo} at {revision or 'main'}: {type(error).__name__}: {said}",
-            "a repository that this machine may read",
-            "check the name, the network and, for gated repositories, HF_TOKEN in the environment",
-        ) from None
+        raise _unresolved(repo, revision, error) from None
     files = [
         LockedFile(
             path=row.path,
@@ -47,6 +42,25 @@ def resolve_repo(repo: str, revision: str | None, endpoint: str | None) -> Locke
         if isinstance(row, RepoFile)
     ]
     return LockedRepo(commit=str(commit), files=sorted(files, key=lambda file: file.path))
+
+
+def hub_commit(repo: str, endpoint: str | None) -> str:
+    """Ask the Hub which commit a repository's main branch is. Raises LockError."""
+    from huggingface_hub import HfApi
+
+    try:
+        return str(HfApi(endpoint=endpoint).model_info(repo, timeout=TIMEOUT_S).sha)
+    except Exception as error:  # as above
+        raise _unresolved(repo, None, error) from None
+
+
+def _unresolved(repo: str, revision: str | None, error: Exception) -> LockError:
+    said = str(error).strip().split("\n")[0][:200]
+    return LockError(
+        f"the Hub did not resolve {repo} at {revision or 'main'}: {type(error).__name__}: {said}",
+        "a repository that this machine may read",
+        "check the name, the network and, for gated repositories, HF_TOKEN in the environment",
+    )
 
 
 def resolve_image(tag: str, image: Image, mirrors: Mapping[str, str]) -> LockedImage:

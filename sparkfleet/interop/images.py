@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from sparkfleet.catalog import Catalog, Line
-from sparkfleet.contract import CONTRACTS, Contract, contract_for, version_key
+from sparkfleet.contract import Contract, contract_for, recorded_versions
 from sparkfleet.interop.served import MARK, cannot_carry
 from sparkfleet.rules.book import refusal
 
@@ -35,8 +35,7 @@ class ForeignImage:
 
     @property
     def contract(self) -> Contract:
-        newest = max((path.stem for path in CONTRACTS.glob("*.json")), key=version_key)
-        return contract_for(self.version or newest)
+        return self.line.contract if self.line else contract_for(self.version or recorded_versions()[-1])
 
 
 def find(catalog: Catalog, reference: str | None, version: str | None = None) -> ForeignImage:

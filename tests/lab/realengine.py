@@ -88,7 +88,7 @@ def key() -> str:
     """What the image is made of, as a hash: the environment's pins, the models and these programs."""
     digest = hashlib.sha256()
     programs = [Path(module.__file__ or "") for module in (venv, enginetrial, labmodels, ocilayout)]
-    for source in (Path(__file__), *programs, venv.PINS[VERSION]):
+    for source in (Path(__file__), *programs, venv.BUILDS[VERSION].pins):
         digest.update(source.read_bytes() + b"\0")
     digest.update(os.uname().machine.encode())
     return digest.hexdigest()[:16]
@@ -152,10 +152,10 @@ def _debian(root: Path) -> None:
 
 def _modules(root: Path) -> None:
     try:
-        own, shared_torch = venv.site_folders(VERSION)
+        sites = venv.site_folders(VERSION)
     except venv.VenvError as error:
         raise LabError(str(error)) from error
-    for site in (shared_torch, own):
+    for site in reversed(sites):
         shutil.copytree(site, root / MODULES, dirs_exist_ok=True, ignore=_surplus(site))
     if shutil.which("strip"):
         # Half of these is symbols; without binutils the image is 400 MB larger. Not the libraries that a

@@ -1,6 +1,6 @@
 """Asks the installed SGLang about its launch_server's arguments. Runs inside the environment of `environment.py`.
 
-Without arguments it prints the whole command line as JSON, in the shape of the vLLM contracts; with arguments it
+Without arguments it prints the whole command line as JSON, in the shape of the vLLM recordings; with arguments it
 parses them as the server would, and ends with argparse's own exit code.
 """
 
@@ -11,7 +11,12 @@ import importlib
 import json
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.contract.describe import arguments
+else:  # inside the environment there is no project, only the folder of `describe`
+    from describe import arguments
 
 PACKAGE = "sglang"
 
@@ -22,21 +27,6 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def flags() -> list[dict[str, Any]]:
-    return [
-        {
-            "dest": action.dest,
-            "opts": list(action.option_strings),
-            "nargs": action.nargs,
-            "kind": type(action).__name__.removeprefix("_"),
-            "type": getattr(action.type, "__name__", None),
-            "choices": sorted(str(choice) for choice in action.choices) if action.choices else None,
-        }
-        for action in parser()._actions
-        if action.dest != "help"
-    ]
-
-
 if __name__ == "__main__":
     if sys.argv[1:]:
         print(json.dumps({key: repr(value) for key, value in vars(parser().parse_args(sys.argv[1:])).items()}))
@@ -44,7 +34,5 @@ if __name__ == "__main__":
     # SGLang logs to stdout, which is the document's alone.
     document = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    version = importlib.import_module(f"{PACKAGE}.version").__version__
-    rows = ",\n  ".join(json.dumps(row) for row in flags())
     with document:
-        document.write(f'{{\n "sglang": "{version}",\n "flags": [\n  {rows}\n ]\n}}\n')
+        document.write(json.dumps({"arguments": arguments(parser()), "values": {}}) + "\n")

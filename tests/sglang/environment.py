@@ -3,20 +3,24 @@
 The wheel is installed without its dependencies; the pins are what its argument module imports. Serving is not possible
 on a CPU.
 
-    python -m tests.sglang.environment      records the contract anew into catalog/contracts/sglang
+    python -m tests.sglang.environment      records the contract anew into the contracts' table of SGLang
 """
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 from pathlib import Path
 
+from sparkfleet.contract_table import CONTRACTS, read_table
 from tests.contract import venv
+from tests.contract.table import Recording, changes, written
 
 HERE = Path(__file__).resolve().parent
 PINS = HERE / "requirements.txt"
 VERSION = "0.5.23"
-RECORDED = HERE.parent.parent / "catalog" / "contracts" / "sglang" / f"{VERSION}.json"
+TABLE = CONTRACTS / "sglang.json"
 TIMEOUT_S = 300
 
 
@@ -35,18 +39,30 @@ def ensure() -> Path:
 def ask(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run `dump.py` in the environment: without arguments it prints the contract, else it parses them."""
     command = [str(ensure()), str(HERE / "dump.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    environment = {**os.environ, "PYTHONPATH": str(venv.HERE)}
+    return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False, env=environment)
+
+
+def dump() -> Recording:
+    """The contract as SGLang states it now."""
+    done = ask()
+    if done.returncode != 0:
+        tail = done.stderr[-2000:]
+        raise venv.VenvError(f"SGLang {VERSION} did not state its contract (exit {done.returncode}):\n{tail}")
+    recording: Recording = json.loads(done.stdout)
+    return recording
 
 
 def main() -> None:
-    done = ask()
-    if done.returncode != 0:
-        raise SystemExit(
-            f"SGLang {VERSION} did not state its contract (exit {done.returncode}):\n{done.stderr[-2000:]}"
-        )
-    RECORDED.write_text(done.stdout)
-    print(f"wrote {RECORDED}")
+    table, now = read_table("sglang") if TABLE.exists() else None, dump()
+    known = table.recording(VERSION) if table and VERSION in table.versions else {"arguments": {}, "values": {}}
+    found = changes(known, now)
+    print("\n  ".join([f"SGLang {VERSION}: {len(found)} changes", *found]))
+    TABLE.write_text(written(table, {VERSION: now}), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except venv.VenvError as refusal:
+        raise SystemExit(str(refusal)) from None

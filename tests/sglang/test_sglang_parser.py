@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from tests.sglang.environment import RECORDED, ask
+from sparkfleet.contract_table import read_table
+from tests.sglang.environment import VERSION, ask, dump
 from tests.unit.controller.combos import rendered
 
 RECIPES = {names: outcome for names, outcome in rendered().items() if outcome.recipe.engine.kind == "sglang"}
 
 
 def test_the_recorded_contract_is_what_sglang_states() -> None:
-    done = ask()
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == RECORDED.read_text()
+    assert dump() == read_table("sglang").recording(VERSION)
 
 
 def test_every_rendered_recipe_is_accepted() -> None:

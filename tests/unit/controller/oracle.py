@@ -1,4 +1,4 @@
-"""A second reader of the recorded command lines, made of Python's argparse and of nothing in the product."""
+"""A second judge of command lines: the recordings, put to Python's argparse and to nothing else of the product."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import argparse
 import json
 import re
 from functools import cache
-from pathlib import Path
 from typing import Any, NoReturn
 
-CONTRACTS = Path(__file__).resolve().parents[3] / "catalog" / "contracts"
+from sparkfleet.contract_table import read_table
 
 
 class Parser(argparse.ArgumentParser):
@@ -29,41 +28,39 @@ TYPES: dict[str, Any] = {
     "float": float,
     "human_readable_int": _scaled,
     "human_readable_int_or_auto": _scaled,
-    "loads": json.loads,
-    "parse_dataclass": json.loads,
+    "json": json.loads,
+    "name": lambda text: text.lower().replace("-", "_"),
 }
 
 
 @cache
 def parser_for(engine: str, version: str) -> Parser:
     """The parser of a recorded version. Abbreviations are refused, unlike in the real one."""
-    folder = CONTRACTS if engine == "vllm" else CONTRACTS / engine
-    rows = json.loads((folder / f"{version}.json").read_text())["flags"]
     parser = Parser(allow_abbrev=False, add_help=False, conflict_handler="resolve")
     if engine == "vllm":
         parser.add_argument("model_tag", nargs="?")
-    for row in rows:
-        if not row["opts"]:
-            continue
-        if row["nargs"] == 0:
-            parser.add_argument(*row["opts"], dest=row["dest"], action="store_true")
-            continue
-        parser.add_argument(
-            *row["opts"],
-            dest=row["dest"],
-            nargs=row["nargs"],
-            type=TYPES.get(row["type"], str),
-            choices=[TYPES.get(row["type"], str)(choice) for choice in row["choices"]] if row["choices"] else None,
-        )
+    for name, row in read_table(engine).recording(version)["arguments"].items():
+        options, kind = [*row["options"], *row.get("off", ())], TYPES.get(row["type"], str)
+        if row["type"] == "bool":
+            parser.add_argument(*options, dest=name, action="store_true")
+        elif row.get("repeats"):
+            parser.add_argument(*options, dest=name, action="append")
+        else:
+            choices = [kind(choice) for choice in row["choices"]] if "choices" in row else None
+            bare: dict[str, Any] = {"const": True} if row.get("values") == "?" else {}
+            parser.add_argument(*options, dest=name, nargs=row.get("values"), type=kind, choices=choices, **bare)
     return parser
 
 
 def accept(engine: str, versions: tuple[str, ...], words: list[str]) -> None:
     """Fail unless one of the recorded versions takes the words and no flag stands there twice."""
     options = [word for word in words if word.startswith("--")]
-    assert len(options) == len(set(options)), options
     complaints = []
     for version in versions:
+        recorded = read_table(engine).recording(version)["arguments"].values()
+        repeated = {option for row in recorded if row.get("repeats") for option in row["options"]}
+        once = [option for option in options if option not in repeated]
+        assert len(once) == len(set(once)), options
         try:
             parser_for(engine, version).parse_args(words)
         except (ValueError, AttributeError) as error:

@@ -31,7 +31,7 @@ def flag(argv: list[str], name: str) -> str:
         ("max_model_len=256k", "--max-model-len", "256000"),
         ("max_model_len=128K", "--max-model-len", "131072"),
         ("host=127.0.0.1", "--host", "127.0.0.1"),
-        ('compilation_config={"level": 3}', "--compilation-config", '{"level":3}'),
+        ('compilation_config={"mode": 3}', "--compilation-config", '{"mode":3}'),
     ],
 )
 def test_a_value_is_tried(value: str, name: str, expected: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sparkfleet.contract import contract_for
+from sparkfleet.contract_table import read_table
 from sparkfleet.errors import FleetError
 from sparkfleet.recipe import SPECULATIVE_KEYS, Choice
 from sparkfleet.release import compile_release
@@ -19,7 +19,7 @@ from tests.unit.controller.combos import CATALOG, rendered
 from tests.unit.controller.oracle import accept
 
 IMAGES = sorted(CATALOG.images)
-FLAGS = sorted(contract_for("0.22.1").flags.keys() | contract_for("0.32.0").flags.keys())
+FLAGS = sorted({row["name"] for row in read_table("vllm").arguments})
 COMMON = [
     "max_num_seqs", "max_model_len", "gpu_memory_utilization", "max_num_batched_tokens", "kv_cache_dtype", "port",
     "enable_prefix_caching", "attention_backend", "tool_call_parser", "quantization", "tensor_parallel_size", "host",
