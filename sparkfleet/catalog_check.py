@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -52,7 +51,7 @@ def _check(options: argparse.Namespace) -> int:
             news.append(text)
     rows = sum(len(getattr(catalog, section)) for section in _SECTIONS)
     asked = f", {len(news)} news from registry and Hub" if options.online else ""
-    print(f"{rows} rows of the catalogue: {len(found)} problems{asked}", file=sys.stderr)
+    print(f"{rows} rows of the catalogue: {len(found)} problems{asked}")
     return 1 if found or news else 0
 
 

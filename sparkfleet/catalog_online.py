@@ -107,7 +107,7 @@ def new_tags(rows: Mapping[str, Image], tags: list[str]) -> list[str]:
     found = []
     for tag in set(tags) - set(known):
         aged = _age(tag)
-        if aged and aged[0] in newest and (aged[1] > newest[aged[0]] or aged == ("date", newest["date"])):
+        if aged and aged[0] in newest and (aged[1], aged[0] == "date") > (newest[aged[0]], False):
             found.append((aged[1], tag))
     return [tag for _, tag in sorted(found)]
 

@@ -17,8 +17,6 @@ from tests.contract.real_parser import Result, check
 from tests.contract.venv import BUILDS
 from tests.unit.controller.combos import CATALOG
 
-pytestmark = pytest.mark.contract
-
 # Building the engine's configuration takes model folders and a minute: the card's version, and the one that can serve.
 DEEP = ("0.22.1", "0.32.0")
 # What only the engine refuses, and not its parser: the recorded choices are the engine's.

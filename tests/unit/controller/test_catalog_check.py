@@ -18,7 +18,7 @@ CURRENT, LINE = "2026-06-11-pr41703", "aeon-0.22"
 def test_nothing_is_wrong_with_the_catalogue(capsys: pytest.CaptureFixture[str]) -> None:
     assert problems(load()) == []
     assert main(["catalog", "check"]) == 0
-    assert "0 problems" in capsys.readouterr().err
+    assert "0 problems" in capsys.readouterr().out
 
 
 def cell(*path: str, to: Any) -> Callable[[dict[str, Any]], None]:
