@@ -53,9 +53,9 @@ def test_every_host_runs_what_show_printed(deployed: Outcome, nodes: list[Node])
 def test_the_unit_is_right_as_systemd_reads_it(deployed: Outcome, nodes: list[Node]) -> None:
     assert deployed.code == 0, deployed.output
     for node in nodes:
-        unit = node.unit("Restart", "StartLimitBurst", "TimeoutStopUSec", "UnitFileState", "NeedDaemonReload")
+        unit = node.unit("Restart", "StartLimitIntervalUSec", "UnitFileState", "NeedDaemonReload")
         assert unit["Restart"] == "always"
-        assert unit["StartLimitBurst"] == "3"
+        assert unit["StartLimitIntervalUSec"] == "0"
         assert unit["UnitFileState"] == "enabled"
         assert unit["NeedDaemonReload"] == "no"
         assert node.unit("UnitFileState", unit="sparkfleet-activate.service")["UnitFileState"] == "enabled"
