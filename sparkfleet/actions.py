@@ -10,19 +10,19 @@ import os
 from typing import Any
 
 from pyinfra import logger
-from pyinfra.api import Host, State
+from pyinfra.api import Host, State, StringCommand
 
-from sparkfleet import artefacts, guard, images, remote
-from sparkfleet.fleet import HostPlan
+from sparkfleet import activation, artefacts, exits, images, remote, session
+from sparkfleet.fleet import HostPlan, serves
 from sparkfleet.nodeprogram import INSTALL_PATH, UNPACK, build, carried, program
 from sparkfleet.remote import ConnectionLost
 
 
-def refuse(state: State, host: Host, reasons: list[str]) -> bool:  # noqa: ARG001
-    guard.run().progress.refusals += reasons
-    for reason in reasons:
-        host.log_styled(reason, fg="red", log_func=logger.error)
-    return False
+def refuse_unfit() -> None:
+    """End the run where a host is unfit: the findings were printed, and nothing was changed."""
+    code = exits.of_findings(session.run().findings)
+    if code is not None:
+        session.end(code)
 
 
 def upload(state: State, host: Host, content: bytes, path: str, mode: str) -> bool:  # noqa: ARG001
@@ -40,16 +40,26 @@ def _put(host: Host, content: bytes, path: str, mode: str, trial: str = "true") 
     command = f"{UNPACK} >{new} && chmod {mode} {new} && {trial.format(new=new)} && sync {new} && mv -f {new} {path}"
     # Whole or not at all, so a second try does no harm: a host that booted seconds ago once failed the first.
     for _ in range(2):
-        ok, said = host.run_shell_command(command, _sudo=True, _stdin=carried(content))
-        if ok:
+        try:
+            answer = remote.execute(host, StringCommand(command), stdin=carried(content))
+        except ConnectionLost as lost:
+            host.log_styled(f"{path} could not be written: {lost}", fg="red", log_func=logger.error)
+            return False
+        if answer.ok:
             return True
-        why = [line for line in said.stderr_lines if line.strip()][-1:] or ["it did not say why"]
-        host.log_styled(f"{path} could not be written: {why[0]}", fg="red", log_func=logger.error)
+        why = answer.last_line or "it did not say why"
+        host.log_styled(f"{path} could not be written: {why}", fg="red", log_func=logger.error)
     return False
 
 
 def retire(state: State, host: Host, arguments: list[str]) -> bool:  # noqa: ARG001
-    return _carried_out(host, arguments)
+    """Give the host back, and note what became of it where that did not work."""
+    run = session.run()
+    served = serves(run.nodes[host.name])
+    done = _carried_out(host, arguments)
+    stands = done or not served or (activation.look(host, run) and serves(run.nodes[host.name]))
+    run.progress.retired[host.name] = "done" if done else "serves" if stands else "down"
+    return done
 
 
 def stage(state: State, host: Host, plan: HostPlan) -> bool:  # noqa: ARG001

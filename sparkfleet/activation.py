@@ -41,7 +41,7 @@ def activate(host: Host, run: FleetRun, release: str) -> Outcome:
         except ConnectionLost as lost:
             problem = f"the connection was lost ({lost})"
             host.log_styled(f"{problem}; the node goes on by itself, connecting again", fg="yellow")
-            if not remote.reconnect(host):
+            if not remote.reconnect(host, lost):
                 break
             continue
         ended = outcome_of(run.fleet_of(host.name), run.rollout, release)

@@ -1,195 +1,230 @@
-"""The roll-out as pyinfra runs it: leases, the waves' activations, and what follows from each wave.
+"""The roll-out itself: leases, waves, what follows from each, and the way back.
 
-pyinfra passes state and host to a function whose parameters have these two names, and takes its result as success.
-Every function runs on all its hosts at the same time; what concerns the whole run is decided once, by whichever host
-comes first, while the others wait.
+pyinfra calls one function on every host that changes; the first call conducts the whole roll-out, and all of them wait
+for its end. So a wave costs what its own hosts cost, however many others there are.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+import traceback
+from collections.abc import Callable, Iterable, Sequence
 
 import gevent
-from gevent.lock import BoundedSemaphore
+from gevent.pool import Pool
 from pyinfra import logger
 from pyinfra.api import Host, State
 
-from sparkfleet import activation, guard, hooks, lease, live, record
-from sparkfleet.compare import comparable, compare
-from sparkfleet.fleet import FleetRun, is_canary, serves
-from sparkfleet.rollout import Verdict, judge, outcome_of
-from sparkfleet.waves import obstacle
+from sparkfleet import activation, canary, hooks, lease, live, record, session
+from sparkfleet.fleet import FleetRun, serving
+from sparkfleet.rollout import Outcome, Verdict, judge, outcome_of
+from sparkfleet.table import some
+from sparkfleet.waves import next_back, obstacle
 
-# For how long what hosts said of themselves holds, when a hook or a pause came after it.
+# For how long what hosts said of themselves holds, when staging, a hook or a pause came after it.
 _HOLDS_S = 5.0
-_deciding = BoundedSemaphore()
+# How many hosts a second may be asked how they stand, and how many at once after a rest: a fleet whose waves take
+# minutes is asked whole before each, and the number of questions grows with the time and not with waves times hosts.
+_LOOKS_S, _LOOKS = 50.0, 400
 
 
-def take_lease(state: State, host: Host) -> bool:
-    """Take the host's lease; from here on this module decides how many failed hosts end the run, and not pyinfra."""
-    run = guard.run()
-    state.config.FAIL_PERCENT = 100
-    with _deciding:
-        if not run.progress.begun:
-            run.progress.begun = True
-            _ask(run, "pre-rollout")
-            if run.progress.stopped is None:
-                run.progress.opened.add(0)
-                live.begin(run)
-            _keep_record(run)
-    return 0 in run.progress.opened and lease.take(host, run)
+def take_part(state: State, host: Host) -> bool:
+    """Wait for the end of the roll-out; return whether this host ended as asked."""
+    run, found = session.run(), session.current()
+    if found.conductor is None:
+        # In a greenlet of its own: what ends the wait of one host must not end the roll-out of all.
+        found.conductor = gevent.spawn(RollOut(state, run).conduct)
+    found.conductor.join()
+    outcome = run.progress.outcomes.get(host.name)
+    return outcome is not None and outcome.ok and host.name not in run.progress.taken_back
 
 
-def _keep_record(run: FleetRun) -> None:
-    """Write down how the run stands while the hosts are at work; the end and an interruption write it once more."""
-    gevent.spawn(record.write, run)
+class RollOut:
+    """One roll-out over the hosts of its waves; whatever happens, it ends with the leases given back and a report."""
+
+    def __init__(self, state: State, run: FleetRun) -> None:
+        self.state, self.run, self.progress = state, run, run.progress
+        # Reading the time at which hosts were asked lets a long staging count.
+        self._looked = min((float(node.get("read_at") or 0) for node in run.nodes.values()), default=0.0)
+        self._looks, self._counted = float(_LOOKS), time.monotonic()
+
+    def conduct(self) -> None:
+        self.progress.begun = True
+        keeper = gevent.spawn(self._keep_record)
+        try:
+            self._roll_out()
+            self._take_back()
+        except Exception as error:
+            logger.error(traceback.format_exc())
+            self.progress.stop(f"the tool failed: {type(error).__name__}: {error}")
+        finally:
+            self._together(self._give_back, list(self.progress.leases))
+            keeper.kill()
+        untouched = [name for wave in self.run.waves for name in wave if name not in self.progress.outcomes]
+        if untouched:
+            _tell(f"{some(untouched)}: not touched: the roll-out stopped before")
+
+    def _roll_out(self) -> None:
+        run, progress = self.run, self.progress
+        changing = [name for wave in run.waves for name in wave]
+        active = {str(host.name) for host in self.state.inventory.get_active_hosts()}
+        gone = [name for name in run.hosts if name not in active]
+        if gone:
+            progress.stop(f"{some(gone)} failed before the first wave and left the run")
+            return
+        self._ask("pre-rollout")
+        if progress.stopped:
+            return
+        live.begin(run)
+        self._together(lambda name: lease.take(self._host(name), run), changing)
+        for number, wave in enumerate(run.waves, start=1):
+            if not self._may_start(number):
+                return
+            _tell(f"Wave {number} of {len(run.waves)}: {some(wave)}")
+            self._together(self._activate, wave)
+            progress.verdicts[number] = verdict = self._conclude(number)
+            if verdict.stop is not None:
+                progress.stop(verdict.stop)
+
+    def _may_start(self, number: int) -> bool:
+        """Ask hosts and hooks whether this wave may start; a hook may take minutes, so what hosts said has an age."""
+        if number > 1:
+            self._pause()
+        self._check(number, 0 if number > 1 else _HOLDS_S)
+        if not self.progress.stopped:
+            self._ask("pre-wave", number)
+        self._check(number, _HOLDS_S)
+        return not self.progress.stopped
+
+    def _check(self, number: int, holds_s: float) -> None:
+        """Stop where this wave would leave too few serving, judged by what hosts said less than so long ago."""
+        if self.progress.stopped:
+            return
+        wave = self.run.waves[number - 1]
+        if time.time() - self._looked > holds_s:
+            self._look_round(wave)
+        reason = obstacle(wave, serving(self.run), self.run.pace)
+        if reason:
+            self.progress.stop(reason)
+
+    def _activate(self, name: str) -> None:
+        outcome = self._try_activation(name, self.run.wanted(name))
+        self.progress.outcomes[name] = outcome
+        if not outcome.ok:
+            self._host(name).log_styled(outcome.text(), fg="red", log_func=logger.error)
+            self._give_back(name)
+
+    def _try_activation(self, name: str, release: str) -> Outcome:
+        try:
+            return activation.activate(self._host(name), self.run, release)
+        # What was not foreseen leaves the host in a state that nobody knows, which is a failure.
+        except Exception as error:
+            logger.error(traceback.format_exc())
+            return Outcome("no answer", f"the tool failed here: {type(error).__name__}: {error}")
+
+    def _conclude(self, number: int) -> Verdict:
+        """Judge the wave by what its hosts report and by the canary's figures, and hear the operator's hook."""
+        run, wave = self.run, self.run.waves[number - 1]
+        committed = [name for name in wave if name in self.progress.outcomes and self.progress.outcomes[name].ok]
+        answered = self._look(committed)
+        for name in committed:
+            ended = outcome_of(run.fleet_of(name), run.rollout, run.wanted(name))
+            silent = Outcome("no answer", "it committed the release, and has not answered since")
+            self.progress.outcomes[name] = (ended or self.progress.outcomes[name]) if name in answered else silent
+        self.progress.comparison += canary.comparison(run, number)
+        verdict = judge(self.progress, wave, run.pace)
+        if verdict.stop is None:
+            self._ask("post-wave", number)
+            verdict = Verdict(self.progress.stopped)
+        return verdict
+
+    def _take_back(self) -> None:
+        """Roll back who shall, newest wave first, with the promises of going forward: never too many out at once."""
+        run, progress = self.run, self.progress
+        asked = {name for verdict in progress.verdicts.values() for name in verdict.take_back}
+        left = [[name for name in wave if name in asked] for wave in run.waves]
+        while any(left) and not progress.interrupted:
+            self._look(list(run.nodes))
+            wave, reason = next_back(left, serving(run), run.pace)
+            if reason:
+                progress.stayed = f"{sum(map(len, left))} hosts keep the new release: {reason}"
+                _tell(progress.stayed)
+                return
+            _tell(f"Rolling back {some(wave)}")
+            self._together(self._activate_previous, wave)
+            left = [[name for name in before if name not in wave] for before in left]
+            if not all(progress.taken_back[name].ok for name in wave):
+                return
+
+    def _activate_previous(self, name: str) -> None:
+        host, previous = self._host(name), self.progress.previous(name)
+        if previous is None:
+            return
+        outcome = self._try_activation(name, previous)
+        activation.look(host, self.run)
+        self.progress.taken_back[name] = outcome
+        if not outcome.ok:
+            host.log_styled(f"could not go back: {outcome.text()}", fg="red", log_func=logger.error)
+
+    def _give_back(self, name: str) -> None:
+        lease.give_back(self._host(name), self.run)
+
+    def _ask(self, moment: hooks.Moment, wave: int | None = None) -> None:
+        veto = hooks.call(self.run, moment, wave)
+        if veto:
+            self.progress.stop(veto)
+
+    def _pause(self) -> None:
+        until = time.monotonic() + self.run.pace.pause_between_waves_s
+        while time.monotonic() < until and not self.progress.stopped:
+            gevent.sleep(min(0.2, max(0.0, until - time.monotonic())))
+
+    def _look_round(self, wave: Sequence[str]) -> None:
+        """Read how every host stands, or, where all were asked a moment ago, at least those that are next."""
+        now = time.monotonic()
+        self._looks, self._counted = min(_LOOKS, self._looks + (now - self._counted) * _LOOKS_S), now
+        everybody = self._looks >= len(self.run.nodes)
+        self._look(list(self.run.nodes) if everybody else wave)
+        if everybody:
+            self._looked = time.time()
+
+    def _look(self, names: Sequence[str]) -> set[str]:
+        """Read how these hosts stand, all at once; return those that answered. One that does not is down."""
+        self._looks -= len(names)
+        answered: set[str] = set()
+
+        def look(name: str) -> None:
+            if activation.look(self._host(name), self.run):
+                answered.add(name)
+            else:
+                self.run.nodes[name]["fleet"] = {**self.run.fleet_of(name), "serving": None}
+
+        self._together(look, names)
+        return answered
+
+    def _together(self, act: Callable[[str], object], names: Iterable[str]) -> None:
+        """Do something on hosts at the same time, as many at once as pyinfra was allowed."""
+        pool = Pool(self.state.config.PARALLEL)
+        working = [pool.spawn(act, name) for name in names]
+        gevent.joinall(working)
+        for one in working:
+            one.get()
+
+    def _host(self, name: str) -> Host:
+        found: Host = self.state.inventory.get_host(name)
+        return found
+
+    def _keep_record(self) -> None:
+        """Write down how the run stands while hosts are at work; the end and an interruption write it once more."""
+        written = None
+        while True:
+            now = (len(self.progress.outcomes), len(self.progress.verdicts), len(self.progress.taken_back))
+            if now != written:
+                record.write(self.run)
+                written = now
+            gevent.sleep(1)
 
 
-def _ask(run: FleetRun, moment: hooks.Moment, wave: int | None = None) -> None:
-    veto = hooks.call(run, moment, wave)
-    if veto:
-        run.progress.stop(veto)
-
-
-def activate(state: State, host: Host, wave: int) -> bool:  # noqa: ARG001
-    run = guard.run()
-    with _deciding:
-        if wave not in run.progress.opened:
-            run.progress.opened.add(wave)
-            _ask(run, "pre-wave", wave)
-    if run.progress.stopped:
-        return True
-    outcome = activation.activate(host, run, run.wanted(host.name))
-    run.progress.outcomes[host.name] = outcome
-    if not outcome.ok:
-        host.log_styled(outcome.text(), fg="red", log_func=logger.error)
-        lease.give_back(host, run)
-    return outcome.ok
-
-
-def conclude(state: State, host: Host, wave: int) -> bool:
-    """Do what follows from a wave on this host: go on, go back, or leave."""
-    run = guard.run()
-    with _deciding:
-        if wave not in run.progress.verdicts:
-            run.progress.verdicts[wave] = _decide(state, run, wave)
-            _keep_record(run)
-    verdict = run.progress.verdicts[wave]
-    if host.name in verdict.take_back:
-        _take_back(host, run)
-    if verdict.stop is not None:
-        return leave(state, host)
-    if wave == len(run.waves):
-        lease.give_back(host, run)
-    return True
-
-
-def leave(state: State, host: Host) -> bool:
-    """End the run on this host: it keeps what it serves. Fails where that is not what the run was to bring."""
-    run = guard.run()
-    # A stopped roll-out is nothing to confirm, and the next operation must not start.
-    state.config.FAIL_PERCENT = 0
-    state.should_raise_failed_hosts = None
-    lease.give_back(host, run)
-    if host.name not in run.progress.outcomes:
-        host.log_styled("not touched: the roll-out stopped before this host", fg="yellow")
-        return False
-    return host.name not in run.progress.taken_back
-
-
-def _decide(state: State, run: FleetRun, number: int) -> Verdict:
-    wave, follows = run.waves[number - 1], number < len(run.waves)
-    committed = [name for name in wave if name in run.progress.outcomes and run.progress.outcomes[name].ok]
-    # One round for the figures of this wave and for who serves before the next.
-    looked, answering = time.monotonic(), _look(state, run, run.nodes if follows else committed)
-    for name in committed:
-        run.progress.outcomes[name] = (
-            outcome_of(run.fleet_of(name), run.rollout, run.wanted(name)) or run.progress.outcomes[name]
-        )
-    _compare(run, number)
-    verdict = judge(run.progress, wave, run.pace)
-    if verdict.stop is None:
-        _ask(run, "post-wave", number)
-        verdict = Verdict(run.progress.stopped)
-    if verdict.stop is None and follows:
-        _pause(run)
-        if time.monotonic() - looked > _HOLDS_S:
-            answering = _look(state, run, run.nodes)
-        serving = {name: name in answering and serves(node) for name, node in run.nodes.items()}
-        verdict = Verdict(run.progress.stopped or obstacle(run.waves[number], serving, run.pace))
-    if verdict.stop is not None:
-        run.progress.stop(verdict.stop)
-    return verdict
-
-
-def _pause(run: FleetRun) -> None:
-    until = time.monotonic() + run.pace.pause_between_waves_s
-    while time.monotonic() < until and not run.progress.stopped:
-        gevent.sleep(min(0.2, max(0.0, until - time.monotonic())))
-
-
-def _look(state: State, run: FleetRun, names: Iterable[str]) -> set[str]:
-    """Read how these hosts stand, all at once; return those that answered."""
-    looks = {name: gevent.spawn(activation.look, state.inventory.get_host(name), run) for name in names}
-    gevent.joinall(list(looks.values()))
-    return {name for name, one in looks.items() if one.value}
-
-
-def _compare(run: FleetRun, number: int) -> None:
-    """Lay the figures of a first wave, or of canaries, beside those of the old release.
-
-    Going back and restarting are not judged like this: both are done because something is wrong already.
-    """
-    if run.intent != "deploy":
-        return
-    wave = run.waves[number - 1]
-    for name in wave:
-        plan, outcome = run.hosts[name], run.progress.outcomes.get(name)
-        if not outcome or not outcome.ok or not (number == 1 or is_canary(plan)):
-            continue
-        old = run.progress.before[name]
-        if not comparable(old.get("release"), plan.release):
-            continue
-        controls = [
-            (fleet.get("proof") or {}).get("figures") or {}
-            for other in run.nodes
-            if other not in run.progress.outcomes
-            and serves(run.nodes[other])
-            and (fleet := run.fleet_of(other)).get("verified") not in (None, run.wanted(name))
-            and comparable(fleet.get("release"), plan.release)
-        ]
-        before = (old.get("proof") or {}).get("figures") or {}
-        run.progress.comparison += compare(name, _figures(run, name), before, controls, _margins(run, name))
-
-
-def _figures(run: FleetRun, name: str) -> dict[str, object]:
-    proof = run.fleet_of(name).get("proof") or {}
-    if proof.get("release") == run.wanted(name):
-        return dict(proof.get("figures") or {})
-    return dict(run.progress.outcomes[name].figures)
-
-
-def _margins(run: FleetRun, name: str) -> dict[str, float]:
-    """Return what the profile allows. Nothing is judged on the catalogue's own way back: it is taken because the newer
-    image is worse, whatever the figures of its best days.
-    """
-    plan = run.hosts[name]
-    old = str((run.progress.before[name].get("release") or {}).get("image_tag"))
-    going_back = plan.release["image_tag"] in plan.settings.catalog().ways_back(old)
-    if going_back or not run.pace.judge_canary:
-        return {}
-    margins: dict[str, float] = plan.compiled.recipe.gates.compare.model_dump(exclude_none=True)
-    return margins
-
-
-def _take_back(host: Host, run: FleetRun) -> None:
-    previous = run.progress.previous(host.name)
-    if previous is None:
-        return
-    host.log_styled(f"going back to release {previous}", fg="yellow")
-    outcome = activation.activate(host, run, previous)
-    activation.look(host, run)
-    run.progress.taken_back[host.name] = outcome
-    if not outcome.ok:
-        host.log_styled(f"could not go back: {outcome.text()}", fg="red", log_func=logger.error)
+def _tell(text: str) -> None:
+    """A step of the roll-out, which quiet mode prints as well."""
+    logger.info(f"--> {text}", extra={"step": True})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class FleetError(Exception):
     """A refusal with its remedy; the command line prints it without a traceback."""
@@ -21,6 +23,10 @@ class FleetError(Exception):
             lines.append(f"  next: {self.remedy}")
         return "\n".join(lines)
 
+    def parts(self) -> list[str]:
+        """Return the message as texts that make sense alone, so that hosts which share one can be named together."""
+        return [self.text()]
+
 
 class CatalogError(FleetError):
     """A catalogue file that cannot be used: names file, key and allowed values."""
@@ -36,6 +42,14 @@ class SettingsError(FleetError):
 
 class RefusedError(FleetError):
     """A combination that cannot work, with the rules that refuse it."""
+
+    def __init__(self, found: str, expected: str = "", remedy: str = "", reasons: Sequence[str] = ()) -> None:
+        super().__init__("\n".join([found, *reasons]), expected, remedy)
+        self.reasons = tuple(reasons)
+
+    def parts(self) -> list[str]:
+        remedy = [f"next: {self.remedy}"] if self.remedy else []
+        return [self.found.split("\n")[0], *self.reasons, *remedy] if self.reasons else super().parts()
 
 
 def nearest(word: str, known: list[str]) -> str:

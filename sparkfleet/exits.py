@@ -5,11 +5,12 @@ The numbers from 10 on that `sparknode activate` has too mean the same there.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sparkfleet.fleet import FleetRun
+    from sparkfleet.rules import Finding
 
 REFUSED = 2
 UNREACHABLE = 3
@@ -23,8 +24,8 @@ INTERRUPTED = 130
 MEANINGS = {
     0: "every host of the run ended as asked, or there was nothing to do",
     1: "an error of pyinfra's or of the tool's own; its text says which",
-    REFUSED: "refused before any change: a combination that cannot work, an unfit host, too few hosts to serve",
-    UNREACHABLE: "some hosts could not be reached; nothing was changed",
+    REFUSED: "refused before any change: a combination that cannot work, an unfit host, too few hosts to serve, no yes",
+    UNREACHABLE: "some hosts could not be reached or gave no answer; nothing was changed",
     REVERTED: "hosts tried the release and went back: every host serves what it served before",
     HALTED_OLD: "halted before any host changed what it serves (staging, a hook, a lease); a lone task failed",
     HALTED_MIXED: "halted on the way, or hosts were left out: some serve the new release, others what they did before",
@@ -40,12 +41,8 @@ def code_of(run: FleetRun, connected: Collection[str], failed: Collection[str]) 
     if progress.interrupted:
         return INTERRUPTED
     missing = not set(run.hosts) <= set(connected)
-    if missing and not progress.begun:
-        return UNREACHABLE
-    if progress.refusals:
-        return LEASE_HELD if all("host.busy" in reason for reason in progress.refusals) else REFUSED
     if not progress.begun:
-        return HALTED_OLD if failed else None
+        return _of_a_task(run, missing, failed)
     now = {**progress.outcomes, **{name: back for name, back in progress.taken_back.items() if not back.ok}}
     if any(outcome.state in ("failed", "no answer") for outcome in now.values()):
         return HOST_DOWN
@@ -58,3 +55,30 @@ def code_of(run: FleetRun, connected: Collection[str], failed: Collection[str]) 
         return LEASE_HELD
     tried = progress.taken_back or any(outcome.state == "reverted" for outcome in now.values())
     return REVERTED if tried else HALTED_OLD
+
+
+def _of_a_task(run: FleetRun, missing: bool, failed: Collection[str]) -> int | None:
+    """Return the code of a run in which no roll-out began."""
+    retired = set(run.progress.retired.values())
+    if "down" in retired:
+        return HOST_DOWN
+    if "done" in retired and (failed or missing or retired != {"done"}):
+        return HALTED_MIXED
+    if missing:
+        return UNREACHABLE
+    return HALTED_OLD if failed else None
+
+
+def of_findings(found: Mapping[str, Sequence[Finding]]) -> int | None:
+    """Return the code of a fleet with unfit hosts: who works elsewhere on all of them is no fault. None where all are
+    fit.
+    """
+    failed = [one.id for findings in found.values() for one in findings if one.severity == "fail"]
+    if not failed:
+        return None
+    return LEASE_HELD if set(failed) == {"host.busy"} else REFUSED
+
+
+def of_a_look(nodes: Mapping[str, Mapping[str, Any]], code: int = 0) -> int:
+    """Return the code of a task that only looks: what it could not see is no success."""
+    return UNREACHABLE if any("error" in node for node in nodes.values()) else code

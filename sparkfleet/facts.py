@@ -52,7 +52,11 @@ def ask_all(state: State) -> dict[str, dict[str, Any]]:
 
 
 def _ask(host: Host) -> dict[str, Any]:
-    line, why = answer(host, "probe")
+    try:
+        line, why = answer(host, "probe")
+    # Whatever went wrong concerns this host, and must not end the run of the others.
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {error}"}
     from sparkfleet import preflight
 
     return {**preflight.read(line), "read_at": time.time()} if line else {"error": why}
@@ -67,16 +71,21 @@ def answer(host: Host, command: str) -> tuple[str, str]:
     try:
         with gevent.Timeout(ANSWER_S, exception=TimeoutError):
             ok, output = host.run_shell_command(_as_root(_installed(command)))
-            if ok and output.stdout_lines[-1:] == [OTHER_PROGRAM]:
+            if ok and OTHER_PROGRAM in output.stdout_lines:
                 ok, output = host.run_shell_command(_as_root(CARRIED.format(command)), _stdin=program_text())
     except TimeoutError:
         return "", f"no answer within {ANSWER_S:.0f} s"
     except (OSError, EOFError, SSHException) as error:
         return "", str(error) or type(error).__name__
     if ok and output.stdout_lines:
-        return output.stdout_lines[-1], ""
+        return _answer_in(output.stdout_lines), ""
     said = [line.strip() for line in output.stderr_lines if line.strip()]
     return "", said[-1] if said else f"the {command} said nothing"
+
+
+def _answer_in(lines: list[str]) -> str:
+    """Return the last document, or the last line: a login may print before it, and a logout after it."""
+    return next((line for line in reversed(lines) if line.startswith("{")), lines[-1])
 
 
 @cache

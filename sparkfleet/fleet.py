@@ -1,27 +1,29 @@
 """One run over the fleet: each host's settings and release, the waves, and what the nodes answered.
 
-What each host shall run is planned once a run, before any host is asked (see `sparkfleet.guard`), from the inventory's
-data alone; the waves are planned once all nodes were asked.
+What each host shall run is planned once a run, before any host is asked (see `sparkfleet.session`), from the
+inventory's data alone; the waves are planned once all nodes were asked.
 """
 
 from __future__ import annotations
 
 import getpass
+import os
 import socket
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
-from sparkfleet import lock, standing
-from sparkfleet.errors import FleetError, LockError, SettingsError
+from sparkfleet import grouping, lock, standing
+from sparkfleet.errors import FleetError, LockError, RefusedError, SettingsError
+from sparkfleet.intents import FROM_INVENTORY, Intent
 from sparkfleet.lock import Lock
 from sparkfleet.release import Compiled, compile_release
 from sparkfleet.rollout import Progress
 from sparkfleet.rules import Finding
 from sparkfleet.settings import Settings, parse_settings
-from sparkfleet.waves import Member, Pace, first_obstacle, plan_waves
+from sparkfleet.waves import Member, Pace, first_obstacle, least_of, plan_waves
 from sparknode.document import described
 
 
@@ -35,11 +37,6 @@ class HostEntry:
     data: Mapping[str, Any]
     # Who set each setting, in words; empty where nobody asks.
     origins: Mapping[str, str] = field(default_factory=dict)
-
-
-# What a run is for: bring the inventory's releases, go back to those before, start again what serves, give hosts back,
-# or only look.
-Intent = Literal["deploy", "rollback", "restart", "retire", "look"]
 
 
 @dataclass(frozen=True)
@@ -80,11 +77,13 @@ class FleetRun:
     pace: Pace
     intent: Intent = "deploy"
     rollout: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
-    operator: str = field(default_factory=lambda: f"{getpass.getuser()}@{socket.gethostname()}")
+    operator: str = field(default_factory=lambda: f"{_user()}@{socket.gethostname()}")
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     nodes: dict[str, dict[str, Any]] = field(default_factory=dict)
     findings: dict[str, list[Finding]] = field(default_factory=dict)
     waves: list[list[str]] = field(default_factory=list)
+    # How many hosts of the inventory --limit and --exclude left out.
+    outside: int = 0
     # What hosts shall serve where that is not the inventory's: the node's own description of one of its releases.
     targets: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)
@@ -106,6 +105,14 @@ class FleetRun:
         return self.nodes.get(name, {}).get("fleet") or {}
 
 
+def _user() -> str:
+    """Return the login; a container may run under a number that no passwd entry names."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid-{os.getuid()}"
+
+
 def plan_run(entries: list[HostEntry], intent: Intent = "deploy") -> FleetRun:
     """Plan a run over the hosts, in inventory order.
 
@@ -114,15 +121,32 @@ def plan_run(entries: list[HostEntry], intent: Intent = "deploy") -> FleetRun:
     _refuse_same_address(entries)
     made: dict[str, tuple[Lock, Compiled] | FleetError] = {}
     hosts: dict[str, HostPlan] = {}
-    problems: dict[str, list[str]] = {}
+    problems: list[tuple[str, FleetError]] = []
     for entry in entries:
         try:
-            hosts[entry.name] = plan_host(entry, intent == "deploy", made)
+            hosts[entry.name] = plan_host(entry, False, made)
         except FleetError as error:
-            problems.setdefault(error.text(), []).append(entry.name)
-    if problems:
-        raise FleetError("\n".join(f"{', '.join(names)}: {text}" for text, names in problems.items()))
-    return FleetRun(hosts, _pace(hosts), intent)
+            problems.append((entry.name, error))
+    _refuse(problems, len(entries))
+    run = FleetRun(hosts, _pace(hosts), intent)
+    if intent in FROM_INVENTORY:
+        require_releases(run)
+    return run
+
+
+def require_releases(run: FleetRun) -> None:
+    """Raise FleetError where the inventory's release of a host cannot be made."""
+    problems = [(name, plan.made) for name, plan in run.hosts.items() if isinstance(plan.made, FleetError)]
+    _refuse(problems, len(run.hosts))
+
+
+def _refuse(problems: list[tuple[str, FleetError]], hosts: int) -> None:
+    """Raise what is wrong, each thing once with the hosts that have it."""
+    parts = [(place, name, part) for name, error in problems for place, part in enumerate(error.parts())]
+    # What was chosen comes first, then what is wrong with it: as each error has them, and for all hosts together.
+    said = [(name, part.removeprefix(f"{name}: ")) for _, name, part in sorted(parts, key=lambda part: part[0])]
+    if said:
+        raise FleetError("\n".join(grouping.lines(said, hosts)))
 
 
 def plan_host(
@@ -195,21 +219,49 @@ def settle_waves(run: FleetRun) -> None:
     or too few hosts that would serve.
     """
     if run.intent == "deploy":
-        changing = [name for name in run.hosts if name in run.nodes and not converged(run.hosts[name], run.nodes[name])]
+        # What a host without an answer serves is not known; preflight refuses it.
+        changing = [name for name, node in run.nodes.items() if not converged(run.hosts[name], node)]
         _refuse_known_bad(run, changing)
     else:
         run.targets = standing.targets(run.intent, run.nodes)
         changing = [name for name in run.hosts if name in run.targets]
     members = [_member(run.hosts[name], run.nodes[name]) for name in changing]
-    run.waves = plan_waves(members, run.pace, len(run.nodes))
+    run.waves = plan_waves(members, run.pace, len(run.hosts))
     run.progress.before = {name: run.fleet_of(name) for name in changing}
-    reason = first_obstacle(run.waves, {name: serves(node) for name, node in run.nodes.items()}, run.pace)
+    reason = first_obstacle(run.waves, serving(run), run.pace)
     if reason:
-        raise FleetError(
-            reason,
-            "enough hosts that serve throughout",
-            "mend the hosts that are down, or set min_serving or max_unavailable for this run with --data",
+        raise FleetError(reason, "enough hosts that serve throughout", _remedy(run))
+
+
+def serving(run: FleetRun) -> dict[str, bool]:
+    """Return which hosts of the run serve, as far as they said; one without an answer counts as down."""
+    return {name: serves(run.nodes.get(name, {})) for name in run.hosts}
+
+
+def _remedy(run: FleetRun) -> str:
+    if run.outside and least_of(run.pace.min_serving, len(run.hosts)) >= len(run.hosts):
+        return (
+            f"the {run.outside} hosts that --limit or --exclude left out are not counted: leave fewer out, or set "
+            "min_serving for this run, e.g. --data min_serving=0"
         )
+    return "fix the hosts that are down, or set min_serving or max_unavailable for this run with --data"
+
+
+def refuse_to_undo(run: FleetRun, given: Collection[str]) -> None:
+    """Raise RefusedError where a deploy would undo a roll-back: somebody took these hosts off a release for a reason,
+    and going forward again needs a decision in writing. `given` holds the settings of the command line.
+    """
+    if run.intent != "deploy" or "image_tag" in given:
+        return
+    for name in (name for wave in run.waves for name in wave):
+        undone = standing.undone(run.fleet_of(name), run.target(name))
+        if undone and run.hosts[name].settings.roll_forward != run.wanted(name):
+            raise RefusedError(
+                f"{name} would roll forward again: {undone}, and the inventory still asks for it",
+                "the choice in writing",
+                f'to stay, write image_tag = "{(run.fleet_of(name)["release"] or {}).get("image_tag")}" into '
+                f'group_data/all.py; to go forward, roll_forward = "{run.wanted(name)}", or give it with --data',
+            )
 
 
 def _member(plan: HostPlan, node: Mapping[str, Any]) -> Member:
@@ -221,18 +273,17 @@ def is_canary(plan: HostPlan) -> bool:
 
 
 def _refuse_known_bad(run: FleetRun, names: list[str]) -> None:
-    known: dict[str, list[str]] = {}
+    known = []
     for name in names:
         wanted = run.wanted(name)
         failed = (run.fleet_of(name).get("failed_releases") or {}).get(wanted)
         if failed and run.hosts[name].settings.retry_release != wanted:
-            text = f"release {wanted} failed here at {failed.get('t')}: {failed.get('error')}"
-            known.setdefault(text, []).append(name)
+            known.append((name, f"release {wanted} failed here at {failed.get('t')}: {failed.get('error')}"))
     if known:
         raise FleetError(
-            "\n".join(f"{', '.join(names)}: {text}" for text, names in known.items()),
+            "\n".join(grouping.lines(known, len(run.hosts))),
             "a release that has not failed its gates on the host",
-            f"choose another image_tag, or try it again with --data retry_release={run.wanted(names[0])}",
+            f"choose another image_tag, or try it again with --data retry_release={run.wanted(known[0][0])}",
         )
 
 

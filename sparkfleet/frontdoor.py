@@ -15,6 +15,8 @@ from sparkfleet import ROOT
 from sparkfleet.errors import FleetError
 
 INVENTORY = "SPARKFLEET_INVENTORY"
+# What `sparkfleet.console` reads; pyinfra has no option of its own for it.
+QUIET = "SPARKFLEET_QUIET"
 DEFAULT_INVENTORY = "inventory/prod.py"
 # In the order in which an operator meets them; `roll_out` is a part of deploy.py and no command.
 TASKS = {
@@ -54,9 +56,12 @@ def command(name: str, arguments: Sequence[str], environment: Mapping[str, str],
 
 def run(name: str, arguments: Sequence[str]) -> NoReturn:
     """Become pyinfra. Raises FleetError where it is not installed."""
-    words = command(name, arguments, os.environ, Path.cwd())
+    quiet = [word for word in arguments if word in ("-q", "--quiet")]
+    words = command(name, [word for word in arguments if word not in quiet], os.environ, Path.cwd())
+    if quiet:
+        os.environ[QUIET] = "1"
     # On a stream of its own, since a task's --json is a document on the other.
-    print(f"$ {shlex.join(words)}", file=sys.stderr, flush=True)
+    print(f"$ {f'{QUIET}=1 ' * bool(quiet)}{shlex.join(words)}", file=sys.stderr, flush=True)
     program = Path(sys.executable).with_name("pyinfra")
     if not program.exists():
         raise FleetError(f"{program} is missing", "pyinfra beside this Python", f"run `make setup` in {ROOT}")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import gevent
 from pyinfra import logger
 from pyinfra.api import Host
@@ -14,6 +12,8 @@ from sparkfleet.remote import ConnectionLost
 
 # A host that loads an engine takes its time, and a connection that is taken for dead is closed under whatever uses it.
 _ANSWER_S = 15
+# By what a node's refusal says that somebody else has the host; anything else is a fault (`sparknode/lease.py`).
+HELD = ("works on this host", "under way on this host")
 
 
 def take(host: Host, run: FleetRun) -> bool:
@@ -22,10 +22,12 @@ def take(host: Host, run: FleetRun) -> bool:
     owner = ["--rollout", run.rollout, "--operator", run.operator, "--from", remote.local_address(host)]
     try:
         answer = remote.ask(host, ["lease", "take", *owner, "--ttl", ttl])
-        token = int(json.loads(answer.stdout)["token"]) if answer.ok else None
-        run.progress.lease_held |= not answer.ok
+        token = int((answer.document() or {})["token"]) if answer.ok else None
+        run.progress.lease_held |= not answer.ok and any(words in answer.last_line for words in HELD)
         reason = answer.last_line
-    except (ConnectionLost, ValueError, KeyError, TypeError) as error:
+    except KeyError:
+        token, reason = None, "the lease could not be taken: the node's answer is no lease"
+    except (ConnectionLost, ValueError, TypeError) as error:
         token, reason = None, f"the lease could not be taken: {error}"
     if token is None:
         host.log_styled(reason, fg="red", log_func=logger.error)

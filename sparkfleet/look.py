@@ -18,7 +18,7 @@ import gevent
 from pyinfra.api import Host, StringCommand
 from pyinfra.context import ctx_state
 
-from sparkfleet import facts, fleetview, guard, record, report
+from sparkfleet import exits, facts, fleetview, grouping, record, report, session
 from sparkfleet.differences import differences
 from sparkfleet.errors import FleetError
 from sparkfleet.fleet import FleetRun
@@ -33,8 +33,8 @@ T = TypeVar("T")
 
 def status() -> NoReturn:
     """What every host serves, and how well."""
-    run = guard.run()
-    if not guard.as_json:
+    run = session.run()
+    if not session.as_json():
         report.print_table(run)
     _end({name: {**_summary(name, node), "proven": report.proven(run, name)} for name, node in run.nodes.items()})
 
@@ -47,9 +47,9 @@ def _summary(name: str, node: Mapping[str, Any]) -> dict[str, Any]:
 
 def history() -> NoReturn:
     """What was activated where, by whom, and how it ended; oldest first."""
-    nodes = guard.run().nodes
+    nodes = session.run().nodes
     found = {name: (node.get("fleet") or {}).get("history") or [] for name, node in nodes.items()}
-    _end(found, "\n".join(history_lines(found, width())))
+    _end(found, "\n".join([*history_lines(found, width()), *_silent()]))
 
 
 def history_lines(histories: Mapping[str, list[Mapping[str, Any]]], columns: int | None) -> list[str]:
@@ -77,7 +77,7 @@ def history_lines(histories: Mapping[str, list[Mapping[str, Any]]], columns: int
 
 def diff() -> NoReturn:
     """What a deploy would change, and what on a host is not what its release says."""
-    run = guard.run()
+    run = session.run()
     found = {name: {"a deploy changes": _pending(run, name), "drift": _drifted(run, name)} for name in run.nodes}
     lines = [
         "\n".join([f"{name}:", *(f"  {kind}: {line}" for kind, said in kinds.items() for line in said or ["nothing"])])
@@ -115,7 +115,8 @@ def logs() -> NoReturn:
         return list(host.run_shell_command(StringCommand(*words), _sudo=True, print_output=follow)[1].output_lines)
 
     found = _from_each(read)
-    _end(found, "\n".join(f"{name}: {line}" for name, lines in found.items() for line in lines))
+    written = [f"{name}: {line}" for name, lines in found.items() for line in lines]
+    _end(found, "\n".join([*written, *_silent()]))
 
 
 def doctor() -> NoReturn:
@@ -123,10 +124,10 @@ def doctor() -> NoReturn:
 
     A host whose release cannot be compiled is not judged, and gives its bundle all the same.
     """
-    run = guard.run()
+    run = session.run()
     judged = {name: plan for name, plan in run.hosts.items() if not isinstance(plan.made, FleetError)}
     run.findings = fleetview.examine(replace(run, hosts=judged), run.started.date())
-    if not guard.as_json:
+    if not session.as_json():
         report.print_findings(alone=True)
     found = {row["host"]: row for row in fleetview.document(run)["hosts"]}
     for name, plan in run.hosts.items():
@@ -163,8 +164,15 @@ def _from_each(read: Callable[[Host], T]) -> dict[str, T]:
 
 
 def _end(document: Mapping[str, Any], text: str = "", code: int = 0) -> NoReturn:
-    if guard.as_json:
+    if session.as_json():
         click.echo(json.dumps(document, ensure_ascii=False, indent=1))
     elif text:
         click.echo(wrapped(text, width()))
-    sys.exit(code)
+    session.end(exits.of_a_look(session.run().nodes, code))
+
+
+def _silent() -> list[str]:
+    """Return who gave no answer, and why: what is told about the others must not pass for the whole fleet."""
+    nodes = session.run().nodes
+    missing = [(name, str(node["error"])) for name, node in nodes.items() if "error" in node]
+    return [f"no answer: {line}" for line in grouping.lines(missing, len(nodes))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
+from functools import wraps
 from io import StringIO
 from typing import Any
 
@@ -11,9 +12,10 @@ from pyinfra.api import FunctionCommand, QuoteString, StringCommand, operation
 from pyinfra.api.state import StateStage
 from pyinfra.operations import files
 
-from sparkfleet import actions, conduct, fleet, guard, repairs, sync
+from sparkfleet import actions, conduct, fleet, repairs, session, sync
 from sparkfleet.checks.view import View
 from sparkfleet.fleet import HostPlan
+from sparkfleet.intents import ROLLING, Intent
 from sparkfleet.nodeprogram import (
     ACTIVATE_UNIT,
     UNITS,
@@ -27,13 +29,40 @@ from sparkfleet.repairs import REPAIRS
 
 Commands = Generator[StringCommand | FunctionCommand, None, None]
 
+# After which silence a command on a host counts as failed: systemd's own jobs end within 90 s, a package takes minutes.
+SYSTEMCTL_S, REPAIR_S = 120, 1200
+
+
+def step(*intents: Intent, **options: Any) -> Callable[[Callable[..., Commands]], Callable[..., Any]]:
+    """Make an operation for runs with one of these purposes.
+
+    Whatever file calls it: the purpose is asked for when a host registers it, before any change, and when it acts.
+    """
+
+    def made(body: Callable[..., Commands]) -> Callable[..., Any]:
+        @wraps(body)
+        def acting(*arguments: Any, **named: Any) -> Commands:
+            session.require(*intents)
+            yield from body(*arguments, **named)
+
+        registered = operation(**options)(acting)
+
+        @wraps(body)
+        def called(*arguments: Any, **named: Any) -> Any:
+            session.require(*intents)
+            return registered(*arguments, **named)
+
+        return called
+
+    return made
+
 
 def _plan() -> HostPlan:
-    return guard.run().hosts[host.name]
+    return session.run().hosts[host.name]
 
 
 def _node() -> dict[str, Any]:
-    return guard.run().nodes[host.name]
+    return session.run().nodes[host.name]
 
 
 # What a host lacks, as it said before the run's first change.
@@ -47,7 +76,7 @@ LACKS: Mapping[str, Callable[[HostPlan, dict[str, Any]], object]] = {
 
 def lacking(what: str) -> bool:
     """Say whether any host of the run lacks it: an operation that no host needs is not worth registering."""
-    run = guard.run()
+    run = session.run()
     if what not in run.lacking:
         run.lacking[what] = any(LACKS[what](run.hosts[name], node) for name, node in run.nodes.items())
     return run.lacking[what]
@@ -75,22 +104,7 @@ def _is_bare() -> bool:
     return True
 
 
-def any_unfit() -> bool:
-    """Say whether some host is unfit: where none is, the findings have said all, and pyinfra need not be asked."""
-    return any(one.severity == "fail" for found in guard.run().findings.values() for one in found)
-
-
-@operation()
-def refuse_unfit() -> Commands:
-    """Stop before any change when a host is unfit for its release."""
-    failed = [one for one in guard.run().findings[host.name] if one.severity == "fail"]
-    if not failed:
-        host.noop("fit")
-        return
-    yield FunctionCommand(actions.refuse, ([f"unfit: {one.id}: {one.found}" for one in failed],), {})
-
-
-@operation()
+@step("deploy", "repair")
 def repair(what: str) -> Commands:
     """Carry out what is missing of one repair, on the hosts that ask for it.
 
@@ -105,10 +119,10 @@ def repair(what: str) -> Commands:
     for path, text in repairs.files(what).items():
         yield from files.put._inner(src=StringIO(text), dest=path, mode="644")
     for command in commands:
-        yield StringCommand(*(QuoteString(word) for word in command))
+        yield StringCommand(*(QuoteString(word) for word in command), _timeout=REPAIR_S)
 
 
-@operation()
+@step("deploy", "stage", "rollback", "restart")
 def install_node_program() -> Commands:
     """Install /usr/local/bin/sparknode and its units where they are missing or another version.
 
@@ -120,36 +134,38 @@ def install_node_program() -> Commands:
         yield FunctionCommand(actions.upload, (unit(name), f"{UNITS_PATH}/{name}", "0644"), {})
     # What earlier versions called at a boot.
     former = [f"{UNITS_PATH}/{folder}sparkfleet-recover.service" for folder in ("", "multi-user.target.wants/")]
-    yield StringCommand("rm", "--force", *former)
+    yield StringCommand("rm", "--force", *former, _timeout=SYSTEMCTL_S)
     # A failed look whose file somebody removed is kept as «not found», and its timer would refuse to start. The pattern
     # is no error where nothing matches.
-    yield StringCommand("systemctl", "reset-failed", QuoteString("sparkfleet-watch.*"))
+    yield StringCommand("systemctl", "reset-failed", QuoteString("sparkfleet-watch.*"), _timeout=SYSTEMCTL_S)
     # --no-reload: a reload could take the GPU from running containers (nvidia-container-toolkit#48), and systemd reads
     # a unit that it does not know yet when it is started.
-    yield StringCommand("systemctl", "enable", "--no-reload", "--quiet", ACTIVATE_UNIT, WATCH_TIMER)
-    yield StringCommand("systemctl", "start", "--quiet", WATCH_TIMER)
+    yield StringCommand(
+        "systemctl", "enable", "--no-reload", "--quiet", ACTIVATE_UNIT, WATCH_TIMER, _timeout=SYSTEMCTL_S
+    )
+    yield StringCommand("systemctl", "start", "--quiet", WATCH_TIMER, _timeout=SYSTEMCTL_S)
     yield FunctionCommand(actions.install_program, (), {})
 
 
-@operation()
+@step("deploy", "stage")
 def keep_verifying() -> Commands:
     """Have the host hash its weights once a week, or not, as the settings say."""
     if _has("timer"):
         return
     wanted = _plan().settings.verify_weekly
     verb = "enable" if wanted else "disable"
-    yield StringCommand("systemctl", verb, "--no-reload", "--quiet", VERIFY_TIMER)
-    yield StringCommand("systemctl", "start" if wanted else "stop", "--quiet", VERIFY_TIMER)
+    yield StringCommand("systemctl", verb, "--no-reload", "--quiet", VERIFY_TIMER, _timeout=SYSTEMCTL_S)
+    yield StringCommand("systemctl", "start" if wanted else "stop", "--quiet", VERIFY_TIMER, _timeout=SYSTEMCTL_S)
 
 
-@operation(is_idempotent=False, idempotent_notice="It reads every byte each time.")
+@step("verify", is_idempotent=False, idempotent_notice="It reads every byte each time.")
 def verify_models() -> Commands:
     """Hash every model on the host against its lock, without a network; damage is named by file."""
     if not _is_bare():
         yield FunctionCommand(actions.verify, (), {})
 
 
-@operation(is_idempotent=False, idempotent_notice="What may go is known on the host alone.")
+@step("prune", is_idempotent=False, idempotent_notice="What may go is known on the host alone.")
 def prune_host() -> Commands:
     """Remove what no release needs; said before anything goes."""
     if _is_bare():
@@ -159,7 +175,7 @@ def prune_host() -> Commands:
     yield FunctionCommand(actions.prune, (_plan(), False), {})
 
 
-@operation()
+@step("deploy", "stage")
 def sync_models() -> Commands:
     """Bring target and drafter to the host together, where they are missing."""
     if _has("weights"):
@@ -167,7 +183,7 @@ def sync_models() -> Commands:
     yield FunctionCommand(sync.bring, (), {})
 
 
-@operation()
+@step("deploy", "stage")
 def stage_release() -> Commands:
     """Verify the models, pull the image by digest and write the release; nothing that serves is touched."""
     plan = _plan()
@@ -176,10 +192,11 @@ def stage_release() -> Commands:
     yield FunctionCommand(actions.stage, (plan,), {})
 
 
-@operation()
+@step("retire")
 def retire() -> Commands:
     """Drain and stop the engine and remove everything of the tool's; the weights only where the settings say so."""
-    run = guard.run()
+    session.require_named(host.name)
+    run = session.run()
     if _is_bare():
         return
     if LACKS["program"](_plan(), _node()):
@@ -188,47 +205,18 @@ def retire() -> Commands:
     yield FunctionCommand(actions.retire, (words + ["--models"] * _plan().settings.retire_models,), {})
 
 
-@operation()
-def take_lease() -> Commands:
-    """Take the lease of every host that shall change, before the first one does."""
-    if not _executing() or not _changes():
-        return
-    yield FunctionCommand(conduct.take_lease, (), {})
+@step(*ROLLING)
+def roll_out() -> Commands:
+    """Activate releases wave by wave, on all hosts that change.
 
-
-@operation()
-def activate_release(wave: int) -> Commands:
-    """Activate the host's release when the host is in this wave.
-
-    Every host registers every wave, because pyinfra orders operations by what all hosts have in common: a wave that
-    only its own hosts knew would run beside the next one.
-
-    + wave: the wave's number, from 1
+    One operation for all waves: pyinfra has a barrier after each, and a thousand of them would cost every host each.
     """
-    run = guard.run()
-    if host.name not in run.waves[wave - 1]:
+    if not any(host.name in wave for wave in session.run().waves):
+        host.noop("not in a wave")
         return
-    if run.progress.stopped:
-        host.noop("the roll-out was stopped")
-        return
-    yield FunctionCommand(conduct.activate, (wave,), {})
-
-
-@operation()
-def conclude_wave(wave: int) -> Commands:
-    """Judge the wave; every host that shall change goes on, goes back, or leaves the run.
-
-    + wave: the wave's number, from 1
-    """
-    if not _executing() or host.name not in guard.run().progress.leases:
-        return
-    yield FunctionCommand(conduct.conclude, (wave,), {})
+    yield FunctionCommand(conduct.take_part, (), {})
 
 
 def _executing() -> bool:
     """Say whether changes are made, and not only looked for: what serves order alone is no change to show."""
     return bool(host.state.current_stage == StateStage.Execute)
-
-
-def _changes() -> bool:
-    return any(host.name in wave for wave in guard.run().waves)

@@ -9,7 +9,10 @@ from typing import Any
 from sparkfleet.differences import differences
 from sparkfleet.fleet import FleetRun, serves
 from sparkfleet.standing import stays
+from sparkfleet.table import some
 
+# Of many waves, so many are shown, and the last two.
+SHOWN = 8
 TITLES = {"deploy": "roll-out", "rollback": "roll-back", "restart": "rolling restart"}
 
 
@@ -113,8 +116,14 @@ def _waves(run: FleetRun) -> Iterator[str]:
         unknown |= bool(down) and not times
         total += max(times, default=0.0) + (run.pace.pause_between_waves_s if number < len(run.waves) else 0)
         lasts = f", about {minutes(max(times))}" if times else ""
-        yield f"  wave {number} of {len(run.waves)}: {some(wave)}; {up} of {len(now)} hosts serve meanwhile{lasts}"
+        if number <= SHOWN or number > len(run.waves) - 2:
+            yield f"  wave {number} of {len(run.waves)}: {some(wave)}; {up} of {len(now)} hosts serve meanwhile{lasts}"
+        elif number == SHOWN + 1:
+            rest = sum(map(len, run.waves[SHOWN:-2]))
+            yield f"  … {len(run.waves) - SHOWN - 2} more waves, {rest} hosts"
         now.update(dict.fromkeys(wave, True))
+    if run.outside:
+        yield f"  {run.outside} hosts of the inventory are not part of this run, and are not counted"
     known = "its duration is not known: no host has done this before" if unknown else f"about {minutes(total)} in all"
     yield f"  never fewer than {least} of {len(now)} hosts serve; {known}"
 
@@ -140,8 +149,3 @@ def _grouped(pairs: Any) -> list[tuple[str, list[str]]]:
     for name, text in pairs:
         groups.setdefault(text, []).append(name)
     return list(groups.items())
-
-
-def some(names: Sequence[str], most: int = 4) -> str:
-    """Name hosts: all of a few, of many the first, the last and how many they are."""
-    return ", ".join(names) if len(names) <= most else f"{len(names)} hosts ({names[0]} … {names[-1]})"

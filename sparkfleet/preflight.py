@@ -11,12 +11,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from sparkfleet import grouping
 from sparkfleet.catalog import Catalog
 from sparkfleet.checks import CHECKS
 from sparkfleet.checks.view import Check, Undecided, View, kind_of
 from sparkfleet.decisions import Decisions
 from sparkfleet.findings import book, finding, unknown
 from sparkfleet.rules.book import ORDER, Finding, Severity
+from sparkfleet.table import some
 
 SCHEMA = 1
 
@@ -94,20 +96,23 @@ def of_host(host: str, node: Mapping[str, Any], findings: Sequence[Finding], cat
 
 def digest(findings: Mapping[str, Sequence[Finding]], least: Severity = "warn") -> list[str]:
     """Return lines for a person: each thing once, with the hosts that have it; failures first."""
-    hosts: dict[Finding, list[str]] = {}
-    for name, found in findings.items():
-        for one in found:
-            if ORDER[one.severity] <= ORDER[least]:
-                hosts.setdefault(one, []).append(name)
     lines = []
-    for one, names in sorted(hosts.items(), key=lambda pair: ORDER[pair[0].severity]):
-        everyone = len(names) == len(findings) > 1
-        lines.append(f"{one.severity}: {'all hosts' if everyone else ', '.join(names)}: {one.text()}")
+    for severity in ORDER:
+        said: dict[str, list[tuple[str, str]]] = {}
+        for name, found in findings.items():
+            for one in found:
+                if one.severity == severity and ORDER[severity] <= ORDER[least]:
+                    said.setdefault(one.id, []).append((name, one.text()))
+        for texts in said.values():
+            for names, text in grouping.grouped(texts):
+                whom = "all hosts" if len(names) == len(findings) > 1 else some(names)
+                lines.append(f"{severity}: {whom}: {text}")
     unfit = [name for name, found in findings.items() if not fit(found)]
     if unfit:
         without = " ".join(f"--exclude {name}" for name in unfit)
-        lines.append(f"{len(unfit)} of {len(findings)} hosts are unfit: {', '.join(unfit)}; nothing was changed")
-        lines.append(f"  to go on without them: {without}")
+        lines.append(f"{len(unfit)} of {len(findings)} hosts are unfit: {some(unfit)}; nothing was changed")
+        if len(unfit) < len(findings):
+            lines.append(f"  to go on without them: {without}")
     elif findings:
         lines.append(f"preflight: {len(findings)} of {len(findings)} hosts are fit")
     return lines

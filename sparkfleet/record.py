@@ -96,21 +96,26 @@ def ending(run: FleetRun, name: str) -> str:
         return f"taken back to {progress.previous(name)}: {back.text()}"
     if name in progress.outcomes:
         return progress.outcomes[name].text()
-    untouched = name in _untouched(run)
-    return "not touched" if untouched else "already served its release" if run.intent == "deploy" else "stays"
+    if any(name in wave for wave in run.waves):
+        return "not touched"
+    if "error" in run.nodes.get(name, {"error": None}):
+        return "could not be reached"
+    return "already served its release" if run.intent == "deploy" else "stays"
 
 
 def summary(run: FleetRun) -> list[str]:
     """Return the lines that end the run on the terminal."""
     progress = run.progress
     seconds = (datetime.now(UTC) - run.started).total_seconds()
-    counts = Counter(ending(run, name).split(":")[0].split(" to ")[0] for name in run.nodes)
+    counts = Counter(ending(run, name).split(":")[0].split(" to ")[0] for name in run.hosts)
     numbers = ", ".join(f"{count} {word}" for word, count in counts.most_common())
     lines = [f"roll-out {run.rollout}: {outcome(run)} after {seconds:.0f} s; hosts: {numbers}"]
     if progress.stopped:
         lines.append(f"stopped: {progress.stopped}")
+    if progress.stayed:
+        lines.append(progress.stayed)
     if outcome(run) != "done":
-        lines.append("next: mend what stopped it, then run the same command again; it goes on where this one ended")
+        lines.append("next: fix what stopped it, then run the same command again; it goes on where this one ended")
     return lines
 
 

@@ -79,8 +79,9 @@ def compile_release(
         working = nearest_working(catalog, choice, deployment)
         raise RefusedError(
             f"model {choice.model} with image {choice.image_tag}, profile {choice.profile} on {choice.hardware} "
-            "is refused\n" + "\n".join(finding.text() for finding in failed),
+            "is refused",
             remedy=f"the nearest combination that works: {working}" if working else "",
+            reasons=[finding.text() for finding in failed],
         )
     unlocked: list[str] = []
     image = _image(recipe, lock, unlocked)

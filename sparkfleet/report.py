@@ -12,7 +12,7 @@ import click
 from pyinfra.api.state import BaseStateCallback
 from pyinfra.context import ctx_state
 
-from sparkfleet import compare, fleetview, guard, hooks, preflight, record
+from sparkfleet import compare, fleetview, hooks, preflight, record, session
 from sparkfleet.fleet import FleetRun, serves
 from sparkfleet.table import fitted, width
 
@@ -95,6 +95,8 @@ def drift(fleet: Mapping[str, Any]) -> list[str]:
     present = {row["repo"]: row["commit"] for row in fleet.get("models") or ()}
     commits = (fleet.get("release") or {}).get("commits") or {}
     gone = [repo for repo, commit in commits.items() if present.get(repo) != commit and "models" in fleet]
+    if not fleet.get("current"):
+        return []
     texts = [str(text) for text in (fleet.get("serving") or {}).get("drift") or ()]
     return texts + [f"weights of {repo} are changed or missing" for repo in gone]
 
@@ -176,15 +178,15 @@ def print_table(run: FleetRun) -> None:
     rows = arranged([host_row(name, run.nodes[name]) for name in run.hosts if name in run.nodes])
     terminal = sys.stdout.isatty()
     lines = fitted(HEADINGS, rows, width(), DISPENSABLE)
-    guard.say("")
-    guard.say(click.style(lines[0], bold=True) if terminal else lines[0])
+    session.say("")
+    session.say(click.style(lines[0], bold=True) if terminal else lines[0])
     for row, line in zip(rows, lines[1:], strict=True):
-        guard.say(click.style(line, fg=COLORS.get(row[1], "red")) if terminal else line)
-    guard.say("")
+        session.say(click.style(line, fg=COLORS.get(row[1], "red")) if terminal else line)
+    session.say("")
     said = [text for name in run.hosts if name in run.nodes for text in remarks(name, run.nodes[name])]
     said += proofs(run)
     for text in [*said, ""] if said else []:
-        guard.say(text)
+        session.say(text)
 
 
 def proven(run: FleetRun, name: str) -> str | None:
@@ -203,27 +205,28 @@ def print_roll_out(run: FleetRun) -> None:
     progress = run.progress
     if progress.comparison:
         for line in fitted(compare.HEADINGS, compare.cells(progress.comparison), width(), ("allowed", "canary")):
-            guard.say(line)
-        guard.say("")
+            session.say(line)
+        session.say("")
     for name in progress.failures():
-        guard.say(f"{name}: {record.ending(run, name)}")
+        session.say(f"{name}: {record.ending(run, name)}", keep=True)
     for line in record.summary(run):
-        guard.say(line)
-    guard.say(f"report: {record.write(run).with_suffix('.html')}, the same as .json beside it")
+        session.say(line, keep=True)
+    session.say(f"report: {record.write(run).with_suffix('.html')}, the same as .json beside it", keep=True)
     complaint = hooks.call(run, "post-rollout")
-    guard.say(complaint or "")
+    session.say(complaint or "", keep=bool(complaint))
 
 
 @cache
 def print_findings(*, alone: bool) -> None:
     """Print what was found on the hosts, once a run; alone, also what is good to know, and the fleet at a glance."""
-    run = guard.run()
+    run = session.run()
     lines = preflight.digest(run.findings, "info" if alone else "warn")
     if alone:
         lines += ["", *fitted(fleetview.HEADINGS, fleetview.rows(run), width(), fleetview.DISPENSABLE)]
         lines.append(f"as JSON: {record.save(record.path(run).with_name('preflight.json'), fleetview.document(run))}")
+    unfit = not all(preflight.fit(found) for found in run.findings.values())
     for line in ["", *lines, ""] if lines else []:
-        guard.say(line)
+        session.say(line, keep=alone or unfit)
 
 
 class _AtTheEnd(BaseStateCallback):
@@ -247,4 +250,4 @@ def print_at_end() -> None:
     """Arrange for the table of this run; calls after the first change nothing (deploy code runs once per host)."""
     state = ctx_state.get()
     if not any(isinstance(handler, _AtTheEnd) for handler in state.callback_handlers):
-        state.add_callback_handler(_AtTheEnd(guard.run()))
+        state.add_callback_handler(_AtTheEnd(session.run()))

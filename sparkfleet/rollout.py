@@ -11,6 +11,7 @@ from sparkfleet.waves import Pace
 if TYPE_CHECKING:
     from sparkfleet.compare import Row
 
+Retired = Literal["done", "serves", "down"]
 State = Literal["committed", "reverted", "failed", "refused", "no answer"]
 
 
@@ -46,13 +47,14 @@ class Progress:
     taken_back: dict[str, Outcome] = field(default_factory=dict)
     comparison: list[Row] = field(default_factory=list)
     verdicts: dict[int, Verdict] = field(default_factory=dict)
-    # The waves whose pre-wave hook was asked; 0 when pre-rollout let the roll-out begin.
-    opened: set[int] = field(default_factory=set)
     leases: dict[str, int] = field(default_factory=dict)
     begun: bool = False
-    # Why preflight refused hosts, and whether a lease was somebody else's.
-    refusals: list[str] = field(default_factory=list)
+    # Whether a lease was somebody else's.
     lease_held: bool = False
+    # Why hosts that were to go back did not.
+    stayed: str | None = None
+    # How giving a host back ended: whether it is done, and where it is not, whether the host still serves.
+    retired: dict[str, Retired] = field(default_factory=dict)
     stopped: str | None = None
     interrupted: bool = False
 
@@ -70,9 +72,12 @@ class Progress:
 
 
 def judge(progress: Progress, wave: Sequence[str], pace: Pace) -> Verdict:
-    """Decide after a wave, from its outcomes and its comparison."""
+    """Decide after a wave, from its outcomes and its comparison. A member without an outcome is no success."""
     if progress.stopped:
         return Verdict(progress.stopped)
+    unknown = [name for name in wave if name not in progress.outcomes]
+    if unknown:
+        return Verdict(f"how it ended is not known: {', '.join(unknown)}", _back(progress, (), pace))
     worse = list(dict.fromkeys(row.host for row in progress.comparison if row.verdict == "worse" and row.host in wave))
     failed = progress.failures()
     reason = None
@@ -85,9 +90,13 @@ def judge(progress: Progress, wave: Sequence[str], pace: Pace) -> Verdict:
         reason = f"{texts}{budget}"
     if reason is None:
         return Verdict()
+    return Verdict(reason, _back(progress, worse, pace))
+
+
+def _back(progress: Progress, worse: Sequence[str], pace: Pace) -> tuple[str, ...]:
     committed = [name for name, outcome in progress.outcomes.items() if outcome.ok]
     back = committed if pace.on_failure == "revert_all" else worse
-    return Verdict(reason, tuple(name for name in back if progress.previous(name)))
+    return tuple(name for name in back if progress.previous(name))
 
 
 def _worse(row: Row) -> str:

@@ -73,10 +73,10 @@ def look(peer: Peer, wait_s: float = 0) -> dict[str, Any]:
     """Return what a host says of itself, at the latest after this time; raises FleetError."""
     try:
         answer = peer.call(["sync", "look", "--wait", str(wait_s)], timeout_s=ANSWER_S)
-        document = json.loads(answer.stdout) if answer.ok else None
-    except (ConnectionLost, ValueError) as error:
+    except ConnectionLost as error:
         raise FleetError(f"{peer.name}: {error}") from None
-    if not isinstance(document, dict):
+    document = answer.document() if answer.ok else None
+    if document is None:
         raise FleetError(f"{peer.name}: {answer.last_line}")
     return document
 
@@ -85,7 +85,14 @@ def address_of(seen: dict[str, Any], reached: str | None, subnet: str | None) ->
     """Return the address to use between hosts; raises FleetError when none is in the subnet."""
     found = [str(address) for address in seen.get("addresses") or [] if not str(address).startswith("127.")]
     if subnet is None:
+        # Of several the right one is not known where the host was not reached under one of them: a jump host, NAT.
         wanted = [reached] if reached in found else found
+        if len(wanted) > 1:
+            raise FleetError(
+                f"which of {', '.join(found)} other hosts reach is not known",
+                "the network between the hosts",
+                'set spread_subnet, e.g. spread_subnet = "192.168.100.0/24"',
+            )
     else:
         wanted = [one for one in found if ipaddress.ip_address(one) in ipaddress.ip_network(subnet)]
     if not wanted or wanted[0] is None:

@@ -17,7 +17,7 @@ from pyinfra import logger
 from pyinfra.api import Host, State
 from pyinfra.api.exceptions import ConnectError
 
-from sparkfleet import actions, artefacts, guard, remote
+from sparkfleet import actions, artefacts, remote, session
 from sparkfleet.errors import FleetError
 from sparkfleet.fleet import FleetRun, HostPlan
 from sparkfleet.remote import Answer, ConnectionLost
@@ -51,7 +51,7 @@ class Reached:
 
 def bring(state: State, host: Host) -> bool:
     """Bring what this host lacks, together with all others of the run."""
-    run = guard.run()
+    run = session.run()
     with _bringing:
         if run.sync_problems is None:
             run.sync_problems = _bring_all(state, run)
@@ -69,8 +69,12 @@ def missing(plan: HostPlan, node: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _bring_all(state: State, run: FleetRun) -> dict[str, str]:
     problems: dict[str, str] = {}
+    active = {host.name for host in state.inventory.get_active_hosts()}
     wanted: dict[tuple[str, str], tuple[dict[str, Any], list[str]]] = {}
     for name, plan in run.hosts.items():
+        if name not in active:
+            problems[name] = "it left the run before"
+            continue
         for manifest in missing(plan, run.nodes.get(name) or {}):
             wanted.setdefault((manifest["repo"], manifest["commit"]), (manifest, []))[1].append(name)
     for manifest, names in wanted.values():
@@ -110,11 +114,12 @@ def _bring_images(state: State, run: FleetRun, problems: dict[str, str]) -> None
             answer = _reach(state, giver).call(["sync", "image"], request)
         except ConnectionLost as lost:
             answer = Answer(False, "", str(lost))
-        if not answer.ok:
+        offered = answer.document()
+        if not answer.ok or offered is None:
             logger.warning(f"{giver} could not give {reference} ({answer.last_line}): each host pulls it")
             continue
         peers = [_reach(state, name) for name in others]
-        failed = spread(json.loads(answer.stdout), [_reach(state, giver)], peers, _ways(plan), logger.info)
+        failed = spread(offered, [_reach(state, giver)], peers, _ways(plan), logger.info)
         for name, why in failed.items():
             logger.warning(f"{name} pulls {reference}: {why}")
 

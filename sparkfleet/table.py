@@ -48,3 +48,8 @@ def _folded(line: str, columns: int | None) -> str:
         return line
     rest = " " * (len(plain) - len(plain.lstrip()) + 4)
     return textwrap.fill(plain, columns, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False)
+
+
+def some(names: Sequence[str], most: int = 4) -> str:
+    """Name hosts: all of a few, of many the first, the last and how many they are."""
+    return ", ".join(names) if len(names) <= most else f"{len(names)} hosts ({names[0]} … {names[-1]})"

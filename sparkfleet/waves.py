@@ -80,38 +80,53 @@ def plan_waves(members: Sequence[Member], pace: Pace, total: int) -> list[list[s
     """Return the waves, each host once.
 
     Hosts that are down or unhealthy go first: they cost no capacity, and a release that fails there has not taken a
-    good host with it. Canaries go before the others. A wave never mixes these kinds. The ramp's step is the wave's
-    number; its last step goes on. Of hosts that serve, a wave holds no more than may be out.
+    good host with it. Canaries go before the others. A wave never mixes these kinds. Each wave takes the ramp's next
+    step, and the last step goes on; hosts that are down have a ramp of their own, because what they learn says nothing
+    about a host under load. Of hosts that serve, a wave holds no more than may be out.
     """
     allowed_out = max(1, share_of(pace.max_unavailable, total))
+    steps = [max(1, share_of(step, total)) for step in pace.batch_size]
     waves: list[list[str]] = []
+    taken = {True: 0, False: 0}
     for group in _groups(members, pace.unhealthy_first):
         left = list(group)
         while left:
-            step = pace.batch_size[min(len(waves), len(pace.batch_size) - 1)]
-            wave = _wave(left, max(1, share_of(step, total)), allowed_out)
+            size = {serving: steps[min(count, len(steps) - 1)] for serving, count in taken.items()}
+            wave = _wave(left, size[left[0].serving], min(size[True], allowed_out))
+            taken[any(member.serving for member in wave)] += 1
             waves.append([member.name for member in wave])
-            left = [member for member in left if member not in wave]
+            chosen = {member.name for member in wave}
+            left = [member for member in left if member.name not in chosen]
     return waves
 
 
 def _groups(members: Sequence[Member], unhealthy_first: bool) -> Iterator[list[Member]]:
-    for healthy in (False, True) if unhealthy_first else (None,):
-        for canary in (True, False):
-            yield [
-                member
-                for member in members
-                if member.canary == canary and (healthy is None or member.healthy == healthy)
-            ]
+    """Yield the kinds in their order; without `unhealthy_first`, canaries and the others as the inventory has them."""
+    kinds = [(False, False), (False, True), (True, True)] if unhealthy_first else [None]
+    order = sorted(((kind, canary) for kind in kinds for canary in (True, False)), key=_place)
+    for kind, canary in order:
+        yield [
+            member
+            for member in members
+            if member.canary == canary and (kind is None or (member.healthy, member.serving) == kind)
+        ]
+
+
+def _place(group: tuple[tuple[bool, bool] | None, bool]) -> tuple[bool, bool, bool]:
+    kind, canary = group
+    healthy, serving = kind or (False, False)
+    return healthy, not canary, serving
 
 
 def _wave(left: Sequence[Member], size: int, allowed_out: int) -> list[Member]:
     wave: list[Member] = []
+    out = 0
     for member in left:
         if len(wave) == size:
             break
-        if not member.serving or sum(other.serving for other in wave) < allowed_out:
+        if not member.serving or out < allowed_out:
             wave.append(member)
+            out += member.serving
     return wave
 
 
@@ -144,3 +159,18 @@ def first_obstacle(waves: Sequence[Sequence[str]], serving: Mapping[str, bool], 
             return reason
         now.update(dict.fromkeys(wave, True))
     return None
+
+
+def next_back(waves: Sequence[Sequence[str]], serving: Mapping[str, bool], pace: Pace) -> tuple[list[str], str | None]:
+    """Return which hosts of these waves go back next, newest wave first, or why none may (see `obstacle`)."""
+    for wave in reversed(waves):
+        chosen: list[str] = []
+        reason = None
+        for name in wave:
+            problem = obstacle([*chosen, name], serving, pace)
+            reason = reason or problem
+            if problem is None:
+                chosen.append(name)
+        if wave:
+            return chosen, None if chosen else reason
+    return [], None

@@ -4,6 +4,7 @@ hosts, and safe during a roll-out.
 pyinfra inventory/prod.py tasks/doctor.py --limit spark-03.local
 """
 
-from sparkfleet import look
+from sparkfleet import look, session
 
+session.intends("look")
 look.doctor()

@@ -3,20 +3,18 @@
 pyinfra inventory/prod.py tasks/preflight.py -y
 """
 
-from pyinfra.api import deploy
-
-from sparkfleet import report
-from sparkfleet.operations import any_unfit, refuse_unfit
+from sparkfleet import report, session
+from sparkfleet.actions import refuse_unfit
 
 
-@deploy("Preflight")
 def preflight(*, alone: bool = False) -> None:
-    """Check every host before any is changed; all reasons of all hosts are shown."""
+    """Check every host before any is changed; all reasons of all hosts are shown, and one unfit host ends the run."""
+    session.require("deploy", "preflight")
     report.print_findings(alone=alone)
-    if any_unfit():
-        refuse_unfit(name="Preflight")
+    refuse_unfit()
 
 
 # pyinfra runs a deploy file without giving it a module's name.
 if __name__ != "tasks.preflight":
+    session.intends("preflight")
     preflight(alone=True)

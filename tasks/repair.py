@@ -5,7 +5,7 @@ pyinfra inventory/prod.py tasks/repair.py --dry --diff --data 'repairs=["sleep_t
 
 from pyinfra.api import deploy
 
-from sparkfleet import guard
+from sparkfleet import session
 from sparkfleet.operations import repair as repair_one
 from sparkfleet.repairs import REPAIRS
 
@@ -13,11 +13,12 @@ from sparkfleet.repairs import REPAIRS
 @deploy("Repair")
 def repair() -> None:
     """Every host registers each repair that any host asks for, so that pyinfra keeps one order."""
-    asked = {name for plan in guard.run().hosts.values() for name in plan.settings.repairs}
+    asked = {name for plan in session.run().hosts.values() for name in plan.settings.repairs}
     for what in [name for name in REPAIRS if name in asked]:
         repair_one(name=f"Repair: {what}", what=what)
 
 
 # pyinfra runs a deploy file without giving it a module's name.
 if __name__ != "tasks.repair":
+    session.intends("repair")
     repair()

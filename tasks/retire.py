@@ -3,6 +3,8 @@
 pyinfra inventory/prod.py tasks/retire.py --limit spark-07.local
 """
 
+from sparkfleet import session
 from sparkfleet.operations import retire
 
+session.intends("retire")
 retire(name="Retire")

@@ -2,6 +2,7 @@
 
 from pyinfra.api import deploy
 
+from sparkfleet import session
 from sparkfleet.operations import install_node_program, keep_verifying, lacking, stage_release, sync_models
 
 
@@ -20,4 +21,5 @@ def stage() -> None:
 
 # Run alone, it brings everything that a later roll-out needs and touches nothing that serves.
 if __name__ != "tasks.stage":
+    session.intends("stage")
     stage()

@@ -3,6 +3,7 @@
 pyinfra inventory/prod.py tasks/status.py
 """
 
-from sparkfleet import look
+from sparkfleet import look, session
 
+session.intends("look")
 look.status()

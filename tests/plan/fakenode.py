@@ -24,11 +24,13 @@ def reply(ok: bool, stdout: str = "", stderr: str = "") -> Reply:
 
 class FakeNode:
     """One host. Its script: `lease` (why it is refused), `renew` (why it is lost), `silent` (it answers no status),
-    `unreachable`, `stage` (why it fails), `logs` (of its units), `bundle` (what it prints as one), the steps of
-    `activate`; `fetch` and `share` (why they fail), `models` (what a fetch brings) and its `address`.
+    `unreachable`, `stage` and `retire` (why they fail), `greeting` and `farewell` (what a login prints), `logs` (of its
+    units), `bundle` (what it prints as one), the steps of `activate`; `fetch` and `share` (why they fail), `models`
+    (what a fetch brings) and its `address`.
 
     A step has a `state` to end in and may have `error`, `figures`, `delay_s`; `lost` (the connection dies while it is
-    under way) or `refused` (nothing begins, with this text). Without a step an activation is committed.
+    under way), `refused` (nothing begins, with this text) or `raises` (an error that nobody foresaw). Without a step an
+    activation is committed.
     """
 
     def __init__(self, script: dict[str, Any]) -> None:
@@ -46,12 +48,14 @@ class FakeNode:
             packed = base64.b64encode(collect.pack(collect.documents(bundle()))).decode()
             return reply(True, self.script.get("bundle", packed))
         words = shlex.split(command) if "sparknode" in command.split(" ")[0] else []
+        if words[1:2] == ["retire"] and "retire" in self.script:
+            return reply(False, stderr=self.script["retire"])
         if words[1:2] == ["lease"]:
-            return self.lease(words[2])
+            return self._greeted(self.lease(words[2]))
         if words[1:2] == ["status"]:
             if self.script.get("silent"):
                 raise EOFError("no route to the host")
-            return reply(True, json.dumps(self.fleet))
+            return self._greeted(reply(True, json.dumps(self.fleet)))
         if words[1:2] == ["stage"] and "stage" in self.script:
             return reply(False, stderr=self.script["stage"])
         if words[1:2] == ["fetch"]:
@@ -62,6 +66,13 @@ class FakeNode:
             intent = words[words.index("--intent") + 1] if "--intent" in words else None
             return self.activate(words[2], words[words.index("--rollout") + 1], intent)
         return None
+
+    def _greeted(self, answer: Reply) -> Reply:
+        """What a login prints comes first, on the same stream."""
+        ok, output = answer
+        first = [OutputLine("stdout", line) for line in self.script.get("greeting", [])]
+        last = [OutputLine("stdout", line) for line in self.script.get("farewell", [])]
+        return ok, CommandOutput([*first, *output.combined_lines, *last])
 
     def lease(self, verb: str) -> Reply:
         if verb == "take" and "lease" in self.script:
@@ -96,6 +107,8 @@ class FakeNode:
         step = self.steps.pop(0) if self.steps else {"state": "committed"}
         if "refused" in step:
             return reply(False, stderr=step["refused"])
+        if "raises" in step:
+            raise TypeError(step["raises"])
         gevent.sleep(step.get("delay_s", 0))
         if step.get("lost"):
             if "state" in step:

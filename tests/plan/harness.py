@@ -10,8 +10,10 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +121,7 @@ class Outcome:
     code: int
     output: str
     commands: list[tuple[str, str]]
+    spans: list[tuple[str, str, float, float]] = field(default_factory=list)
 
     def activations(self) -> list[str]:
         return [name for name, command in self.commands if "sparknode activate" in command]
@@ -153,7 +156,13 @@ class Run:
 
     def commands(self) -> list[tuple[str, str]]:
         lines = self.trace.read_text().splitlines() if self.trace.exists() else []
-        return [(row["host"], row["command"]) for row in map(json.loads, lines)]
+        return [(row["host"], row["command"]) for row in map(json.loads, lines) if "command" in row]
+
+    def spans(self) -> list[tuple[str, str, float, float]]:
+        """Each activation with its release, when it began and when it ended, on one clock."""
+        lines = self.trace.read_text().splitlines() if self.trace.exists() else []
+        rows = [row for row in map(json.loads, lines) if "activated" in row]
+        return [(row["host"], row["activated"], row["began"], row["ended"]) for row in rows]
 
     def wait_for_command(self, part: str = "", times: int = 1, deadline_s: float = 30) -> None:
         """Wait until so many commands with this text in them have reached hosts."""
@@ -212,20 +221,29 @@ class FakeFleet:
         inventory: Path | None = None,
         delay_s: float = 0,
         split: bool = False,
+        answers: str | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> Run:
-        """Start pyinfra in a process of its own, as an operator does; both streams are one unless split."""
+        """Start pyinfra in a process of its own, as an operator does; both streams are one unless split.
+
+        `answers` is what is typed at its questions; without it, standard input is closed.
+        """
         inventory = inventory or self.write(delay_s)
         trace = self.folder / "trace.jsonl"
         trace.unlink(missing_ok=True)
-        environment = {"SPARKFLEET_FAKE_FOLDER": str(self.folder), "PYINFRA_PROGRESS": "off", "PYTHONPATH": str(ROOT)}
+        own = {"SPARKFLEET_FAKE_FOLDER": str(self.folder), "PYINFRA_PROGRESS": "off", "PYTHONPATH": str(ROOT)}
+        typed = tempfile.TemporaryFile("w+")  # noqa: SIM115  # the process reads it after this returns
+        typed.write(answers or "")
+        typed.seek(0)
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.plan.traced", str(inventory), deploy, *arguments],
+            [sys.executable, "-m", "tests.plan.traced", str(inventory), *deploy.split(), *arguments],
             cwd=cwd,
-            env={**os.environ, **environment},
-            stdin=subprocess.DEVNULL,
+            env={**os.environ, **own, **(environment or {})},
+            stdin=typed,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE if split else subprocess.STDOUT,
             text=True,
+            errors="replace",
         )
         return Run(process, trace)
 
@@ -240,9 +258,19 @@ class FakeFleet:
         return found
 
     def run(
-        self, *arguments: str, deploy: str = "deploy.py", cwd: Path = ROOT, inventory: Path | None = None
+        self,
+        *arguments: str,
+        deploy: str = "deploy.py",
+        cwd: Path = ROOT,
+        inventory: Path | None = None,
+        answers: str | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> Outcome:
         """Run pyinfra to its end; return what it printed, how it ended and what reached the hosts."""
-        with self.start(*arguments, deploy=deploy, cwd=cwd, inventory=inventory) as run:
+        started = self.start(
+            *arguments, deploy=deploy, cwd=cwd, inventory=inventory, answers=answers, environment=environment
+        )
+        with started as run:
             output, _ = run.process.communicate(timeout=120)
-        return Outcome(run.process.returncode, re.sub(r"\x1b\[[0-9;]*m", "", output), run.commands())
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", output)
+        return Outcome(run.process.returncode, plain, run.commands(), run.spans())

@@ -70,7 +70,7 @@ def test_a_dry_run_changes_nothing_and_lists_what_would(fleet: FakeFleet) -> Non
     outcome = fleet.run("--dry")
     assert outcome.code == 0, outcome.output
     assert outcome.changes() == []
-    assert "Wave 1 of 4: spark-1" in outcome.output.replace("@fake/", "")
+    assert "wave 1 of 4: spark-1" in outcome.output.replace("@fake/", "")
 
 
 def test_the_rollback_tag_gets_its_own_release(fleet: FakeFleet) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,20 @@ def _node(name: str) -> FakeNode:
     return _nodes[name]
 
 
+def _write(row: dict[str, Any]) -> None:
+    with (FOLDER / "trace.jsonl").open("a") as stream:
+        stream.write(json.dumps(row) + "\n")
+
+
 def _traced(self: Any, command: Any, *args: Any, **kwargs: Any) -> Any:
     name = self.host.name.removeprefix("@fake/")
-    with (FOLDER / "trace.jsonl").open("a") as stream:
-        stream.write(json.dumps({"host": name, "command": str(command)}) + "\n")
-    own = _node(name).answer(str(command))
+    _write({"host": name, "command": str(command)})
+    began = time.monotonic()
+    try:
+        own = _node(name).answer(str(command))
+    finally:
+        if "sparknode activate " in str(command):
+            _write({"host": name, "activated": str(command).split()[2], "began": began, "ended": time.monotonic()})
     done = _run(self, command, *args, **kwargs)
     return own or done
 

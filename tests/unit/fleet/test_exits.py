@@ -10,6 +10,7 @@ import pytest
 from sparkfleet import ROOT, exits
 from sparkfleet.fleet import FleetRun
 from sparkfleet.rollout import Outcome, Progress
+from sparkfleet.rules import Finding
 from sparkfleet.waves import Pace
 
 GOOD, BACK, DOWN = Outcome("committed"), Outcome("reverted", "0.0 %"), Outcome("failed", "gone")
@@ -27,9 +28,11 @@ def ended(connected: str = "ab", failed: str = "", **progress: Any) -> int | Non
         ({}, None),
         ({"connected": "a"}, exits.UNREACHABLE),
         ({"failed": "a"}, exits.HALTED_OLD),
-        ({"refusals": ["unfit: gpu.visible: none"], "failed": "a"}, exits.REFUSED),
-        ({"refusals": ["unfit: host.busy: r1"], "failed": "a"}, exits.LEASE_HELD),
-        ({"refusals": ["unfit: host.busy: r1", "unfit: disk.space: 1 GB"], "failed": "a"}, exits.REFUSED),
+        ({"retired": {"a": "done", "b": "done"}}, None),
+        ({"retired": {"a": "done", "b": "serves"}, "failed": "b"}, exits.HALTED_MIXED),
+        ({"retired": {"a": "done"}, "failed": "b"}, exits.HALTED_MIXED),
+        ({"retired": {"a": "serves", "b": "serves"}, "failed": "ab"}, exits.HALTED_OLD),
+        ({"retired": {"a": "done", "b": "down"}, "failed": "b"}, exits.HOST_DOWN),
         ({"begun": True, "outcomes": {"a": GOOD, "b": GOOD}}, None),
         ({"begun": True, "outcomes": {"a": GOOD, "b": GOOD}, "connected": "a"}, exits.HALTED_MIXED),
         ({"begun": True, "outcomes": {"a": BACK}, "stopped": "a reverted"}, exits.REVERTED),
@@ -48,6 +51,29 @@ def ended(connected: str = "ab", failed: str = "", **progress: Any) -> int | Non
 )
 def test_each_end_has_its_code(progress: dict[str, Any], code: int | None) -> None:
     assert ended(**progress) == code
+
+
+@pytest.mark.parametrize(
+    ("failed", "code"),
+    [
+        ({}, None),
+        ({"a": ["gpu.visible"]}, exits.REFUSED),
+        ({"a": ["host.busy"]}, exits.LEASE_HELD),
+        ({"a": ["host.busy"], "b": ["disk.space"]}, exits.REFUSED),
+    ],
+)
+def test_unfit_hosts_refuse_and_busy_ones_only_wait(failed: dict[str, list[str]], code: int | None) -> None:
+    def findings(ids: list[str]) -> list[Finding]:
+        return [Finding(id=one, severity="fail", found="", expected="", why="", source="", remedy=()) for one in ids]
+
+    assert exits.of_findings({name: findings(ids) for name, ids in failed.items()}) == code
+
+
+@pytest.mark.parametrize(
+    ("nodes", "code"), [({"a": {}}, 0), ({"a": {}, "b": {"error": "sudo"}}, exits.UNREACHABLE), ({}, 0)]
+)
+def test_a_look_that_could_not_see_is_no_success(nodes: dict[str, dict[str, str]], code: int) -> None:
+    assert exits.of_a_look(nodes) == code
 
 
 def test_the_documentation_has_the_same_table() -> None:

@@ -37,6 +37,12 @@ def test_failures_count_over_the_whole_roll_out(failed: int, allowed: int, stops
     assert (judge(progress(outcomes), ["z"], Pace(max_failures=allowed)).stop is not None) is stops
 
 
+@pytest.mark.parametrize("allowed", [0, 5])
+def test_a_member_without_an_outcome_stops_whatever_may_fail(allowed: int) -> None:
+    verdict = judge(progress({"a": GOOD}), ["a", "b"], Pace(max_failures=allowed))
+    assert verdict.stop == "how it ended is not known: b"
+
+
 def test_revert_all_takes_back_who_had_something_before() -> None:
     state = progress({"a": GOOD, "bare": GOOD, "c": BAD})
     state.before["bare"] = {"verified": None}
@@ -48,6 +54,7 @@ def test_a_worse_canary_goes_back_whatever_may_fail() -> None:
     verdict = judge(state, ["a"], Pace(max_failures=5))
     assert verdict.take_back == ("a",)
     assert verdict.stop == "worse than the old release: a acceptance-short 0.3, before 0.6, 15% allowed"
+    state.outcomes["b"] = GOOD
     assert judge(state, ["b"], Pace()).stop is None, "an earlier wave's comparison was judged then"
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparkfleet.waves import Member, Pace, Share, first_obstacle, least_of, obstacle, plan_waves, share_of
+from sparkfleet.waves import Member, Pace, Share, first_obstacle, least_of, next_back, obstacle, plan_waves, share_of
 
 
 def members(text: str) -> list[Member]:
@@ -53,6 +53,37 @@ def members(text: str) -> list[Member]:
 def test_waves(hosts: str, pace: Pace, waves: str) -> None:
     found = members(hosts)
     assert " ".join("".join(wave) for wave in plan_waves(found, pace, len(found))) == waves
+
+
+def test_a_step_of_the_ramp_is_not_spent_on_hosts_that_are_down() -> None:
+    def sizes(down: int) -> list[int]:
+        hosts = [Member(f"h{number}", serving=number >= down, healthy=number >= down) for number in range(100)]
+        pace = Pace(batch_size=(1, "10%", "25%"), max_unavailable="25%")
+        return [len(wave) for wave in plan_waves(hosts, pace, 100)]
+
+    assert sizes(0) == [1, 10, 25, 25, 25, 14]
+    assert sizes(3) == [1, 2, 1, 10, 25, 25, 25, 11]
+
+
+@pytest.mark.parametrize(
+    ("left", "up", "pace", "back", "says"),
+    [
+        ("ab cd", "abcdef", Pace(max_unavailable=1), "c", None),
+        ("ab cd", "abcdef", Pace(max_unavailable=2), "cd", None),
+        ("ab .", "abcdef", Pace(max_unavailable=3), "ab", None),
+        ("ab cd", "abcdef", Pace(max_unavailable=2, min_serving=5), "c", None),
+        # One that is down already costs nothing; another that is down takes its place among those that may be.
+        ("ab cd", "abcef", Pace(max_unavailable=1), "d", None),
+        ("ab cd", "abcde", Pace(max_unavailable=1), "", "f does not serve"),
+        ("ab cd", "abcdef", Pace(min_serving=6), "", "min_serving is 6"),
+        (". .", "abcdef", Pace(), "", None),
+    ],
+)
+def test_who_goes_back_next(left: str, up: str, pace: Pace, back: str, says: str | None) -> None:
+    waves = [list(wave.replace(".", "")) for wave in left.split()]
+    chosen, reason = next_back(waves, {name: name in up for name in "abcdef"}, pace)
+    assert "".join(chosen) == back
+    assert (reason is None) if says is None else (says in str(reason))
 
 
 @pytest.mark.parametrize(
@@ -117,9 +148,16 @@ def test_the_rules_of_every_plan(hosts: list[Member], pace: Pace) -> None:
     flat = [member for wave in waves for member in wave]
 
     assert sorted(member.name for member in flat) == sorted(by_name), "each host once"
-    for number, wave in enumerate(waves):
-        step = pace.batch_size[min(number, len(pace.batch_size) - 1)]
-        assert 1 <= len(wave) <= max(1, share_of(step, len(hosts)))
+    spent = {True: 0, False: 0}
+    for wave in waves:
+        serving = any(member.serving for member in wave)
+        size = {
+            kind: max(1, share_of(pace.batch_size[min(count, len(pace.batch_size) - 1)], len(hosts)))
+            for kind, count in spent.items()
+        }
+        spent[serving] += 1
+        assert 1 <= len(wave) <= size[wave[0].serving]
+        assert sum(member.serving for member in wave) <= size[True]
         assert sum(member.serving for member in wave) <= max(1, share_of(pace.max_unavailable, len(hosts)))
         assert len({(member.canary, member.healthy if pace.unhealthy_first else None) for member in wave}) == 1
     for before, after in pairwise(flat):
