@@ -12,6 +12,7 @@ from sparknode.orders import Order
 from sparknode.system import Host
 from sparknode.verdict import GateResult
 
+END_TRIES, END_PAUSE_S = 7, 10.0
 Tell = Callable[[str], None]
 
 
@@ -50,12 +51,17 @@ class Chronicle:
         record.update({key: value for key, value in more.items() if value is not None})
         if gate:
             record["gate"] = gate.record
-        try:
-            journal.append(self.host.paths, record)
-        except OSError as problem:
-            if not self.going_back:
-                raise
-            self._say(f"the journal can't be written ({problem}); going on without it")
+        # The line that ends it is worth waiting for room.
+        for left in reversed(range(END_TRIES if state in journal.TERMINAL and self.going_back else 1)):
+            try:
+                journal.append(self.host.paths, record)
+                break
+            except OSError as problem:
+                if not self.going_back:
+                    raise
+                self._say(f"the journal can't be written ({problem}); going on without it")
+            if left:
+                self.host.system.sleep(END_PAUSE_S)
         self.touched |= state not in journal.UNTOUCHED
         self._say(sentence(record))
 

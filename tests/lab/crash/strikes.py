@@ -6,7 +6,6 @@ import json
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,14 +26,8 @@ class Watched:
         return LAB_DIR / "hosts" / self.name / "data" / "sparkfleet"
 
     def is_at_rest(self) -> bool:
-        """Has the last activation ended?"""
-        path = self.state / "journal.jsonl"
-        for line in reversed(path.read_bytes().split(b"\n")[:-1]):
-            with suppress(ValueError):
-                record = json.loads(line)
-                if record.get("activation"):
-                    return record["state"] in ("committed", "reverted", "failed")
-        return True
+        """Has the last activation ended? Its order goes at the very end, also where the journal could not be written."""
+        return not (self.state / "order.json").exists()
 
     def lines_are_whole(self) -> bool:
         """Does every line parse? A power cut may tear one, and the next writer ends it."""

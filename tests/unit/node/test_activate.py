@@ -293,3 +293,23 @@ def test_a_disk_that_fills_up_before_the_engine_stops_leaves_it_alone(
     assert "nothing was changed" in run.last["error"]
     assert serving.running == OLD["id"]
     assert not [command for command in serving.commands if command[:2] == ("systemctl", "stop")]
+
+
+def test_the_line_that_ends_it_is_written_once_there_is_room(serving: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    serving.engines[NEW["id"]] = Engine(acceptance=0.0)
+    real, since = journal.append, []
+
+    def full(paths: Any, record: dict[str, Any]) -> None:
+        if record["state"] == "reverted":
+            since.append(serving.clock)
+            if serving.clock - since[0] < 30.0:
+                raise OSError(28, "No space left on device")
+        real(paths, record)
+
+    monkeypatch.setattr(journal, "append", full)
+
+    run = activate(serving)
+
+    assert run.code == REVERTED
+    assert run.last["state"] == "reverted"
+    assert serving.running == OLD["id"]
