@@ -9,7 +9,8 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,6 +42,15 @@ def wait_for(what: str, look: Callable[[], T | None], deadline_s: float = 60) ->
         if time.monotonic() > end:
             raise AssertionError(f"{what} did not come within {deadline_s:.0f} s")
         time.sleep(0.1)
+
+
+def whole_records(lines: Iterable[str | bytes]) -> list[dict[str, Any]]:
+    """The lines of a journal that are whole; a power cut or a full disk tears one."""
+    found = []
+    for line in lines:
+        with suppress(ValueError):
+            found.append(json.loads(line))
+    return found
 
 
 @dataclass(frozen=True)
@@ -93,7 +103,7 @@ class Node:
     def journal(self) -> list[dict[str, Any]]:
         """The records of activations; those of leases and of the watch have none."""
         text = self.sudo(f"cat {STATE}/journal.jsonl 2>/dev/null || true")
-        return [record for record in map(json.loads, text.splitlines()) if record.get("activation")]
+        return [record for record in whole_records(text.splitlines()) if record.get("activation")]
 
     def files(self) -> str:
         """Every file of the tool on this host and when it was changed, but for the caches and what the watch writes."""

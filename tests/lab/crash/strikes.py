@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.lab import faults
+from tests.lab.cases.reading import whole_records
 from tests.lab.cgroups import PARENT
 from tests.lab.config import LAB_DIR
 
@@ -26,17 +26,13 @@ class Watched:
         return LAB_DIR / "hosts" / self.name / "data" / "sparkfleet"
 
     def is_at_rest(self) -> bool:
-        """Has the last activation ended? Its order goes at the very end, also where the journal could not be written."""
+        """Has the last activation ended? Its order goes at the very end, also where no journal could be written."""
         return not (self.state / "order.json").exists()
 
     def lines_are_whole(self) -> bool:
-        """Does every line parse? A power cut may tear one, and the next writer ends it."""
-        for line in (self.state / "journal.jsonl").read_bytes().splitlines():
-            try:
-                json.loads(line)
-            except ValueError:
-                return False
-        return True
+        """Does every line parse? A power cut or a full disk may tear one, and the next writer ends it."""
+        lines = (self.state / "journal.jsonl").read_bytes().splitlines()
+        return len(whole_records(lines)) == len(lines)
 
     def link(self, name: str) -> str | None:
         try:
@@ -73,7 +69,7 @@ class Tail:
         # The last line may be in the middle of being written.
         whole = data.rfind(b"\n") + 1
         self._offset += whole
-        for record in map(json.loads, data[:whole].splitlines()):
+        for record in whole_records(data[:whole].splitlines()):
             if record.get("release") == self._release and record.get("activation"):
                 self.records.append(record)
         return self.records
