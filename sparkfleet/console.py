@@ -105,7 +105,7 @@ class Chorus(logging.Filter):
         """Print what was held back."""
         said, self._said = self._said, {}
         for text, names in said.items():
-            click.echo(f"    {some(names)}: {text}", err=True)
+            click.echo(f"    {some(sorted(names))}: {text}", err=True)
 
 
 def adopt(hosts: int) -> Chorus:

@@ -137,7 +137,7 @@ def _seats(peers: Sequence[Peer], ways: Ways, problems: dict[str, str], say: Say
             seen = look(peer)
             return Seat(peer, seen, address_of(seen, peer.address, ways.subnet))
         except FleetError as error:
-            problems[peer.name] = error.found
+            problems[peer.name] = error.text()
             say(f"{peer.name} takes no part: {error.found}")
             return None
 

@@ -37,6 +37,8 @@ class Plan:
     nodes: int
     light: Sequence[tuple[int, int, int]]
     fake: Sequence[int]
+    # Roll-outs over fake hosts, from small to large: how many, and the batch_size where it is not the default.
+    rolled: Sequence[tuple[int, int | None]]
     rounds: int
     others: Sequence[tuple[str, str, Sequence[str]]]
 
@@ -45,6 +47,7 @@ FULL = Plan(
     4,
     ((4, 4, 2), (16, 3, 2), (64, 2, 0), (128, 1, 0)),
     (50, 100, 200),
+    ((50, 1), (100, 1), (200, 1), (250, None), (500, None), (1000, None)),
     3,
     (
         ("Spread: swarm", "spread", ("--megabytes", "300", "--engines", "swarm")),
@@ -56,6 +59,7 @@ SMALL = Plan(
     1,
     ((2, 1, 0),),
     (2, 4),
+    ((2, 1), (4, None)),
     1,
     (
         ("Spread", "spread", ("--megabytes", "5", "--hosts", "2")),
@@ -120,6 +124,12 @@ def _lines(path: str) -> list[str]:
 
 def scaling(folder: Path, plan: Plan) -> list[str]:
     lines = scale.report(plan.fake, scale.measure(folder, plan.fake, plan.rounds))
+    lines += [
+        "",
+        "| fake hosts rolled | batch_size | waves | wall, s | CPU, s | peak MiB | lines printed | looks |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [scale.rolling(folder, count, batch_size) for count, batch_size in plan.rolled]
     lines += ["", "| compiling every release | s | hosts a second |", "|---|---|---|"]
     return lines + scale.planning(folder, plan.fake[-1], plan.rounds)
 

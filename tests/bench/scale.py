@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import runpy
 import sys
 import time
@@ -11,9 +12,9 @@ from statistics import median
 
 from sparkfleet import ROOT
 from sparkfleet.fleet import HostEntry, plan_run
-from tests.bench.measure import Series, interleaved, spread
+from tests.bench.measure import LONGEST_S, Series, interleaved, spread
 from tests.bench.snapshot import PYINFRA
-from tests.plan.harness import CURRENT_TAG, FakeFleet, release_of, serving
+from tests.plan.harness import CURRENT_TAG, PREFIX_TAG, FakeFleet, release_of, serving
 
 
 def fake(folder: Path, count: int) -> FakeFleet:
@@ -53,6 +54,28 @@ def planning(folder: Path, count: int, rounds: int) -> list[str]:
             seconds.append(time.monotonic() - began)
         lines.append(f"| {count} hosts, set {what} | {spread(seconds)} | {count / median(seconds):.0f} |")
     return lines
+
+
+def rolling(folder: Path, count: int, batch_size: int | None) -> str:
+    """Roll a release through fake hosts whose engines start at once; return a row: what is left is the controller's."""
+    fleet = fake(folder / f"rolled-{count}-{batch_size}", count)
+    fleet.probes = dict.fromkeys(fleet.hosts, serving(release_of(PREFIX_TAG)))
+    fleet.data |= {"batch_size": batch_size} if batch_size else {}
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    with fleet.start("-y") as run:
+        output, _ = run.process.communicate(timeout=LONGEST_S)
+    wall, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if run.process.returncode:
+        raise RuntimeError(output[-300:])
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    waves = output.count("--> Wave ")
+    looks = sum("sparknode status" in command for _, command in run.commands())
+    # The largest child so far: sizes are measured from small to large.
+    peak = after.ru_maxrss / 1024
+    return (
+        f"| {count} | {batch_size or 'default'} | {waves} | {wall:.1f} | {cpu:.1f} | {peak:.0f} "
+        f"| {len(output.splitlines())} | {looks} |"
+    )
 
 
 def report(counts: Sequence[int], series: dict[str, Series]) -> list[str]:

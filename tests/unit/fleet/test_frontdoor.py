@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sparkfleet import ROOT, frontdoor
+from sparkfleet import ROOT, exits, frontdoor
 from tests.plan.harness import FakeFleet, own_command
 
 PROD = "inventory/prod.py"
@@ -76,3 +76,11 @@ def test_a_command_that_is_none_is_refused_with_the_known_ones() -> None:
     assert done.returncode == 2
     assert "deploy" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_quiet_is_a_variable_that_the_printed_command_names() -> None:
+    done = own_command("deploy", "-q", "--dry")
+    assert done.returncode == exits.REFUSED, done.stderr
+    assert done.stderr.startswith(f"$ SPARKFLEET_QUIET=1 pyinfra {PROD} deploy.py --dry\n")
+    assert "Could not resolve" in done.stderr
+    assert "all 4 hosts: terms:" in done.stderr
