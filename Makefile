@@ -56,8 +56,8 @@ test-crash: system setup ## the whole crash matrix: who dies at which line of th
 test-contract: system setup ## every rendered recipe through the real vLLM argument parser
 	@$(PYTHON) -m tests.tiers contract
 
-contracts: setup ## record every pinned vLLM's command line anew and print what changed
-	@$(PYTHON) -m tests.contract.record
+contracts: setup ## record the command line of every pinned engine anew and print what changed
+	@$(PYTHON) -m tests.contract.record && $(PYTHON) -m tests.sglang.environment
 
 bench: system setup ## every benchmark in a quarter of an hour, as root; writes docs/benchmarks.md
 	@$(PYTHON) -m tests.bench
