@@ -108,7 +108,9 @@ def _groups(members: Sequence[Member], unhealthy_first: bool) -> Iterator[list[M
         yield [
             member
             for member in members
-            if member.canary == canary and (kind is None or (member.healthy, member.serving) == kind)
+            if member.canary == canary
+            # A host that is down is not healthy, whatever it was called: nobody may fall between the kinds.
+            and (kind is None or (member.healthy and member.serving, member.serving) == kind)
         ]
 
 

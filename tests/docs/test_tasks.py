@@ -31,7 +31,7 @@ README = re.findall(
     r"(?:^ +|`)((?:pyinfra|python -m sparkfleet) [^`\n]+)", (ROOT / "README.md").read_text(), re.MULTILINE
 )
 # Resolving names needs the registry and the Hub; tests/lab and tests/unit/fleet/test_lock.py do that.
-OFFLINE = [line for line in README if " lock" not in line and "-h" not in line]
+OFFLINE = [line for line in README if " lock" not in line and "-h" not in line and "--online" not in line]
 PYINFRA = [line for line in dict.fromkeys(COMMANDS + OFFLINE) if line.startswith("pyinfra ")]
 PYTEST = [line for line in COMMANDS if ".venv/bin/pytest" in line]
 TIERED = [line for line in COMMANDS if "-m tests.tiers" in line]

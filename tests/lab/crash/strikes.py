@@ -12,7 +12,7 @@ from typing import Any
 from tests.lab import faults
 from tests.lab.cases.reading import whole_records
 from tests.lab.cgroups import PARENT
-from tests.lab.config import LAB_DIR
+from tests.lab.config import HOSTS_DIR
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Watched:
 
     @property
     def state(self) -> Path:
-        return LAB_DIR / "hosts" / self.name / "data" / "sparkfleet"
+        return HOSTS_DIR / self.name / "data" / "sparkfleet"
 
     def is_at_rest(self) -> bool:
         """Has the last activation ended? Its order goes at the very end, also where no journal could be written."""

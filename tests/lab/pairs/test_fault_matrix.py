@@ -20,7 +20,7 @@ import pytest
 
 from sparkfleet import exits
 from tests.lab.cases.reading import CURRENT_TAG, OTHER_TAG, STATE, Node, Outcome, pyinfra, wait_for
-from tests.lab.config import LAB_DIR
+from tests.lab.config import HOSTS_DIR
 from tests.lab.workers import limits, set_knobs
 
 # Two engines of one release differ by this argument alone; the catalogue allows 64 at most.
@@ -189,8 +189,9 @@ def test_memory_that_does_not_come_back_starts_nothing(pair: list[Node]) -> None
     outcome = trial.deploy()
     assert outcome.code == exits.HOST_DOWN, outcome.output
     assert re.search(r"memory did not come back: .* GiB", outcome.output), outcome.output[-3000:]
-    # Going back finds no memory either, and nothing is started into memory that is not there.
-    assert trial.canary.unit("ActiveState")["ActiveState"] == "inactive"
+    # Going back finds no memory either: systemd tries again until there is some, and no container is made meanwhile.
+    assert trial.canary.unit("ActiveState")["ActiveState"] in ("inactive", "activating")
+    assert trial.canary.container() is None
     assert trial.canary.journal()[-1]["state"] == "failed"
     trial.other_is_untouched()
 
@@ -246,7 +247,7 @@ def test_no_request_is_lost_in_a_rolling_upgrade_with_drain(pair: list[Node]) ->
     trial = Trial(pair, data=[f"rotation={json.dumps(hooks)}"])
     # Some 0.4 s a request: there is always one under way when a host is taken out.
     set_knobs(pair, CURRENT_TAG, tokens_per_second=100)
-    folders = [LAB_DIR / "hosts" / node.name / "data" / "sparkfleet" for node in pair]
+    folders = [HOSTS_DIR / node.name / "data" / "sparkfleet" for node in pair]
     assert all(folder.is_dir() for folder in folders)
     with Client(pair[0], folders[0] / "out-of-pool") as first, Client(pair[1], folders[1] / "out-of-pool") as second:
         outcome = trial.deploy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -135,15 +136,13 @@ PACES = st.builds(
 def fleets(draw: st.DrawFn) -> list[Member]:
     count = draw(st.integers(0, 40))
     flags = draw(st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans()), min_size=count, max_size=count))
-    return [
-        Member(f"h{number}", canary, serving, healthy and serving)
-        for number, (canary, serving, healthy) in enumerate(flags)
-    ]
+    return [Member(f"h{number}", canary, serving, healthy) for number, (canary, serving, healthy) in enumerate(flags)]
 
 
 @given(fleets(), PACES)
 def test_the_rules_of_every_plan(hosts: list[Member], pace: Pace) -> None:
-    by_name = {member.name: member for member in hosts}
+    # A host that is down counts as unhealthy, also where nobody said so.
+    by_name = {member.name: replace(member, healthy=member.healthy and member.serving) for member in hosts}
     waves = [[by_name[name] for name in wave] for wave in plan_waves(hosts, pace, len(hosts))]
     flat = [member for wave in waves for member in wave]
 
