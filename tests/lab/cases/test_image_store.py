@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.lab import faults
+from tests.lab.cases.conftest import make_bare
 from tests.lab.cases.reading import AT_ONCE, CURRENT_TAG, OTHER_TAG, Node, pyinfra, shown
 from tests.lab.config import host_named
 
@@ -42,6 +43,10 @@ def switched(nodes: list[Node]) -> Iterator[dict[str, Node]]:
     yield found
     for store, node in found.items():
         use(node, other(store))
+        # An image that came out of an archive has its layers uncompressed; another one that is pulled onto the same
+        # layers is not whole for containerd's store, which then reports neither architecture nor entrypoint of it.
+        make_bare(node)
+        node.sudo("docker image prune --all --force")
 
 
 def images(node: Node) -> str:
