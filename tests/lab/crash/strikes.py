@@ -29,10 +29,10 @@ class Watched:
         """Has the last activation ended? Its order goes at the very end, also where no journal could be written."""
         return not (self.state / "order.json").exists()
 
-    def lines_are_whole(self) -> bool:
-        """Does every line parse? A power cut or a full disk may tear one, and the next writer ends it."""
+    def torn_lines(self) -> int:
+        """How many lines do not parse. A power cut or a full disk may tear one, and the next writer ends it."""
         lines = (self.state / "journal.jsonl").read_bytes().splitlines()
-        return len(whole_records(lines)) == len(lines)
+        return len(lines) - len(whole_records(lines))
 
     def link(self, name: str) -> str | None:
         try:
