@@ -121,7 +121,7 @@ def test_bit_rot_is_named_by_file_and_mended_from_a_peer(served: list[Node]) -> 
 
 
 def test_an_image_goes_from_host_to_host(served: list[Node]) -> None:
-    # Between hosts of one image store; tests/lab/cases/test_image_store.py carries images from one store to the other.
+    # Between hosts of one image store; test_with_another_store.py carries images from one store to the other.
     for node in (served[1], served[3]):
         make_bare(node)
         node.sudo("docker image prune --all --force")

@@ -1,4 +1,8 @@
-"""Docker's image store is switched under hosts that serve: said, and fixed by the next stage out of the other store."""
+"""Docker's image store is switched under hosts that serve: said, and fixed by the next stage out of the other store.
+
+The last of the cases by its name: an image that came out of an archive keeps its layers uncompressed, and another image
+that is then pulled onto the same layers is not whole for containerd's store, which reports no architecture of it.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,6 @@ from collections.abc import Iterator
 import pytest
 
 from tests.lab import faults
-from tests.lab.cases.conftest import make_bare
 from tests.lab.cases.reading import AT_ONCE, CURRENT_TAG, OTHER_TAG, Node, pyinfra, shown
 from tests.lab.config import host_named
 
@@ -43,10 +46,6 @@ def switched(nodes: list[Node]) -> Iterator[dict[str, Node]]:
     yield found
     for store, node in found.items():
         use(node, other(store))
-        # An image that came out of an archive has its layers uncompressed; another one that is pulled onto the same
-        # layers is not whole for containerd's store, which then reports neither architecture nor entrypoint of it.
-        make_bare(node)
-        node.sudo("docker image prune --all --force")
 
 
 def images(node: Node) -> str:
