@@ -79,11 +79,9 @@ TIERS = {
     "hub": Tier((_pytest("-n", "4", "tests/hub"),), "others"),
     "walk": Tier((_pytest("-n", "2", "tests/walk"),), "others"),
     "contract": Tier((_pytest("tests/contract", "tests/sglang"),), "others"),
-    # Figures gate nothing; that the benchmarks still measure something does.
-    "bench": Tier(((sys.executable, "-m", "tests.bench", "--small"),), "last", needs_lab=True),
     "crash-all": _on_lab("crash", 0, "-n", "3", SPARKFLEET_CRASH="all"),
 }
-LAB = ("spread", "cases", "newcomer", "selftest", "pairs", "crash", "realcases", "bench")
+LAB = ("spread", "cases", "newcomer", "selftest", "pairs", "crash", "realcases")
 GROUPS = {"lab": LAB, "all": tuple(name for name in TIERS if name != "crash-all")}
 # Each of these ends before the next begins; the lanes between them run side by side.
 _ALONE = ("first", "last")

@@ -24,11 +24,9 @@ def test_everything_is_run_by_make_test_but_the_whole_crash_matrix() -> None:
 def test_lanes_run_side_by_side_and_the_first_and_last_alone() -> None:
     found = stages(GROUPS["all"])
     assert found[0] == [["fast"]]
-    assert found[-1] == [["selftest", "bench"]]
+    assert found[-1] == [["selftest"]]
     assert len(found) == 3
-    assert sorted(name for lane in found[1] for name in lane) == sorted(
-        set(GROUPS["all"]) - {"fast", "selftest", "bench"}
-    )
+    assert sorted(name for lane in found[1] for name in lane) == sorted(set(GROUPS["all"]) - {"fast", "selftest"})
 
 
 def test_no_two_lanes_share_a_lab() -> None:
