@@ -199,6 +199,8 @@ def main(arguments: Sequence[str]) -> int:
     run = Run(ci=os.environ.get("CI") == "true", without_lab=without_lab)
     # SIGTERM leaves as Ctrl-C does: with nothing running behind it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # A shell's background job inherits SIGINT ignored, and so would every tier, which `stop` ends by SIGINT.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for stage in stages(names):
         with ThreadPoolExecutor(len(stage)) as pool:
             try:
