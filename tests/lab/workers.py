@@ -7,12 +7,13 @@ import tempfile
 from fcntl import LOCK_EX, flock
 from pathlib import Path
 
-import pytest
-
 from tests.lab import control
 from tests.lab.cases.conftest import lab, nodes_of_the_lab
 from tests.lab.cases.reading import CURRENT_TAG, OTHER_TAG, THIRD_TAG, Node, pyinfra, sparkfleet
 from tests.lab.config import LAB_DIR, SUFFIX
+
+# The process id of the session that booted this lab, which alone takes it down.
+BOOTED_BY = LAB_DIR / "booted-by"
 
 
 def own_hosts(count: int) -> list[Node]:
@@ -21,6 +22,9 @@ def own_hosts(count: int) -> list[Node]:
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     with Path(tempfile.gettempdir(), f"sparkfleet-lab-workers{SUFFIX}.lock").open("w") as alone:
         flock(alone, LOCK_EX)
+        if not (LAB_DIR / "state.json").exists():
+            LAB_DIR.mkdir(exist_ok=True)
+            BOOTED_BY.write_text(str(os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()))
         # What is up already is left as it is.
         lab("up", "--nodes", str(workers * count))
         nodes = nodes_of_the_lab()[number * count :][:count]
@@ -46,7 +50,7 @@ def clear_knobs(nodes: list[Node]) -> None:
         control.clear_knobs(node.name)
 
 
-def take_down(session: pytest.Session) -> None:
-    """At the end of the session, by its only process or by the one that minds the workers."""
-    if not hasattr(session.config, "workerinput") and (LAB_DIR / "state.json").exists():
+def take_down() -> None:
+    """End the lab if this session booted it: one that only collects tests, or that found a lab, leaves it alone."""
+    if BOOTED_BY.exists() and BOOTED_BY.read_text() == str(os.getpid()):
         lab("down")

@@ -8,8 +8,8 @@ from tests.lab.cases.reading import Node
 from tests.lab.workers import own_hosts, take_down
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    take_down(session)
+def pytest_sessionfinish() -> None:
+    take_down()
 
 
 @pytest.fixture(scope="session")

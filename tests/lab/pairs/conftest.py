@@ -10,8 +10,8 @@ from tests.lab.cases.reading import LEASE_S, Node, pyinfra, wait_for
 from tests.lab.workers import clear_knobs, limits, own_hosts, take_down
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    take_down(session)
+def pytest_sessionfinish() -> None:
+    take_down()
 
 
 @pytest.fixture(scope="session")
