@@ -18,10 +18,10 @@ from typing import Any
 
 from gevent.lock import BoundedSemaphore
 
-from sparkfleet import ROOT
-from sparkfleet.catalog import Drafter
+from sparkfleet import ROOT, contents
 from sparkfleet.errors import FleetError
 from sparkfleet.fleet import HostPlan
+from sparkfleet.weights import unchecked
 from sparknode.paths import Paths
 
 # rsync ends a transfer that has been silent for so long.
@@ -31,25 +31,21 @@ _senders: dict[int, BoundedSemaphore] = {}
 
 
 def manifests(plan: HostPlan) -> list[dict[str, Any]]:
-    """Return what a node needs to prove each model of its release: files with hashes, and what they must say."""
+    """Return what a node needs to prove each model of its release: its files with sizes and hashes."""
+    rows = plan.release["artefacts"]
+    files = {row["repo"]: plan.lock.repos[row["repo"]].manifest() for row in rows}
+    return [{"repo": row["repo"], "commit": row["commit"], "files": files[row["repo"]]} for row in rows]
+
+
+def require_content(plan: HostPlan, repo: str) -> None:
+    """Refuse to bring files whose content neither the lock nor the Hub shows to be the catalogue's; raises LockError.
+
+    A lock of an earlier version says nothing of it, nor does one that was made with other rows of the catalogue.
+    """
     recipe = plan.compiled.recipe
-    model, drafter = recipe.model, recipe.drafter
-    target = {key: plan.release["artefacts"][0][key] for key in ("repo", "commit")}
-    found: list[dict[str, Any]] = []
-    for row in plan.release["artefacts"]:
-        document = {"repo": row["repo"], "commit": row["commit"], "files": plan.lock.repos[row["repo"]].manifest()}
-        if row["role"] == "target":
-            document["checks"] = {**model.artefact.model_dump(), "quant_method": model.quantization}
-        else:
-            document |= {"checks": drafter_checks(drafter) if drafter else {}, "target": target}
-        found.append(document)
-    return found
-
-
-def drafter_checks(drafter: Drafter) -> dict[str, Any]:
-    """Return what a drafter's configuration must say; not every method names its target's layers or a block."""
-    keys = {"hidden_size", "vocab_size", "num_target_layers", "target_layer_ids", "block_size"}
-    return drafter.model_dump(include=keys, exclude_defaults=True)
+    expected = unchecked(plan.lock, recipe.model, recipe.drafter).get(repo)
+    if expected:
+        contents.require(plan.lock, repo, expected, plan.settings.hub_endpoint)
 
 
 def reserve(plan: HostPlan) -> int:

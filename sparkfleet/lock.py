@@ -60,6 +60,8 @@ class LockedFile(Row):
 class LockedRepo(Row):
     commit: Commit
     files: list[LockedFile] = Field(min_length=1)
+    # What was held against the files and found true, by `weights.Expected.key`; a lock of an earlier version has none.
+    content: list[Sha256] = []
 
     def manifest(self) -> list[dict[str, Any]]:
         return [file.model_dump() for file in sorted(self.files, key=lambda file: file.path)]
@@ -134,18 +136,22 @@ def _contradictions(lock: Lock, catalog: Catalog) -> Iterator[tuple[str, str, st
 
 
 def changes(old: Lock | None, new: Lock) -> list[str]:
-    """Say what moved from one lock to the other, a line each."""
+    """Say what moved upstream from one lock to the other, a line each; what is known of the same files did not move."""
     lines = []
     for tag, before, after in _moved(old.images if old else {}, new.images):
         digests = (image.digest[:19] if image else "absent" for image in (before, after))
         lines.append(f"image {tag}: {' → '.join(digests)}")
-    for repo, was, now in _moved(old.repos if old else {}, new.repos):
+    for repo, was, now in _moved(_bare(old), _bare(new)):
         commits = (one.commit[:12] if one else "absent" for one in (was, now))
         lines.append(f"repo {repo}: {' → '.join(commits)}")
         if was and now:
             files = ({file.path: file for file in one.files} for one in (was, now))
             lines += [f"  {name}" for name, _, _ in _moved(*files)]
     return lines
+
+
+def _bare(lock: Lock | None) -> dict[str, LockedRepo]:
+    return {repo: one.model_copy(update={"content": []}) for repo, one in (lock.repos if lock else {}).items()}
 
 
 V = TypeVar("V")

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparkfleet import lock
+from sparkfleet import contents, lock, weights
 from sparkfleet.catalog import Catalog, Drafter, Model
 from sparkfleet.errors import LockError, SettingsError, nearest
 from sparkfleet.recipe import find_image
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
         if moved:
             print("upstream moved since the lock; that is news, and no reason to deploy", file=sys.stderr)
         return MOVED if moved else 0
-    if not moved and old is not None:
+    if new == old:
         print(f"{first.lock_file} is up to date")
         return 0
     _write(first.lock_path, new.dumps())
@@ -87,7 +87,31 @@ def resolved(first: Settings, known: Catalog, wanted: Wanted, old: lock.Lock | N
         for row in _wanted_of(known.models[model_id], wanted.drafters):
             _tell(f"resolving repository {row.repo}")
             repos[row.repo] = resolve_repo(row.repo, row.revision, first.hub_endpoint)
-    return lock.Lock(schema=lock.SCHEMA, images=images, repos=_fitting(known, repos))
+    new = lock.Lock(schema=lock.SCHEMA, images=images, repos=_fitting(known, repos))
+    return _checked(new, old, known, wanted, first.hub_endpoint)
+
+
+def _checked(new: lock.Lock, old: lock.Lock | None, known: Catalog, wanted: Wanted, endpoint: str | None) -> lock.Lock:
+    """Return the lock with what was held against the files of each wanted repository; raises LockError.
+
+    What the old lock vouches for is not read again: the same bytes hold the same.
+    """
+    vouched = {
+        repo: locked.content
+        for repo, locked in (old.repos if old else {}).items()
+        if repo in new.repos and locked.manifest_sha256 == new.repos[repo].manifest_sha256
+    }
+    found: dict[str, set[str]] = {}
+    for model in (known.models[model_id] for model_id in wanted.models):
+        for row in _wanted_of(model, wanted.drafters):
+            expected = weights.expected_of(model, row, new.repos[model.repo].commit)
+            if expected.key not in vouched.get(row.repo, []):
+                _tell(f"reading what the files of {row.repo} hold")
+                contents.require(new, row.repo, expected, endpoint)
+            found.setdefault(row.repo, set()).add(expected.key)
+    kept = {repo: sorted(found.get(repo, vouched.get(repo, []))) for repo in new.repos}
+    repos = {repo: locked.model_copy(update={"content": kept[repo]}) for repo, locked in new.repos.items()}
+    return new.model_copy(update={"repos": repos})
 
 
 def _wanted_of(model: Model, drafters: frozenset[str]) -> list[Model | Drafter]:

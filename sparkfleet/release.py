@@ -14,6 +14,7 @@ from sparkfleet.nearest import nearest_working
 from sparkfleet.recipe import Choice, Recipe, compile_recipe
 from sparkfleet.rules import Deployment, Finding, judge
 from sparkfleet.unit import serve_unit
+from sparkfleet.weights import unchecked
 from sparknode.document import content_id
 
 SCHEMA = 1
@@ -73,7 +74,9 @@ def compile_release(
     Raises SettingsError for an unknown id or override, RefusedError when a rule refuses the combination.
     """
     recipe = compile_recipe(catalog, choice)
-    findings = judge(recipe, replace(deployment, image_locked=bool(lock and choice.image_tag in lock.images)))
+    locked = bool(lock and choice.image_tag in lock.images)
+    unknown = tuple(unchecked(lock, recipe.model, recipe.drafter)) if lock else ()
+    findings = judge(recipe, replace(deployment, image_locked=locked, unchecked=unknown))
     failed = [finding for finding in findings if finding.severity == "fail"]
     if failed:
         working = nearest_working(catalog, choice, deployment)

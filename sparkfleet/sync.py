@@ -128,6 +128,7 @@ def _bring_one(state: State, run: FleetRun, manifest: dict[str, Any], takers: li
     plan = run.hosts[takers[0]]
     settings, repo = plan.settings, str(manifest["repo"])
     if settings.distribution == "controller":
+        artefacts.require_content(plan, repo)
         return _from_controller(state, run, manifest, takers)
     first = seeds(run)
     named = sorted(
@@ -136,6 +137,7 @@ def _bring_one(state: State, run: FleetRun, manifest: dict[str, Any], takers: li
     holders = [_reach(state, name) for name in named[:GIVERS]]
     holders = holders or _outside(state, run, manifest)
     if not holders:
+        artefacts.require_content(plan, repo)
         if settings.fetch_on == "controller":
             seed = takers[0]
             problems = _from_controller(state, run, manifest, [seed])

@@ -36,10 +36,8 @@ class Manifest:
     commit: str
     files: tuple[File, ...]
     sha256: str
-    # The entries as they came, what the catalogue says of their content, and what a drafter drafts for.
+    # The entries as they came.
     rows: list[dict[str, Any]] = field(default_factory=list, compare=False)
-    checks: dict[str, Any] = field(default_factory=dict, compare=False)
-    target: tuple[str, str] | None = None
 
     @property
     def name(self) -> str:
@@ -68,16 +66,7 @@ def from_node(node: Node) -> Manifest:
         raise Refused(f"{node.where}.files: found an empty list, expected at least one file")
     if len({file.path for file in files}) != len(files):
         raise Refused(f"{node.where}.files: a path stands there twice; make the lock again")
-    checks, target = node.optional_node("checks"), node.optional_node("target")
-    return Manifest(
-        repo,
-        commit,
-        files,
-        content_hash(node.raw["files"]),
-        node.raw["files"],
-        checks.raw if checks else {},
-        checked_repo(target) if target else None,
-    )
+    return Manifest(repo, commit, files, content_hash(node.raw["files"]), node.raw["files"])
 
 
 def _file(node: Node) -> File:

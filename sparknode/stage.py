@@ -12,9 +12,8 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from sparknode import SCHEMAS, docker, leftbehind, saved, weights
+from sparknode import SCHEMAS, docker, leftbehind, saved
 from sparknode import manifest as manifests
 from sparknode import release as releases
 from sparknode.chronicle import Tell
@@ -26,7 +25,7 @@ from sparknode.lock import STORE_S, Held, hold_file, holder
 from sparknode.manifest import Manifest
 from sparknode.progress import Meter
 from sparknode.release import Artefact, Release
-from sparknode.serving import missing_pieces, model_problems, read_stamp
+from sparknode.serving import missing_pieces, model_problems
 from sparknode.shape import Node, parse
 from sparknode.system import Host
 
@@ -116,7 +115,6 @@ def stage_model(host: Host, manifest: Manifest, tell: Tell) -> None:
     here = host.paths.model_dir(manifest.repo, manifest.commit)
     incoming = host.paths.incoming_dir(manifest.repo, manifest.commit)
     if complete(host, manifest):
-        keep_rules(host, manifest, here)
         tell(f"model {manifest.name}: already staged ({len(manifest.files)} files)")
         return
     if here.is_dir() and not (standing := proven(host, manifest, here, tell)):
@@ -135,43 +133,15 @@ def stage_model(host: Host, manifest: Manifest, tell: Tell) -> None:
     tell(f"model {manifest.name}: proven and in place ({size_of(manifest)})")
 
 
-def keep_rules(host: Host, manifest: Manifest, here: Path) -> None:
-    """Hold a model that stands here against the rules it came with this time, and keep those for later looks: a drafter
-    may have got another target, whose folder outlives the first one's.
-    """
-    stamp, rules = read_stamp(host.paths, manifest.repo, manifest.commit), rules_of(manifest)
-    if stamp is None or all(stamp.get(key) == value for key, value in rules.items()):
-        return
-    wrong = content_problems(host, manifest, here)
-    if wrong:
-        raise Failed(f"model {manifest.name}: its bytes are right, but {listed(wrong)}; see its entry in the catalogue")
-    atomic_write(
-        host.paths.model_stamp(manifest.repo, manifest.commit), json.dumps({**stamp, **rules}, indent=1).encode()
-    )
-
-
 def complete(host: Host, manifest: Manifest) -> bool:
     """The quick look: was this model proven here, and does it still stand?"""
     return not model_problems(host.paths, manifest.repo, manifest.commit, manifest.sha256)
 
 
 def proven(host: Host, manifest: Manifest, folder: Path, tell: Tell) -> list[str]:
-    """Read every byte of a folder, then what its files say; each thing that is wrong with it."""
+    """Read every byte of a folder; each thing that is wrong with it."""
     with Meter(host, f"model {manifest.name}: checking", manifest.total_bytes, tell) as meter:
-        found = manifests.problems(manifest, folder, meter.add)
-    return found or content_problems(host, manifest, folder)
-
-
-def content_problems(host: Host, manifest: Manifest, folder: Path) -> list[str]:
-    """What the files say that the catalogue does not."""
-    target = host.paths.model_dir(*manifest.target) if manifest.target else None
-    return weights.problems(folder, manifest.checks, target) if manifest.checks else []
-
-
-def rules_of(manifest: Manifest) -> dict[str, Any]:
-    """What a stamp keeps of a manifest besides its files."""
-    target = dict(zip(("repo", "commit"), manifest.target, strict=True)) if manifest.target else None
-    return {"checks": manifest.checks, "target": target}
+        return manifests.problems(manifest, folder, meter.add)
 
 
 def discard(folder: Path, wrong: list[str]) -> None:
@@ -237,7 +207,6 @@ def write_stamp(host: Host, manifest: Manifest, rot: Sequence[str] = ()) -> None
         "manifest_sha256": manifest.sha256,
         "verified_at": timestamp(host.system.now()),
         "files": manifest.rows,
-        **rules_of(manifest),
         "rot": rot,
     }
     atomic_write(host.paths.model_stamp(manifest.repo, manifest.commit), json.dumps(stamp, indent=1).encode())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from sparknode import manifest as manifests
 from sparknode.chronicle import Tell
 from sparknode.errors import Refused
@@ -32,10 +30,7 @@ def verify(host: Host, tell: Tell) -> int:
             wrong += 1
             tell(f"{problem}; remove it and stage its release again")
             continue
-        # A drafter may outlive the target that it was proven with.
-        target = host.paths.model_dir(*manifest.target).is_dir() if manifest.target else False
-        checked = manifest if target else replace(manifest, target=None)
-        found = proven(host, checked, host.paths.model_dir(repo, commit), tell)
+        found = proven(host, manifest, host.paths.model_dir(repo, commit), tell)
         if read_text(path) != before:
             tell(f"model {manifest.name}: it was removed or brought again while it was read; not judged")
             continue

@@ -55,6 +55,8 @@ class Deployment:
     terms_accepted: bool = False
     trial: bool = False
     image_locked: bool = False
+    # Repositories whose content nobody has held against the catalogue's row.
+    unchecked: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

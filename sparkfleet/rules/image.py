@@ -49,6 +49,8 @@ def model(recipe: Recipe, deployment: Deployment) -> Iterator[Problem]:
     yield from _loader(recipe)
     if row.terms and not deployment.terms_accepted:
         yield "terms", f"the terms of {row.repo} ({row.licence}) are not accepted", "terms_accepted"
+    for repo in deployment.unchecked:
+        yield "content-unchecked", f"what the files of {repo} hold is unknown: the lock does not say", ""
 
 
 def _loader(recipe: Recipe) -> Iterator[Problem]:

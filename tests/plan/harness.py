@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sparkfleet import ROOT, lock
+from sparkfleet import ROOT, lock, weights
 from sparkfleet.catalog import load
 from sparkfleet.facts import OTHER_PROGRAM
 from sparkfleet.nodeprogram import program_sha256
@@ -67,12 +67,14 @@ def lock_document() -> dict[str, Any]:
         for tag, pair in ((CURRENT_TAG, "a1"), (PREFIX_TAG, "b2"))
     }
     file = {"path": "config.json", "size": 2, "sha256": "cd" * 32, "git_blob_sha1": None}
+    model = load().models["gemma4-26b-a4b-nvfp4"]
+    held = {row.repo: [weights.expected_of(model, row, TARGET_COMMIT).key] for row in model.repositories()}
     return {
         "schema": 1,
         "images": images,
         "repos": {
-            TARGET: {"commit": TARGET_COMMIT, "files": [file]},
-            DRAFTER: {"commit": DRAFTER_COMMIT, "files": [file]},
+            TARGET: {"commit": TARGET_COMMIT, "files": [file], "content": held[TARGET]},
+            DRAFTER: {"commit": DRAFTER_COMMIT, "files": [file], "content": held[DRAFTER]},
         },
     }
 

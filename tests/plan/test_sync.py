@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tests.plan.harness import (
     TARGET_COMMIT,
     FakeFleet,
     Outcome,
+    lock_document,
     probe,
     release_of,
     serving,
@@ -88,6 +90,33 @@ def test_offline_and_nowhere_is_said(fleet: FakeFleet, monkeypatch: pytest.Monke
     assert outcome.code == 11
     assert "is on no host, and HF_HUB_OFFLINE is set" in outcome.output
     assert counts(outcome)["fetch"] == []
+
+
+def lock_of_an_earlier_version(fleet: FakeFleet) -> None:
+    document = lock_document()
+    for repo in document["repos"].values():
+        del repo["content"]
+    (fleet.folder / "lock.json").write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize("way", ["fetch_on=seeds", "fetch_on=controller", "distribution=controller"])
+def test_a_lock_that_does_not_vouch_for_the_content_has_it_read_before_any_download(fleet: FakeFleet, way: str) -> None:
+    lock_of_an_earlier_version(fleet)
+    outcome = stage(fleet, "--data", "hub_endpoint=http://127.0.0.1:9", "--data", way)
+    assert outcome.code == 11
+    assert f"the Hub did not let read the files of {TARGET}" in outcome.output
+    assert "python -m sparkfleet lock" in outcome.output
+    assert counts(outcome) == {"fetch": [], "torrent": [], "share": []}
+    assert outcome.activations() == []
+
+
+def test_what_a_host_has_needs_no_lock_that_vouches_for_it(fleet: FakeFleet) -> None:
+    lock_of_an_earlier_version(fleet)
+    has(fleet, "spark-3")
+    outcome = stage(fleet, "--data", "hub_endpoint=http://127.0.0.1:9")
+    assert outcome.code == 0, outcome.output
+    assert f"content-unchecked: what the files of {TARGET} hold is unknown" in outcome.output
+    assert counts(outcome) == {"fetch": [], "torrent": ["spark-3"], "share": HOSTS}
 
 
 def test_a_node_added_alone_takes_from_hosts_that_the_limit_left_out(fleet: FakeFleet) -> None:

@@ -279,6 +279,11 @@ TABLE: dict[str, tuple[Case, str, Case]] = {
         Case(overrides={"host": "127.0.0.1"}, deployment=replace(SETTLED, api_key_file=None)),
     ),
     "key-unread": (Case("sglang-baseline", "lmsysorg-sglang"), "reads no key", FINE),
+    "content-unchecked": (
+        Case(deployment=replace(SETTLED, unchecked=("acme/model",))),
+        "what the files of acme/model hold is unknown",
+        FINE,
+    ),
     "terms": (Case(deployment=replace(SETTLED, terms_accepted=False)), "are not accepted", FINE),
 }
 # rule → (a choice that cannot be compiled, a part of what the refusal says)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sparkfleet import ROOT, lock, locking, resolve
+from sparkfleet import ROOT, contents, lock, locking, resolve, weights
 from sparkfleet.catalog import Image, load
 from sparkfleet.errors import FleetError, LockError
 from sparkfleet.settings import Settings, parse_settings
@@ -45,6 +45,7 @@ def upstream(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 
     monkeypatch.setattr(resolve, "resolve_image", resolve_image)
     monkeypatch.setattr(resolve, "resolve_repo", resolve_repo)
+    monkeypatch.setattr(contents, "require", lambda *_: None)
     return gone
 
 
@@ -129,6 +130,62 @@ def test_a_check_without_a_lock_names_the_next_step(tmp_path: Path, monkeypatch:
     assert ROOT.is_dir()
 
 
+@pytest.fixture
+def read(upstream: set[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:  # noqa: ARG001
+    """The repositories whose files are read, in order."""
+    asked: list[str] = []
+    monkeypatch.setattr(contents, "require", lambda _lock, repo, *_: asked.append(repo))
+    return asked
+
+
+def test_what_files_hold_is_read_once(tmp_path: Path, read: list[str]) -> None:
+    first = again(tmp_path, None)
+    assert read == [TARGET, DRAFTER]
+    assert all(len(first.repos[repo].content) == 1 for repo in (TARGET, DRAFTER))
+    read.clear()
+    assert again(tmp_path, first) == first
+    assert read == []
+    bare = {repo: locked.model_copy(update={"content": []}) for repo, locked in first.repos.items()}
+    assert lock.changes(first.model_copy(update={"repos": bare}), first) == []
+
+
+def test_files_that_moved_and_rows_that_changed_are_read_again(tmp_path: Path, read: list[str]) -> None:
+    first = again(tmp_path, None)
+    other = first.repos[TARGET].model_copy(update={"files": [lock.LockedFile(path="a", size=1)]})
+    read.clear()
+    again(tmp_path, first.model_copy(update={"repos": {**first.repos, TARGET: other}}))
+    assert read == [TARGET]
+    others = first.model_copy(deep=True)
+    others.repos[DRAFTER].content[:] = ["e" * 64]
+    read.clear()
+    assert again(tmp_path, others) == first
+    assert read == [DRAFTER]
+
+
+@pytest.mark.usefixtures("upstream")
+def test_no_lock_is_made_of_files_that_hold_something_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def require(_lock: lock.Lock, repo: str, *_: object) -> None:
+        raise LockError(f"{repo} is not what the catalogue says of it")
+
+    settings = settings_of(tmp_path)
+    monkeypatch.setattr(locking, "_settings", lambda *_: [settings])
+    monkeypatch.setattr(contents, "require", require)
+    with pytest.raises(LockError, match="is not what the catalogue says"):
+        locking.run(argparse.Namespace(inventory=None, data=[], check=False))
+    assert not settings.lock_path.exists()
+
+
+def test_a_lock_of_an_earlier_version_vouches_for_nothing(tmp_path: Path, read: list[str]) -> None:
+    model = KNOWN.models[MODEL]
+    document = lock_document()
+    for repo in document["repos"].values():
+        del repo["content"]
+    earlier = lock.Lock.model_validate(document)
+    assert set(weights.unchecked(earlier, model, model.drafter)) == {TARGET, DRAFTER}
+    assert weights.unchecked(again(tmp_path, None), model, model.drafter) == {}
+    assert read
+
+
 def test_another_drafter_is_locked_where_a_profile_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pinned = lock.Lock.model_validate(lock_document())
     asked: list[str] = []
@@ -139,6 +196,7 @@ def test_another_drafter_is_locked_where_a_profile_names_it(tmp_path: Path, monk
 
     monkeypatch.setattr(resolve, "resolve_image", lambda tag, *_: pinned.images[tag])
     monkeypatch.setattr(resolve, "resolve_repo", resolve_repo)
+    monkeypatch.setattr(contents, "require", lambda *_: None)
     for drafters, more in ((frozenset[str](), []), (frozenset({"assistant"}), ["google/gemma-4-26B-A4B-it-assistant"])):
         asked.clear()
         wanted = locking.Wanted({CURRENT_TAG: None}, (MODEL,), drafters)

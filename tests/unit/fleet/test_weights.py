@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -12,16 +13,32 @@ from typing import Any
 
 import pytest
 
+from sparkfleet import ROOT, contents, weights
 from sparkfleet.catalog import load
-from sparknode import weights
+from sparkfleet.lock import LockedFile
+from sparkfleet.weights import Expected
 from tests.lab import toymodels
 
-MODEL = load().models["gemma4-26b-a4b-nvfp4"]
-TARGET = {**MODEL.artefact.model_dump(), "quant_method": MODEL.quantization}
+KNOWN = load()
+MODEL = KNOWN.models["gemma4-26b-a4b-nvfp4"]
 assert MODEL.drafter
-DRAFTER = MODEL.drafter.model_dump(
-    include={"hidden_size", "vocab_size", "num_target_layers", "target_layer_ids", "block_size"}
-)
+TARGET = weights.expected_of(MODEL, MODEL, toymodels.TARGET.commit)
+DRAFTER = weights.expected_of(MODEL, MODEL.drafter, toymodels.TARGET.commit)
+
+
+def locked(path: Path, name: str) -> LockedFile:
+    data = path.read_bytes()
+    return LockedFile(path=name, size=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+
+def held(folder: Path) -> weights.Contents:
+    """What is read of a folder's files as they are, each by its first bytes alone."""
+    files = [locked(path, str(path.relative_to(folder))) for path in sorted(folder.rglob("*")) if path.is_file()]
+    return contents.read(files, lambda file, size: (folder / file.path).read_bytes()[:size])
+
+
+def problems(folder: Path, expected: Expected, target: Path | None = None) -> list[str]:
+    return weights.problems(held(folder), expected, held(target) if target else None)
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +87,15 @@ def lengthened(folder: Path) -> None:
     data = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(data)) + data[8:])
+
+
+def replaced(folder: Path, name: str, text: str) -> None:
+    (folder / name).unlink()
+    (folder / name).write_text(text)
+
+
+def twice(folder: Path) -> None:
+    os.link(folder / "model.safetensors", folder / "model-00001.safetensors")
 
 
 def drop_last(folder: Path) -> None:
@@ -144,6 +170,15 @@ TWINS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no processor": (lambda f: (f / "processor_config.json").unlink(), "processor_config.json: it is missing"),
     "no preprocessor": (lambda f: (f / "preprocessor_config.json").unlink(), "preprocessor_config.json: it is missing"),
     "config is no JSON": (lambda f: swap(f, "config.json", "{", "["), "config.json: it can't be read"),
+    "config is no object": (lambda f: replaced(f, "config.json", "[]"), "config.json: found no object"),
+    "config of another shape": (
+        config(lambda d: d.update(quantization_config=["nvfp4"])),
+        "a configuration has another shape",
+    ),
+    "no config": (lambda f: (f / "config.json").unlink(), "config.json: it is missing"),
+    "a tensor in two shards": (twice, "stands in model-00001.safetensors too"),
+    "header is no JSON": (header('{"__metadata__"', '["__metadata__"'), "its header can't be read"),
+    "a scale too few of its kind": (header("weight_global_scale", "weight_globel_scale"), "and no weight_global_scale"),
 }
 DRAFTER_TWINS: dict[str, tuple[Callable[[Path], object], str]] = {
     "hidden size": (
@@ -170,9 +205,9 @@ DRAFTER_TWINS: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_the_toys_have_what_the_catalogue_says(store: Path, tmp_path: Path) -> None:
     target, drafter = (twin(store, toy, tmp_path) for toy in (toymodels.TARGET, toymodels.DRAFTER))
 
-    assert len(weights.read_header(target / "model.safetensors")) == 47_648
-    assert weights.problems(target, TARGET) == []
-    assert weights.problems(drafter, DRAFTER, target) == []
+    assert len(weights.read_header("model.safetensors", *held(target).headers["model.safetensors"])) == 47_648
+    assert problems(target, TARGET) == []
+    assert problems(drafter, DRAFTER, target) == []
 
 
 @pytest.mark.parametrize("name", TWINS)
@@ -181,7 +216,7 @@ def test_each_rule_catches_its_broken_twin(store: Path, tmp_path: Path, name: st
     folder = twin(store, toymodels.TARGET, tmp_path)
     spoil(folder)
 
-    found = weights.problems(folder, TARGET)
+    found = problems(folder, TARGET)
 
     assert [text for text in found if words in text], found
 
@@ -192,7 +227,7 @@ def test_a_drafter_must_fit_its_target(store: Path, tmp_path: Path, name: str) -
     target, drafter = (twin(store, toy, tmp_path) for toy in (toymodels.TARGET, toymodels.DRAFTER))
     spoil(drafter)
 
-    found = weights.problems(drafter, DRAFTER, target)
+    found = problems(drafter, DRAFTER, target)
 
     assert [text for text in found if words in text], found
 
@@ -200,7 +235,54 @@ def test_a_drafter_must_fit_its_target(store: Path, tmp_path: Path, name: str) -
 def test_a_model_of_which_nothing_is_known_needs_a_whole_file_and_a_configuration(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(toymodels.safetensors("x", toymodels.drafter_tensors(), 256))
-    assert weights.problems(tmp_path, {"tensor_count": None}) == []
+    nothing = Expected({"tensor_count": None})
+    assert problems(tmp_path, nothing) == []
 
     cut(tmp_path, 200)
-    assert len(weights.problems(tmp_path, {"tensor_count": None})) == 1
+    assert len(problems(tmp_path, nothing)) == 1
+
+
+def test_a_drafter_of_which_nothing_is_known_is_not_judged() -> None:
+    drafter = load((ROOT / "tests" / "lab" / "catalog",)).models["lab-spelling"]
+    assert drafter.drafter
+    expected = weights.expected_of(drafter, drafter.drafter, "a" * 40)
+
+    assert expected.checks == {}
+    assert weights.problems(weights.Contents(frozenset()), expected) == []
+
+
+def test_only_the_beginning_of_a_shard_is_read(store: Path) -> None:
+    folder = store / toymodels.TARGET.repo / toymodels.TARGET.commit
+    file = locked(folder / "model.safetensors", "model.safetensors")
+    asked: list[int] = []
+
+    def begin(_: LockedFile, size: int) -> bytes:
+        asked.append(size)
+        return (folder / "model.safetensors").read_bytes()[:size]
+
+    found = contents.read([file], begin)
+
+    length = weights.header_length("model.safetensors", file.size, found.headers["model.safetensors"][1])
+    assert asked == [contents.FIRST_BYTES, 8 + length]
+    assert asked[-1] < file.size
+
+
+def test_a_document_of_other_bytes_than_the_lock_has_is_no_answer(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    file = locked(tmp_path / "config.json", "config.json")
+
+    with pytest.raises(OSError, match=r"config\.json came with other bytes"):
+        contents.read([file], lambda *_: b"[]")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        Expected({**TARGET.checks, "hidden_size": 1}),
+        Expected({**TARGET.checks, "eos_token_ids": []}),
+        Expected(TARGET.checks, ("acme/other", "a" * 40)),
+    ],
+)
+def test_another_question_has_another_key(changed: Expected) -> None:
+    assert changed.key != TARGET.key
+    assert Expected(dict(reversed(list(TARGET.checks.items())))).key == TARGET.key

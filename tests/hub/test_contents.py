@@ -1,0 +1,141 @@
+"""What a model's files hold, read from a hub before anything is downloaded: the right answer, or a refusal."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from sparkfleet import contents, weights
+from sparkfleet.catalog import Drafter, Model, load
+from sparkfleet.errors import LockError
+from sparkfleet.lock import Lock
+from sparkfleet.resolve import resolve_repo
+from tests.lab import toymodels
+from tests.lab.hub import Handler, HubServer
+from tests.lab.hub_faults import Fault, bytes_served, set_faults
+
+MODEL = load().models["gemma4-26b-a4b-nvfp4"]
+assert MODEL.drafter
+ROWS: dict[str, Model | Drafter] = {MODEL.repo: MODEL, MODEL.drafter.repo: MODEL.drafter}
+
+
+@dataclass
+class Hub:
+    url: str
+    store: Path
+    folder: Path
+
+    def lock(self) -> Lock:
+        return Lock(schema=1, repos={repo: resolve_repo(repo, None, self.url) for repo in ROWS})
+
+    def require(self, repo: str, lock: Lock | None = None) -> None:
+        lock = lock or self.lock()
+        expected = weights.expected_of(MODEL, ROWS[repo], lock.repos[MODEL.repo].commit)
+        contents.require(lock, repo, expected, self.url)
+
+
+@pytest.fixture(scope="module")
+def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("toys")
+    toymodels.write(folder)
+    return folder
+
+
+@pytest.fixture
+def hub(toys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
+    monkeypatch.setattr(contents, "RETRIES", 0)
+    store = Path(shutil.copytree(toys, tmp_path / "store", copy_function=os.link))
+    server = HubServer(("127.0.0.1", 0), store, tmp_path)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield Hub(f"http://127.0.0.1:{server.server_address[1]}", store, tmp_path)
+    server.stopping.set()
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("repo", ROWS)
+def test_a_model_that_is_what_the_catalogue_says_is_read_and_not_downloaded(hub: Hub, repo: str) -> None:
+    lock = hub.lock()
+    before = bytes_served(folder=hub.folder)
+
+    hub.require(repo, lock)
+
+    read, whole = bytes_served(folder=hub.folder) - before, lock.repos[repo].total_bytes
+    assert 0 < read < whole, (read, whole)
+
+
+def test_a_hub_that_knows_no_ranges_is_not_read_to_the_end(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def whole(handler: Handler) -> None:
+        del handler.headers["Range"]
+        ranged(handler)
+
+    lock, ranged = hub.lock(), Handler._route
+    monkeypatch.setattr(Handler, "_route", whole)
+    hub.require(MODEL.repo, lock)
+
+
+def test_another_quantisation_is_refused_with_its_names(hub: Hub) -> None:
+    path = hub.store / MODEL.repo / toymodels.TARGET.commit / "config.json"
+    document = json.loads(path.read_text())
+    document["quantization_config"] |= {"quant_method": "modelopt", "format": "nvfp4"}
+    path.unlink()
+    path.write_text(json.dumps(document))
+
+    with pytest.raises(LockError, match="is not what the catalogue says of it") as refused:
+        hub.require(MODEL.repo)
+
+    assert "quant_method is modelopt, expected compressed-tensors" in refused.value.found
+    assert "quantization_config.format is nvfp4, expected nvfp4-pack-quantized" in refused.value.found
+
+
+def test_a_drafter_is_held_against_the_target_of_the_lock(hub: Hub) -> None:
+    path = hub.store / MODEL.repo / toymodels.TARGET.commit / "config.json"
+    document = json.loads(path.read_text())
+    document["text_config"]["vocab_size"] = 7
+    path.unlink()
+    path.write_text(json.dumps(document))
+
+    with pytest.raises(LockError, match="drafter's vocab_size against its target is 262144, expected 7"):
+        hub.require(str(MODEL.drafter and MODEL.drafter.repo))
+
+
+FAULTS = {
+    "cut off every time": Fault("truncate", "/lfs/*"),
+    "a document that comes wrong": Fault("flip", "*/config.json"),
+    "refused": Fault("status", "*/resolve/*", status=403),
+    "busy for good": Fault("status", "*/resolve/*", status=503, retry_after_s=0),
+    "gone": Fault("status", "/lfs/*", status=404),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_what_cannot_be_read_is_never_taken_for_good(hub: Hub, name: str) -> None:
+    lock = hub.lock()
+    set_faults(FAULTS[name], folder=hub.folder)
+
+    with pytest.raises(LockError, match="the Hub did not let read the files of") as refused:
+        hub.require(MODEL.repo, lock)
+
+    assert "python -m sparkfleet lock" in refused.value.remedy
+
+
+def test_a_header_that_came_wrong_is_no_header(hub: Hub) -> None:
+    lock = hub.lock()
+    # The bit is in the middle of what was asked for, which is among the tensors' entries.
+    set_faults(Fault("flip", "/lfs/*"), folder=hub.folder)
+    with pytest.raises(LockError):
+        hub.require(MODEL.repo, lock)
+
+
+def test_an_answer_that_breaks_off_once_is_asked_for_again(hub: Hub) -> None:
+    lock = hub.lock()
+    set_faults(Fault("truncate", "/lfs/*", times=2), folder=hub.folder)
+    hub.require(MODEL.repo, lock)
