@@ -166,7 +166,7 @@ class Follower:
         """Does the worker's unit run, or will systemd start it again? Silence counts as yes."""
         self._looked = self._host.system.monotonic()
         asked = self._host.system.run(["systemctl", "is-active", ACTIVATE_UNIT], orders.START_S)
-        if asked.timed_out or asked.stdout.strip() in {"active", "activating", "reloading"}:
+        if asked.timed_out or asked.stdout.strip() in {"active", "activating", "reloading", "deactivating"}:
             return True
         # A unit that was about to end with the activation before takes a new order for its own.
         return not self._records and self._looked - self._began < FIRST_LINE_S and orders.resume(self._host).ok

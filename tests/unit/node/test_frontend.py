@@ -292,3 +292,25 @@ def test_a_worker_that_can_not_be_started_is_an_error(serving: World) -> None:
         follow(serving)
 
     assert orders.pending(serving.paths) is None
+
+
+@pytest.mark.parametrize(
+    ("word", "code"),
+    [
+        ("active", DONE),
+        # Between a kill and the restart that follows, and while a stop waits for the worker's children.
+        ("deactivating", DONE),
+        ("activating", DONE),
+        ("reloading", DONE),
+        ("inactive", FAILED),
+        ("failed", FAILED),
+    ],
+)
+def test_a_worker_that_systemd_has_not_given_up_is_followed(serving: World, word: str, code: int) -> None:
+    with living_worker(serving, NEW, ["probing", *[SILENT] * 200, "committed"]):
+        serving.worker_unit = f"{word}\n"
+
+        found, lines = follow(serving)
+
+    assert found == code
+    assert any("the worker ended in `probing` without an outcome" in line for line in lines) == (code == FAILED)

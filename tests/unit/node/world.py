@@ -81,6 +81,8 @@ class World:
     # What systemd does when it's told to start the activation's unit.
     on_work: Callable[[], Completed] | None = None
     worker_lives: bool = False
+    # What systemd calls the activation's unit where that is neither of the two.
+    worker_unit: str = ""
     shutting_down: bool = False
     on_sleep: Callable[[], None] | None = None
     requests: list[Request] = field(default_factory=list)
@@ -270,7 +272,7 @@ class World:
         if command[-1] == ACTIVATE_UNIT:
             if verb == "start":
                 return self.on_work() if self.on_work else Completed(command, 0)
-            return Completed(command, 0, "active\n" if self.working else "inactive\n")
+            return Completed(command, 0, self.worker_unit or ("active\n" if self.working else "inactive\n"))
         if "shutdown.target" in command:
             return Completed(command, 0, f"ActiveState=inactive\nJob={int(self.shutting_down)}\n")
         if verb == "show":
