@@ -122,7 +122,11 @@ class Activation:
             steps.prove(journal.PROBING, release, watch)
             steps.soak(release, watch)
             steps.vouch(release)
-            story.write(journal.COMMITTED, note=f"release {release.id} is verified", load_s=steps.load_s)
+            story.write(
+                journal.COMMITTED,
+                note=f"release {release.id} is verified{steps.unjudged(release)}",
+                load_s=steps.load_s,
+            )
         # A full disk or a fault of our own must not leave the node without an engine.
         except Exception as fault:
             self._leave_if_going_down()
@@ -164,7 +168,11 @@ class Activation:
                     story.write(journal.REVERTING, note=again)
                     continue
                 return self._not_brought_back(back, str(failure), _as_failure(second))
-        story.write(journal.REVERTED, error=str(failure), note=f"release {back.id} serves again and is proven")
+        story.write(
+            journal.REVERTED,
+            error=str(failure),
+            note=f"release {back.id} serves again and is proven{self._steps.unjudged(back)}",
+        )
         return journal.REVERTED
 
     def _bring_back(self, back: Release) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 
-from sparknode import docker, gates, journal, memory, orphans, phases, rotation, units
+from sparknode import NOT_JUDGED, docker, gates, journal, memory, orphans, phases, rotation, units
 from sparknode.chronicle import Chronicle
 from sparknode.engine import Engine, api_key, in_flight
 from sparknode.errors import StepFailed
@@ -22,7 +22,8 @@ ORDER_S = 30.0
 # «systemctl stop» of a unit that was never loaded.
 NOT_LOADED = 5
 PORT_CLEAR_S = 10.0
-# vLLM answers 503 for some 5 s after its core died, and only then ends.
+# An engine whose core died ends by itself: vLLM 0.26.0 on a GPU closed its port within 1 s and had ended after 1.5 s,
+# one on a CPU answered 503 for 4.5 s first.
 DYING_S = 10.0
 FIRST_POLLS_S, POLL_S, LATER_POLL_S = 30.0, 1.0, 3.0
 # A start that is slower than this many seconds is never late by the host's history alone.
@@ -65,6 +66,8 @@ class Steps:
         self._system = host.system
         self._story = story
         self.load_s: float | None = None
+        # The verdicts on each gate of the release that was started last.
+        self._verdicts: dict[str, set[str]] = {}
 
     def drain(self, outgoing: Release | None, release: Release) -> None:
         """Leave the rotation and wait until no request is left; bounded, because the engine's shutdown waits too."""
@@ -179,7 +182,7 @@ class Steps:
         if not done.ok:
             raise StepFailed(f"starting: {done.why}")
         self._await_ready(engine, release, watch, longest)
-        self.load_s = round(watch.age, 1)
+        self.load_s, self._verdicts = round(watch.age, 1), {}
         detail = f"the engine answers after {self.load_s:.0f} s"
         ready = GateResult("ready", self.load_s, longest, "s", PASS, detail)
         loaded, container = release.load_key, watch.container
@@ -243,6 +246,7 @@ class Steps:
         subject = Subject(self._host, release, engine)
         for result in gates.all_gates(subject, soaking=step == journal.SOAKING):
             self._story.gate(step, result)
+            self._verdicts.setdefault(result.name, set()).add(result.verdict)
             death = self._last_look(engine, watch) if result.failed else watch.death()
             if death:
                 message = f"{result}; {death.reason}" if result.failed else f"{step}: {death.reason}"
@@ -260,6 +264,17 @@ class Steps:
         while (left := until - self._system.monotonic()) > 0:
             self._rest(min(every, left), watch)
             self.prove(journal.SOAKING, release, watch)
+
+    def unjudged(self, release: Release) -> str:
+        """What the proof lacks where others were served at each look, for the line that ends the activation."""
+        never = [name for name, verdicts in self._verdicts.items() if verdicts == {NOT_JUDGED}]
+        if not never:
+            return ""
+        text = f"; NOT JUDGED, as other requests ran at each look: {', '.join(never)}"
+        floor = release.watch.min_acceptance_rate if release.watch else None
+        if floor is None or not any(name.startswith("acceptance-") for name in never):
+            return text
+        return f"{text}; of the acceptance only that it is no collapse (at least {100 * floor:g} %)"
 
     def vouch(self, release: Release) -> None:
         """Read from the system once more what `committed` promises: link, unit, enabled, container, image and port."""

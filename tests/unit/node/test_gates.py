@@ -230,6 +230,10 @@ def test_a_busy_host_is_never_called_bad_for_being_busy(serving: World, traffic:
         assert (found[gate]["verdict"], found[gate]["threshold"]) == ("not-judged", None), gate
         assert found[gate]["figure"] is not None
     assert "not judged, as " in "\n".join(run.lines)
+    said = run.last["note"].removeprefix(f"release {WATCHED['id']} is verified; NOT JUDGED, as other requests ran at ")
+    never, _, judged = said.removeprefix("each look: ").partition("; ")
+    assert set(never.split(", ")) == {gate for gate, figure in found.items() if figure["verdict"] == "not-judged"}
+    assert judged == "of the acceptance only that it is no collapse (at least 5 %)"
 
 
 def test_a_collapse_is_found_whatever_clients_ask(serving: World) -> None:
@@ -258,6 +262,7 @@ def test_a_calm_moment_is_waited_for_and_judged_in(serving: World) -> None:
     run = activate(serving, FULL)
 
     assert (run.code, came[0]) == (DONE, True)
+    assert run.last["note"] == f"release {FULL['id']} is verified"
     assert figures(run)["acceptance-short"] == {"figure": 0.6, "threshold": 0.3, "unit": "ratio", "verdict": "pass"}
 
 
