@@ -245,6 +245,8 @@ class Hardware(Sourced):
     min_kernel: str
     limits: Limits
     engine_memory: EngineMemory | None = None
+    # A GPU that has requests and draws less, in watts, does nothing; None where nobody has seen one hang.
+    wedged_power_w: float | None = Field(default=None, ge=0)
     # The kind of machine that this one stands for, in a lab alone; what is known of that one holds for it.
     simulates: str | None = None
 

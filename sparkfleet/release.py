@@ -147,6 +147,8 @@ def _watch(recipe: Recipe, operation: Operation) -> dict[str, Any] | None:
         "enabled": operation.watch,
         "restart_on_collapse": drafter is not None and drafter.restart_cures_collapse,
         **rules.model_dump(),
+        # Nothing draws less than 0 W: where nobody knows, power never shortens the wait.
+        "wedged_power_w": recipe.hardware.wedged_power_w or 0.0,
     }
     return document if drafter else {**document, "min_acceptance_rate": None}
 

@@ -164,16 +164,15 @@ class Gates(Row):
 class Watch(Row):
     """What a host's own minutely look asks of the engine, and how often it may restart it.
 
-    An engine with requests that does nothing for `stalled_s` is stalled when its GPU draws less than `wedged_power_w`,
-    and after `slow_factor` times as long when it draws more or nobody can tell. One that had nothing to do for
-    `stalled_s` is asked for a token. A restart is forgotten after `forget_s` without a reason for another.
+    An engine with requests that does nothing for `stalled_s` is stalled when its GPU draws less than the machine's
+    `wedged_power_w`, and after `slow_factor` times as long when it draws more or nobody can tell. One that had nothing
+    to do for `stalled_s` is asked for a token. A restart is forgotten after `forget_s` without a reason for another.
     """
 
     min_acceptance_rate: float | None = Field(ge=0, le=1)
     window_drafts: int = Field(gt=0)
     stalled_s: int = Field(gt=0)
     slow_factor: float = Field(ge=1)
-    wedged_power_w: float = Field(ge=0)
     min_available_gib: float = Field(ge=0)
     max_stall_percent: float = Field(ge=0, le=100)
     forget_s: int = Field(gt=0)
