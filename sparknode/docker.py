@@ -96,7 +96,9 @@ _NOT_STARTED = {125, 126, 127}
 def hands_gpu(system: System, release: Release) -> tuple[bool | None, str]:
     """Whether a container of the release's image gets the GPU, tried with the image's own nvidia-smi."""
     gpu = texts(release.raw["container"].get("gpu"))
-    argv = ["docker", "run", "--rm", *gpu, "--entrypoint", "nvidia-smi", release.image.reference, "-L"]
+    # A Docker without its docker-init (its snap: docker-snap#139) could not start the engine either.
+    init = ["--init"] * ("--init" in texts(release.raw.get("argv")))
+    argv = ["docker", "run", "--rm", *init, *gpu, "--entrypoint", "nvidia-smi", release.image.reference, "-L"]
     return read_trial(system.run(argv, INSPECT_S))
 
 

@@ -15,8 +15,8 @@ from sparkfleet.interop.to_sparkrun import pulled_as
 from sparkfleet.release import STATE, Compiled
 
 FOLDER = "SPARKFLEET_DATA"
-# The options of an engine that Compose has a key for.
-_COMPOSE_KEYS = {"--shm-size": "shm_size"}
+# The options of an engine that Compose has a key for; one without a value is switched on.
+_COMPOSE_KEYS = {"--init": "init", "--shm-size": "shm_size"}
 
 
 def run_script(compiled: Compiled) -> str:
@@ -68,9 +68,14 @@ def _options(compiled: Compiled) -> list[str]:
     return [shlex.join(options)] if options else []
 
 
-def _compose_options(compiled: Compiled) -> dict[str, str]:
-    options = compiled.recipe.engine.docker_options
-    return {_COMPOSE_KEYS[name]: value for name, value in zip(options[::2], options[1::2], strict=True)}
+def _compose_options(compiled: Compiled) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for word in compiled.recipe.engine.docker_options:
+        if is_option(word):
+            found[_COMPOSE_KEYS[word]] = True
+        else:
+            found[list(found)[-1]] = word
+    return found
 
 
 def _below(mount: dict[str, Any]) -> str:

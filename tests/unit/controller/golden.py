@@ -75,6 +75,7 @@ python3 -m sglang.launch_server
 # Why a unit differs, by how it starts. A difference without a reason fails the test.
 REASONS = {
     "--rm": "systemd owns the container's life; a stopped container must not block the next start by its name",
+    "--init": "an init as PID 1 reaps workers and passes signals on; without one, no stop ended some engines",
     "--name": "stop, drift and identity checks find the container by this name",
     "--log-driver": "the local driver rotates; the default one fills the disk of a machine that runs for months",
     "--network": "the node's gates and clients use the host's port; with it, -p is not needed",

@@ -262,3 +262,22 @@ def test_a_lock_without_the_machine_s_build_is_refused() -> None:
     document["images"][CURRENT]["platforms"]["amd64"] = platform
     with pytest.raises(LockError, match="no arm64 build"):
         locked(choice(), pins=Lock.model_validate(document))
+
+
+def test_the_power_of_a_wedged_gpu_is_the_machines() -> None:
+    known = CATALOG
+    assert known.hardware["gb10"].wedged_power_w == compiled().release["watch"]["wedged_power_w"] == 30
+    assert "wedged_power_w" in known.hardware["gb10"].sources
+    # Nobody has seen one of these hang, so power never shortens the watch's wait.
+    assert known.hardware["rtx50"].wedged_power_w is None
+    unknown = known.hardware["gb10"].model_copy(update={"wedged_power_w": None})
+    other = known.model_copy(update={"hardware": {"gb10": unknown}})
+    assert compile_release(other, None, choice(), TRIAL).release["watch"]["wedged_power_w"] == 0
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_an_engine_is_never_pid_1_of_its_container(engine: str) -> None:
+    assert "--init" in engines()[engine].docker_options
+    argv = compiled().release["argv"]
+    assert argv.index("--init") < argv.index("--entrypoint")
+    assert '"--init"' in compiled().release["unit"]

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from sparknode.docker import read_trial
+from sparknode import release as releases
+from sparknode.docker import hands_gpu, read_trial
+from sparknode.shape import Node
 from sparknode.shell import Completed, run
+
+from .builders import release as make
+from .builders import sealed
+from .world import World
 
 DAEMON = "docker: Error response from daemon:"
 SEEN = "GPU 0: NVIDIA GB10 (UUID: GPU-0)\n"
@@ -60,3 +68,14 @@ def test_silence_leaves_it_open(done: Completed) -> None:
 
 def test_a_gpu_that_is_seen_passes() -> None:
     assert read_trial(Completed(("docker", "run"), 0, SEEN, "WARNING: the platform differs"))[0] is True
+
+
+@pytest.mark.parametrize("argv", [["docker", "run", "--rm"], ["docker", "run", "--rm", "--init"]])
+def test_the_trial_starts_with_an_init_where_the_release_does(tmp_path: Path, argv: list[str]) -> None:
+    world = World(tmp_path)
+    release = releases.from_node(Node(sealed(make("new", argv=argv)), "release"))
+
+    hands_gpu(world.host.system, release)
+
+    (trial,) = [command for command in world.commands if command[:2] == ("docker", "run")]
+    assert ("--init" in trial) == ("--init" in argv)
