@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from sparkfleet import ROOT, catalog, catalog_check, configuration, frontdoor, lock, preflight, secrets
+from sparkfleet import ROOT, bundle, catalog, catalog_check, configuration, frontdoor, lock, preflight, secrets
 from sparkfleet.deepcheck import deep_check
 from sparkfleet.errors import FleetError, SettingsError, nearest
 from sparkfleet.handbook import handbook
@@ -24,7 +24,7 @@ from sparkfleet.release import Compiled, compile_release
 from sparkfleet.rules import Deployment
 from sparkfleet.settings import parse_settings
 from sparkfleet.yamltext import parse_yaml
-from sparknode import collect, probe
+from sparknode import probe
 from sparknode.errors import Refused
 
 
@@ -306,7 +306,7 @@ def _check(options: argparse.Namespace) -> int:
 def _probe(path: Path) -> dict[str, Any]:
     try:
         if path.is_dir() or (path.is_file() and _packed(path)):
-            return probe.probe(*collect.read(path))
+            return probe.probe(*bundle.read(path))
         text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError, Refused) as error:
         raise SettingsError(f"{path} cannot be read: {error}", "a probe or a bundle", "check the path") from None

@@ -41,8 +41,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=json.dumps(SCHEMAS, sort_keys=True))
     top.add_argument("--root", type=Path, default=Path("/"), help="where the node's files stand, if not on this host")
     commands = top.add_subparsers(dest="command", required=True)
-    probing = commands.add_parser("probe", help="print one JSON document about this node")
-    probing.add_argument("--from", dest="bundle", type=Path, help="a bundle of `collect`, instead of this node")
+    commands.add_parser("probe", help="print one JSON document about this node")
     collecting = commands.add_parser("collect", help="keep what a probe reads, without secrets, for a report")
     collecting.add_argument("folder", nargs="?", type=Path, help="new or empty; without one a tar.gz is printed")
     commands.add_parser("status", help="print what is staged, serving and under way as JSON")
@@ -91,10 +90,9 @@ def parser() -> argparse.ArgumentParser:
 
 def dispatch(host: Host, options: argparse.Namespace) -> int:
     if options.command == "probe":
-        from sparknode import collect, probe
+        from sparknode import probe
 
-        bundle = collect.read(options.bundle) if options.bundle else (host, None)
-        say(json.dumps(probe.probe(*bundle), ensure_ascii=False))
+        say(json.dumps(probe.probe(host), ensure_ascii=False))
         return 0
     if options.command == "collect":
         from sparknode import collect

@@ -78,8 +78,7 @@ def size_of(path: Path) -> int | None:
 def link_known(host: Host, manifest: Manifest, folder: Path, tell: Tell) -> None:
     """Take files that another revision has: the same bytes stand once on the disk."""
     known: dict[tuple[Any, Any], Path] = {}
-    for path in host.paths.models.glob("*/*/*.verified.json"):
-        repo, commit = f"{path.parent.parent.name}/{path.parent.name}", path.name.split(".", 1)[0]
+    for repo, commit, _ in host.paths.stamps():
         for row in (read_stamp(host.paths, repo, commit) or {"files": []})["files"]:
             known[row.get("sha256"), row.get("git_blob_sha1")] = host.paths.model_dir(repo, commit) / row["path"]
     saved = 0

@@ -137,9 +137,7 @@ def proof(records: list[journal.Record], verified: str | None) -> dict[str, Any]
 def models(paths: Paths) -> list[dict[str, str]]:
     """The models that were proven here and still stand, each file at its size."""
     found = []
-    for stamp_path in sorted(paths.models.glob("*/*/*.verified.json")):
-        repo = f"{stamp_path.parent.parent.name}/{stamp_path.parent.name}"
-        commit = stamp_path.name.split(".", 1)[0]
+    for repo, commit, _ in paths.stamps():
         stamp = read_stamp(paths, repo, commit)
         if stamp and not folder_problems(paths.model_dir(repo, commit), stamp):
             found.append({"repo": repo, "commit": commit})

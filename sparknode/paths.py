@@ -84,5 +84,10 @@ class Paths:
     def model_stamp(self, repo: str, commit: str) -> Path:
         return self.models / repo / f"{commit}.verified.json"
 
+    def stamps(self) -> list[tuple[str, str, Path]]:
+        """Repository, commit and stamp of every model that was proven here."""
+        found = sorted(self.models.glob("*/*/*.verified.json"))
+        return [(f"{one.parent.parent.name}/{one.parent.name}", one.name.split(".", 1)[0], one) for one in found]
+
     def incoming_dir(self, repo: str, commit: str) -> Path:
         return self.incoming / repo / commit

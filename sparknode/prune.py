@@ -11,7 +11,6 @@ from sparknode import release as releases
 from sparknode.chronicle import Tell
 from sparknode.errors import Failed, Refused
 from sparknode.fleet import QUESTIONS, images, repositories
-from sparknode.paths import Paths
 from sparknode.release import Release
 from sparknode.shape import parse
 from sparknode.stage import remove_tree
@@ -96,7 +95,7 @@ def remove(host: Host, found: Waste, dry: bool, tell: Tell) -> None:
         tell(f"{verb} {folder} ({size_of(folder) / 1e9:.2f} GB)")
         if not dry:
             # The proof first: without it, what a crash leaves of the folder counts as nothing.
-            stamp(host.paths, folder).unlink(missing_ok=True)
+            folder.with_name(f"{folder.name}.verified.json").unlink(missing_ok=True)
             remove_tree(folder)
     for reference in found.images:
         tell(f"{verb} image {reference}")
@@ -104,11 +103,6 @@ def remove(host: Host, found: Waste, dry: bool, tell: Tell) -> None:
             why = docker.remove_image(host.system, reference)
             if why:
                 tell(f"  {why}")
-
-
-def stamp(paths: Paths, folder: Path) -> Path:
-    repo = f"{folder.parent.parent.name}/{folder.parent.name}"
-    return paths.model_stamp(repo, folder.name) if paths.models in folder.parents else folder / ".none"
 
 
 def size_of(folder: Path) -> int:

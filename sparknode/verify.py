@@ -19,10 +19,9 @@ def verify(host: Host, tell: Tell) -> int:
     the next deploy brings it again.
     """
     wrong = 0
-    stamps = sorted(host.paths.models.glob("*/*/*.verified.json"))
-    for path in stamps:
+    stamps = host.paths.stamps()
+    for repo, commit, path in stamps:
         before = read_text(path)
-        repo, commit = f"{path.parent.parent.name}/{path.parent.name}", path.name.split(".", 1)[0]
         stamp = read_stamp(host.paths, repo, commit)
         try:
             manifest = manifests.from_node(Node({**(stamp or {}), "repo": repo, "commit": commit}, str(path)))
