@@ -14,7 +14,7 @@ from pyinfra.api import Host, State, StringCommand
 
 from sparkfleet import activation, artefacts, exits, images, remote, session
 from sparkfleet.fleet import HostPlan, serves
-from sparkfleet.nodeprogram import INSTALL_PATH, UNPACK, build, carried, program
+from sparkfleet.nodeprogram import INSTALL_PATH, UNPACK, carried, program, trial
 from sparkfleet.remote import ConnectionLost
 
 
@@ -32,12 +32,12 @@ def upload(state: State, host: Host, content: bytes, path: str, mode: str) -> bo
 
 def install_program(state: State, host: Host) -> bool:  # noqa: ARG001
     """Put the node's program in place once it has run there: a host whose Python cannot keeps the one it has."""
-    return _put(host, program(), INSTALL_PATH, "0755", f"{{new}} compile {build()}")
+    return _put(host, program(), INSTALL_PATH, "0755", trial(f"{INSTALL_PATH}.new"))
 
 
-def _put(host: Host, content: bytes, path: str, mode: str, trial: str = "true") -> bool:
+def _put(host: Host, content: bytes, path: str, mode: str, tried: str = "true") -> bool:
     new = f"{path}.new"
-    command = f"{UNPACK} >{new} && chmod {mode} {new} && {trial.format(new=new)} && sync {new} && mv -f {new} {path}"
+    command = f"{UNPACK} >{new} && chmod {mode} {new} && {tried} && sync {new} && mv -f {new} {path}"
     # Whole or not at all, so a second try does no harm: a host that booted seconds ago once failed the first.
     for _ in range(2):
         try:

@@ -9,15 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sparknode import parse
-from sparknode.collect import COMMANDS, DEADLINE_S, NOT_ASKED, Raw
+from sparknode.collect import BOM, COMMANDS, DEADLINE_S, NOT_ASKED, Raw
 from sparknode.errors import Refused
 from sparknode.files import read_text
 from sparknode.paths import Paths
 from sparknode.shell import Completed
 from sparknode.system import Host, RealSystem
-
-# Some editors put it in front of what they save.
-BOM = "\ufeff"
 
 
 class Recorded(RealSystem):
@@ -83,5 +80,5 @@ def _answer(text: str, argv: tuple[str, ...]) -> Completed:
     # An older sparknode may have asked otherwise, and what it heard then says something else.
     if found.get("argv") != list(argv):
         return Completed(argv, NOT_ASKED, "", "the bundle has no answer to it", DEADLINE_S)
-    stdout, stderr = (text.removeprefix(BOM) if isinstance(text, str) else "" for text in texts)
+    stdout, stderr = (text if isinstance(text, str) else "" for text in texts)
     return Completed(argv, rc if isinstance(rc, int) else None, stdout, stderr, DEADLINE_S)

@@ -21,14 +21,15 @@ _SHEBANG = b"#!/usr/bin/env python3\n"
 _MAIN = """\
 import sys
 
-# What `sparknode compile` wrote for this build and this Python, where it did; a path that is not there is passed over.
-sys.path.insert(0, f"/usr/local/lib/sparknode/{build}.{{sys.implementation.cache_tag}}.zip")
+# Where the installation unpacked this build, and Python keeps its bytecode; a path that is not there is passed over.
+sys.path.insert(0, "{modules}/{build}")
 
 from sparknode.cli import main
 
 sys.exit(main())
 """
 UNPACK = "base64 -d | gunzip"
+MODULES_PATH = "/usr/local/lib/sparknode"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -38,7 +39,7 @@ def program() -> bytes:
     buffer = io.BytesIO()
     # Not compressed: every run needs the hash, few send the program.
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        _add(archive, "__main__.py", _MAIN.format(build=build()).encode())
+        _add(archive, "__main__.py", _MAIN.format(modules=MODULES_PATH, build=build()).encode())
         for name, content in _sources().items():
             _add(archive, name, content)
         # Packed so that the program's hash also says which units were installed with it.
@@ -59,6 +60,25 @@ def build() -> str:
     for name, content in _sources().items():
         digest.update(f"{name} {len(content)}\n".encode() + content)
     return digest.hexdigest()[:16]
+
+
+def trial(program_path: str, modules: str = MODULES_PATH) -> str:
+    """Return the shell line that unpacks and compiles the modules of a program that is not in its place yet, and runs
+    it: of a zip file Python compiles what it imports anew at each start (zipimport never writes bytecode), which costs
+    more than most commands do themselves.
+
+    The folder gets its name when all is on the disk. The build before stays, because an activation may still run it.
+    """
+    folder = f"{modules}/{build()}"
+    unpacked = (
+        f"python3 -I -m zipfile -e {program_path} {folder}.$$ && python3 -I -m compileall -q {folder}.$$/sparknode"
+    )
+    placed = f"sync --file-system {folder}.$$ && mv -T {folder}.$$ {folder}"
+    former = f"ls -dt {modules}/* | tail -n +3 | xargs -r rm -rf"
+    fill = (
+        f"{{ test -d {folder} || {{ mkdir -p {modules} && {unpacked} && {placed}; }}; }} && touch {folder} && {former}"
+    )
+    return f"{fill} && {program_path} --version >/dev/null"
 
 
 def unit(name: str) -> bytes:

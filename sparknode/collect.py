@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from sparknode.shell import Completed
 from sparknode.system import Host, asking
 
 DEADLINE_S = 10.0
+# Some editors put it in front of what they save.
+BOM = "\ufeff"
 # In place of an exit code: what is looked at holds no answer to this question.
 NOT_ASKED = -1
 _BIGGEST = 1 << 20
@@ -134,6 +137,15 @@ def pack(documents: Mapping[str, str]) -> bytes:
             entry.size, entry.mode = len(content), 0o600
             archive.addfile(entry, io.BytesIO(content))
     return packed.getvalue()
+
+
+def keep(host: Host, folder: Path | None) -> None:
+    """Write a bundle of this host into a folder, or as a tar.gz to standard output."""
+    found = documents(collect(host, {**COMMANDS, **STORY}))
+    if folder:
+        write(found, folder)
+    else:
+        sys.stdout.buffer.write(pack(found))
 
 
 def write(documents: Mapping[str, str], folder: Path) -> None:

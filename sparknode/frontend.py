@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import replace
+from typing import Any
 
 from sparknode import activate as worker
 from sparknode import journal, lease, lock, orders, rotation, units
@@ -26,6 +27,12 @@ TICK_S = 10.0
 # From the start of the unit to its first journal line; a loaded host needs a while to start Python.
 FIRST_LINE_S = 60.0
 LOOK_S = 3.0
+
+
+def ordered(host: Host, *given: Any) -> int:
+    """`activate` of the command line."""
+    *order, tell = given
+    return activate(host, Order(*order), tell)
 
 
 def activate(host: Host, order: Order, tell: Tell) -> int:

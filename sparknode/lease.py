@@ -46,7 +46,8 @@ def _read(host: Host) -> Record:
     return {"token": int(host.system.now())}
 
 
-def _write(host: Host, lease: Record, ttl_s: float) -> Record:
+def _write(host: Host, lease: Record, ttl_s: float | None) -> Record:
+    ttl_s = ttl_s or TTL_S
     until = journal.timestamp(host.system.now() + ttl_s)
     new = {**lease, "ttl_s": ttl_s, "until": until}
     atomic_write(host.paths.lease, json.dumps(new).encode())
@@ -85,7 +86,7 @@ def require_free(host: Host, rollout: str, lease: Record | None = None) -> None:
         raise LeaseHeld(_said(lease))
 
 
-def take(host: Host, rollout: str, operator: str, source: str, ttl_s: float) -> Record:
+def take(host: Host, rollout: str, operator: str, source: str, ttl_s: float | None = None) -> Record:
     """Take the lease or renew one's own; an expired one of somebody else is taken over, and the journal says so."""
     with alone(host) as before:
         owner = before.get("rollout")
@@ -114,7 +115,7 @@ def require_own(lease: Record, rollout: str, token: int) -> None:
         raise LeaseHeld(f"lease {token} of roll-out {rollout} {what}: {now}")
 
 
-def renew(host: Host, rollout: str, token: int, ttl_s: float) -> Record:
+def renew(host: Host, rollout: str, token: int, ttl_s: float | None = None) -> Record:
     """Extend one's own lease; LeaseHeld when it is somebody else's now, or was given back."""
     with alone(host) as lease:
         require_own(lease, rollout, token)

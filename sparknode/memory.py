@@ -10,8 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from sparknode import parse
+from sparknode.errors import Refused
 from sparknode.files import read_text
 from sparknode.paths import Paths
 from sparknode.system import Host
@@ -78,3 +80,21 @@ def holders(host: Host) -> str:
     found = parse.gpu_processes(done.stdout) if done.ok else []
     names = ", ".join(f"{one['name']} (pid {one['pid']}, {one['memory']})" for one in found[:5])
     return f"; held by {names}" if names else "; no process is named as the holder"
+
+
+def gate(host: Host, path: Path, say: Callable[[str], None]) -> int:
+    """ExecStartPre of the serving unit: the exit code decides whether the engine is started."""
+    from sparknode import release as releases
+    from sparknode.shape import parse as read
+
+    text = read_text(path)
+    if text is None:
+        raise Refused(f"{path}: can't be read; expected a release.json")
+    release = releases.from_node(read(text, str(path)))
+    if release.utilization is None:
+        say("memory-gate: this release asks for none")
+        return 0
+    longest = release.timing.memory_wait_s
+    came, figures = wait(host, release.utilization, longest, lambda now: say(f"memory-gate: waiting, {now}"))
+    say(f"memory-gate: {figures}" if came else f"{REFUSED}: {figures}; stop what holds the memory")
+    return 0 if came else 1

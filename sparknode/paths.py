@@ -39,8 +39,8 @@ class Paths:
         # Held by whatever changes models and images.
         self.store_lock = volatile / "store.lock"
         self.program = root / "usr/local/bin/sparknode"
-        # Named in the program's `__main__`, which is written before anything of this package can be imported.
-        self.bytecode = root / "usr/local/lib/sparknode"
+        # Where its installation unpacks it.
+        self.modules = root / "usr/local/lib/sparknode"
         self.unit = root / "etc/systemd/system" / SERVE_UNIT
         # There while systemd starts the engine at each boot.
         self.enabled = self.unit.parent / "multi-user.target.wants" / SERVE_UNIT

@@ -12,12 +12,12 @@ import hashlib
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import PurePosixPath
 from typing import Any
 
 from sparknode import SCHEMAS, fleet, imagestore, parse, smi, updates
-from sparknode.collect import DEADLINE_S, NOT_ASKED, Raw, collect
+from sparknode.collect import BOM, DEADLINE_S, NOT_ASKED, Raw, collect
 from sparknode.docker import read_lookup
 from sparknode.owners import owner
 from sparknode.paths import SERVE_UNIT, Paths
@@ -67,6 +67,7 @@ def installed_sha256(paths: Paths) -> str | None:
 
 def facts(raw: Raw) -> dict[str, Any]:
     """What the material says; pure."""
+    raw = without_marks(raw)
     docker = docker_of(raw)
     mounts = parse.disks(answer(raw, "disk"))
     memory = memory_of(raw)
@@ -101,6 +102,13 @@ def facts(raw: Raw) -> dict[str, Any]:
         "tools": {name.replace("-", "_"): has(raw, name) for name in ("rsync", "systemd-run")},
         "unreadable": [*({"what": what, "why": why} for what, why in [*unanswered(raw), *missing])],
     }
+
+
+def without_marks(raw: Raw) -> Raw:
+    """The same without byte order marks, which a file that somebody saved anew may begin with."""
+    files = {path: text.removeprefix(BOM) for path, text in raw.files.items()}
+    answers = {name: replace(done, stdout=done.stdout.removeprefix(BOM)) for name, done in raw.commands.items()}
+    return Raw(files, raw.unread, answers, raw.at)
 
 
 def answer(raw: Raw, name: str) -> str:

@@ -20,7 +20,7 @@ from sparknode.units import daemon_reload
 ORDER_S = 60.0
 
 
-def retire(host: Host, rollout: str, operator: str, *, models: bool, tell: Tell) -> int:
+def retire(host: Host, rollout: str, operator: str, models: bool, tell: Tell) -> int:
     """Remove everything but Docker's other images and, unless told otherwise, the weights; the exit code.
 
     The host leaves its rotation and is not given back to it.
@@ -77,6 +77,6 @@ def _remove(host: Host, *, models: bool, tell: Tell) -> None:
     if not left and paths.data.exists():
         paths.data.rmdir()
     paths.program.unlink(missing_ok=True)
-    shutil.rmtree(paths.bytecode, ignore_errors=True)
+    shutil.rmtree(paths.modules, ignore_errors=True)
     said = left[0] if left else "nothing"
     tell(f"retired; left: {said}; driver, Docker, its other images and your login are as before")

@@ -38,15 +38,18 @@ def test_it_runs_isolated_from_every_installed_package(installed: Path) -> None:
     assert '"release": 1' in done.stdout
 
 
-def compiled(root: Path, program: Path, build: str) -> Path:
-    command = [sys.executable, str(program), "--root", str(root), "compile", build]
-    subprocess.run(command, capture_output=True, timeout=30, check=True)
-    return root / f"usr/local/lib/sparknode/{build}.{sys.implementation.cache_tag}.zip"
+def tried(modules: Path, program: Path) -> Path:
+    """The installation's own line, for a program that is not in its place yet."""
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    program.chmod(0o755)
+    command = ["sh", "-ec", nodeprogram.trial(str(program), str(modules))]
+    subprocess.run(command, env=environment, capture_output=True, timeout=60, check=True)
+    return modules / nodeprogram.build()
 
 
-def test_the_host_compiles_it_and_the_compiled_form_runs_by_itself(tmp_path: Path, installed: Path) -> None:
-    path = compiled(tmp_path, installed, nodeprogram.build())
-    asked = "import sparknode.cli as cli, sparknode.steps as steps; print(cli.__file__, steps.__file__)"
+def test_the_host_unpacks_and_compiles_it_and_that_runs_by_itself(tmp_path: Path, installed: Path) -> None:
+    path = tried(tmp_path / "modules", installed)
+    asked = "import sparknode.cli as cli, sparknode.steps as steps; print(cli.__file__, steps.__cached__)"
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", f"import sys; sys.path[:0] = [{str(path)!r}]; {asked}"],
         capture_output=True,
@@ -54,19 +57,33 @@ def test_the_host_compiles_it_and_the_compiled_form_runs_by_itself(tmp_path: Pat
         timeout=30,
         check=True,
     )
-    assert done.stdout.split() == [f"{path}/sparknode/cli.pyc", f"{path}/sparknode/steps.pyc"]
+    cached = f"{path}/sparknode/__pycache__/steps.{sys.implementation.cache_tag}.pyc"
+    assert done.stdout.split() == [f"{path}/sparknode/cli.py", cached]
+    assert Path(cached).exists()
+    assert [entry.name for entry in path.parent.iterdir()] == [nodeprogram.build()]
 
 
-def test_the_program_looks_for_the_form_of_its_own_build(installed: Path) -> None:
+def test_the_program_looks_for_its_own_build(installed: Path) -> None:
     with zipfile.ZipFile(installed) as archive:
-        assert f"/usr/local/lib/sparknode/{nodeprogram.build()}.{{" in archive.read("__main__.py").decode()
+        assert f'"/usr/local/lib/sparknode/{nodeprogram.build()}"' in archive.read("__main__.py").decode()
 
 
 def test_the_build_before_stays_for_an_activation_that_runs_it(tmp_path: Path, installed: Path) -> None:
-    paths = []
-    for number, build in enumerate(("1" * 16, "2" * 16, "3" * 16)):
-        paths.append(compiled(tmp_path, installed, build))
-        os.utime(paths[-1], (number, number))
-    assert sorted(paths[0].parent.iterdir()) == paths[1:]
-    compiled(tmp_path, installed, "3" * 16)
-    assert sorted(paths[0].parent.iterdir()) == paths[1:]
+    modules = tmp_path / "modules"
+    for number, build in enumerate(("1" * 16, "2" * 16)):
+        (modules / build / "sparknode").mkdir(parents=True)
+        os.utime(modules / build, (number, number))
+    # What earlier versions kept there.
+    (modules / f"{'0' * 16}.cpython-312.zip").write_bytes(b"")
+    os.utime(modules / f"{'0' * 16}.cpython-312.zip", (0, 0))
+
+    for _ in range(2):
+        path = tried(modules, installed)
+        assert sorted(modules.iterdir()) == sorted([modules / ("2" * 16), path])
+
+
+def test_a_program_that_does_not_run_here_takes_nobodys_place(tmp_path: Path, installed: Path) -> None:
+    with zipfile.ZipFile(installed, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr("sparknode/cli.py", "raise SystemExit(3)")
+    with pytest.raises(subprocess.CalledProcessError):
+        tried(tmp_path / "modules", installed)

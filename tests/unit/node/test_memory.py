@@ -65,7 +65,7 @@ def test_a_release_may_ask_for_no_gate(tmp_path: Path, section: object, capsys: 
     path = tmp_path / "release.json"
     path.write_text(json.dumps(release("free", memory=section)))
 
-    assert cli.memory_gate(world.host, path) == 0
+    assert memory.gate(world.host, path, cli.say) == 0
     assert "asks for none" in capsys.readouterr().out
 
 
@@ -74,7 +74,7 @@ def test_the_gate_of_the_unit_refuses_with_figures(tmp_path: Path, capsys: pytes
     path = tmp_path / "release.json"
     path.write_text(json.dumps(release("big")))
 
-    assert cli.memory_gate(world.host, path) == 1
+    assert memory.gate(world.host, path, cli.say) == 1
 
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.startswith("memory-gate: refused: 4.8 GiB available, 97.3 GiB needed (0.80 of 121.6 GiB), after 300 s")
@@ -85,5 +85,5 @@ def test_the_gate_of_the_unit_passes_with_figures(tmp_path: Path, capsys: pytest
     path = tmp_path / "release.json"
     path.write_text(json.dumps(release("big")))
 
-    assert cli.memory_gate(world.host, path) == 0
+    assert memory.gate(world.host, path, cli.say) == 0
     assert capsys.readouterr().out.startswith("memory-gate: 115.9 GiB available")
