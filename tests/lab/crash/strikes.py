@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,5 +98,7 @@ def strike(host: Watched, victim: str) -> bool:
         if word in command and "docker run" not in command and "docker-proxy" not in command
     ]
     for pid in found:
-        os.kill(pid, number)
+        # A process between fork and exec has its parent's command line, and may have ended before its turn comes.
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
     return bool(found)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 from collections import Counter
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 
 from sparknode import journal
 from tests.lab.crash.points import LINES, MOMENTS, VICTIMS, chosen, drawn_seed, every_point, line_of
+from tests.lab.crash.strikes import Watched, strike
 
 
 def test_every_line_meets_every_victim_at_every_moment() -> None:
@@ -52,3 +55,19 @@ def test_every_state_of_an_activation_is_a_line_of_the_matrix() -> None:
 )
 def test_what_a_record_is_called(record: dict[str, Any], line: str) -> None:
     assert line_of(record) == line
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_victim_that_ended_by_itself_spares_no_other(monkeypatch: pytest.MonkeyPatch, order: int) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    living = subprocess.Popen(["sleep", "60"])
+    found = [
+        (ended.pid, "python3 /usr/local/bin/sparknode work"),
+        (living.pid, "python3 /usr/local/bin/sparknode work"),
+    ]
+    monkeypatch.setattr(Watched, "processes", lambda *_: iter(found[::order]))
+
+    assert strike(Watched("spark-1"), "worker asked")
+
+    assert living.wait(30) == -signal.SIGTERM
