@@ -30,10 +30,8 @@ class Image:
 
 @dataclass(frozen=True)
 class Artefact:
-    role: str
     repo: str
     commit: str
-    host_path: str
     manifest_sha256: str
 
 
@@ -62,8 +60,6 @@ class Serve:
     served_names: tuple[str, ...]
     max_model_len: int
     model_root: str
-    drafter_backend: str | None
-    prefix_caching: bool
     speculative: bool
 
 

@@ -76,9 +76,7 @@ def report(host: Host, wait_s: float = 0) -> dict[str, Any]:
             "progress": progress,
             "models": fleet.models(host.paths),
             "addresses": [entry["local"] for link in links for entry in link.get("addr_info", [])],
-            "tools": [
-                engine for engine, program in _TOOLS.items() if shutil.which(program, path=environment()["PATH"])
-            ],
+            "tools": [engine for engine, program in _TOOLS.items() if _has(program)],
         }
     raise Failed(f"this host's addresses can't be read: {done.why}")
 
