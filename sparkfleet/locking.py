@@ -42,7 +42,8 @@ def run(options: argparse.Namespace) -> int:
     tags = {setting.image_tag: setting.image_line for setting in settings}
     profiles = [known.profiles[setting.profile] for setting in settings if setting.profile in known.profiles]
     named = frozenset(profile.drafter for profile in profiles if profile.drafter)
-    new = resolved(first, known, Wanted(tags, tuple(sorted({setting.model for setting in settings})), named), old)
+    wanted = Wanted(tags, tuple(sorted({setting.model for setting in settings})), named)
+    new = resolved(first, known, wanted, old)
     moved = lock.changes(old, new)
     for line in moved:
         print(line)
@@ -50,6 +51,7 @@ def run(options: argparse.Namespace) -> int:
         if moved:
             print("upstream moved since the lock; that is news, and no reason to deploy", file=sys.stderr)
         return MOVED if moved else 0
+    new = checked(new, old, known, wanted, first.hub_endpoint)
     if new == old:
         print(f"{first.lock_file} is up to date")
         return 0
@@ -87,11 +89,10 @@ def resolved(first: Settings, known: Catalog, wanted: Wanted, old: lock.Lock | N
         for row in _wanted_of(known.models[model_id], wanted.drafters):
             _tell(f"resolving repository {row.repo}")
             repos[row.repo] = resolve_repo(row.repo, row.revision, first.hub_endpoint)
-    new = lock.Lock(schema=lock.SCHEMA, images=images, repos=_fitting(known, repos))
-    return _checked(new, old, known, wanted, first.hub_endpoint)
+    return lock.Lock(schema=lock.SCHEMA, images=images, repos=_fitting(known, repos))
 
 
-def _checked(new: lock.Lock, old: lock.Lock | None, known: Catalog, wanted: Wanted, endpoint: str | None) -> lock.Lock:
+def checked(new: lock.Lock, old: lock.Lock | None, known: Catalog, wanted: Wanted, endpoint: str | None) -> lock.Lock:
     """Return the lock with what was held against the files of each wanted repository; raises LockError.
 
     What the old lock vouches for is not read again: the same bytes hold the same.

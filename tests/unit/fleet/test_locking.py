@@ -58,7 +58,7 @@ def old_lock(**changes: Any) -> lock.Lock:
 
 def again(tmp_path: Path, old: lock.Lock | None, **tags: str | None) -> lock.Lock:
     wanted = locking.Wanted(tags or {CURRENT_TAG: None}, (MODEL,))
-    return locking.resolved(settings_of(tmp_path), KNOWN, wanted, old)
+    return locking.checked(locking.resolved(settings_of(tmp_path), KNOWN, wanted, old), old, KNOWN, wanted, None)
 
 
 @pytest.mark.usefixtures("upstream")
@@ -173,6 +173,14 @@ def test_no_lock_is_made_of_files_that_hold_something_else(tmp_path: Path, monke
     with pytest.raises(LockError, match="is not what the catalogue says"):
         locking.run(argparse.Namespace(inventory=None, data=[], check=False))
     assert not settings.lock_path.exists()
+
+
+def test_a_check_reads_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: list[str]) -> None:
+    settings = settings_of(tmp_path)
+    settings.lock_path.write_text(old_lock().dumps())
+    monkeypatch.setattr(locking, "_settings", lambda *_: [settings])
+    assert locking.run(argparse.Namespace(inventory=None, data=[], check=True)) == locking.MOVED
+    assert read == []
 
 
 def test_a_lock_of_an_earlier_version_vouches_for_nothing(tmp_path: Path, read: list[str]) -> None:
