@@ -113,7 +113,7 @@ class Activation:
         try:
             story.write(journal.LEASED, note=f"a release that fails {going_back}")
             steps.drain(outgoing, release)
-            steps.require_room()
+            steps.require_ready(release, self._back)
             steps.stop(outgoing, release)
             steps.reclaim(release)
             steps.switch(release)

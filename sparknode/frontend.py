@@ -18,7 +18,7 @@ from sparknode.errors import Failed, KnownBad, Refused
 from sparknode.orders import Order
 from sparknode.paths import ACTIVATE_UNIT
 from sparknode.release import Release
-from sparknode.serving import missing_pieces, put_right, room_problem, standing
+from sparknode.serving import put_right, standing, unready
 from sparknode.system import Host
 
 # A look at an unchanged journal costs a third of a millisecond, and a wave ends only once its end was seen.
@@ -118,16 +118,10 @@ def require_good(host: Host, release: Release, retry: str | None) -> None:
 
 def require_complete(host: Host, release: Release) -> None:
     """Refuse before anything is stopped when a start, or the way back from it, would lack something."""
-    full = room_problem(host.paths)
-    if full:
-        raise Refused(full)
     verified = host.paths.linked("verified")
-    back = releases.load(host.paths, verified) if verified and verified != release.id else None
-    for one in (release, back):
-        problems = missing_pieces(host, one) if one else []
-        if one and problems:
-            role = "release" if one is release else "the release to go back to,"
-            raise Refused(f"{role} {one.id} is not complete here: {'; '.join(problems)}; stage it again")
+    problem = unready(host, release, releases.load(host.paths, verified) if verified else None)
+    if problem:
+        raise Refused(problem)
 
 
 def _so_far(host: Host, order: Order) -> str:

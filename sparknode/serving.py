@@ -105,6 +105,19 @@ def room_problem(paths: Paths) -> str | None:
     return f"{paths.data}: {free / 1e6:.0f} MB are free; make room first (tasks/prune.py)" if free < ROOM else None
 
 
+def unready(host: Host, release: Release, back: Release | None) -> str | None:
+    """Why nothing may be stopped for this release: what a start of it, or of the one to go back to, would lack."""
+    full = room_problem(host.paths)
+    if full:
+        return full
+    roles = {"release": release, "the release to go back to,": back if back and back.id != release.id else None}
+    for role, one in roles.items():
+        problems = missing_pieces(host, one) if one else []
+        if one and problems:
+            return f"{role} {one.id} is not complete here: {'; '.join(problems)}; stage it again"
+    return None
+
+
 def put_right(host: Host, release: Release, drift: list[Drift]) -> None:
     """Repair drift that needs no restart of the engine; raises Failed."""
     if install(host, release):

@@ -11,7 +11,7 @@ from sparknode.engine import Engine, api_key, in_flight
 from sparknode.errors import StepFailed
 from sparknode.paths import SERVE_UNIT
 from sparknode.release import Release
-from sparknode.serving import install, room_problem, standing
+from sparknode.serving import install, standing, unready
 from sparknode.system import Host
 from sparknode.verdict import FAIL, PASS, GateResult, Subject
 from sparknode.watch import Death, Watch
@@ -104,9 +104,11 @@ class Steps:
         state = units.serve_state(self._system)
         return state is not None and state.active == "deactivating"
 
-    def require_room(self) -> None:
-        """Stop nothing while the disk is full: Docker could start no other engine, and not this one again."""
-        problem = room_problem(self._host.paths)
+    def require_ready(self, release: Release, back: Release | None) -> None:
+        """Stop nothing for a release that could not start, or from which no way leads back: since the order was given,
+        the disk may have filled up, or Docker's image store may have been switched.
+        """
+        problem = unready(self._host, release, back)
         if problem:
             raise StepFailed(f"draining: {problem}")
 

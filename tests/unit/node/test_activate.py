@@ -200,6 +200,36 @@ def test_an_incomplete_way_back_is_refused_before_anything_stops(serving: World)
     assert journal.read(serving.paths) == []
 
 
+@pytest.mark.parametrize("intent", ["deploy", "rollback", "restart"])
+def test_images_that_went_with_their_store_are_refused_before_anything_stops(serving: World, intent: str) -> None:
+    serving.images.clear()
+
+    with pytest.raises(Refused, match=r"is not complete here: image .* is not here; stage it again"):
+        activate(serving, OLD if intent == "restart" else NEW, intent=intent)
+
+    assert serving.running == OLD["id"]
+    assert journal.read(serving.paths) == []
+    assert not [command for command in serving.commands if command[:2] == ("systemctl", "stop")]
+
+
+@pytest.mark.parametrize("gone", [OLD, NEW])
+def test_an_image_that_goes_after_the_order_was_given_stops_nothing(serving: World, gone: dict[str, Any]) -> None:
+    serving.requests_running = 3.0
+    reference = gone["image"]["reference"]
+
+    def switch() -> None:
+        serving.images.pop(reference, None)
+
+    serving.on_sleep = switch
+    run = activate(serving)
+
+    assert run.code == REVERTED
+    assert run.last["error"].endswith("stage it again; nothing was changed, what served before still serves")
+    assert f"image {reference} is not here" in run.last["error"]
+    assert serving.running == OLD["id"]
+    assert not [command for command in serving.commands if command[:2] == ("systemctl", "stop")]
+
+
 def test_a_silent_docker_is_no_reason_to_stop_what_serves(serving: World) -> None:
     serving.docker_silent = True
 
