@@ -103,25 +103,32 @@ def _bring_images(state: State, run: FleetRun, problems: dict[str, str]) -> None
         holders = [
             name for name, node in run.nodes.items() if reference in ((node.get("fleet") or {}).get("images") or [])
         ]
-        giver = next(name for name in (*holders, *seeds(run), *takers) if name in (*holders, *takers))
-        others = [name for name in takers if name != giver]
-        if not others:
-            continue
-        logger.info(f"{reference}: from {giver} to {', '.join(others)}")
-        plan = run.hosts[giver if giver in run.hosts else others[0]]
-        request = json.dumps(actions.stage_request(run.hosts[others[0]]))
-        try:
-            answer = _reach(state, giver).call(["sync", "image"], request)
-        except ConnectionLost as lost:
-            answer = Answer(False, "", str(lost))
-        offered = answer.document()
-        if not answer.ok or offered is None:
-            logger.warning(f"{giver} could not give {reference} ({answer.last_line}): each host pulls it")
-            continue
-        peers = [_reach(state, name) for name in others]
-        failed = spread(offered, [_reach(state, giver)], peers, _ways(plan), logger.info)
-        for name, why in failed.items():
-            logger.warning(f"{name} pulls {reference}: {why}")
+        givers = [*holders, *(name for name in seeds(run) if name in takers), *takers]
+        for giver in list(dict.fromkeys(givers))[:SEEDS]:
+            others = [name for name in takers if name != giver]
+            if not others or _spread_image(state, run, giver, others):
+                break
+        else:
+            logger.warning(f"{reference}: each host pulls it")
+
+
+def _spread_image(state: State, run: FleetRun, giver: str, others: list[str]) -> bool:
+    """Have one host give its image to others; return False where it has none to give."""
+    plan = run.hosts[others[0]]
+    reference = plan.release["image"]["reference"]
+    logger.info(f"{reference}: from {giver} to {', '.join(others)}")
+    try:
+        answer = _reach(state, giver).call(["sync", "image"], json.dumps(actions.stage_request(plan)))
+    except ConnectionLost as lost:
+        answer = Answer(False, "", str(lost))
+    offered = answer.document()
+    if not answer.ok or offered is None:
+        logger.warning(f"{giver} could not give {reference} ({answer.last_line})")
+        return False
+    peers = [_reach(state, name) for name in others]
+    for name, why in spread(offered, [_reach(state, giver)], peers, _ways(plan), logger.info).items():
+        logger.warning(f"{name} pulls {reference}: {why}")
+    return True
 
 
 def _bring_one(state: State, run: FleetRun, manifest: dict[str, Any], takers: list[str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -130,7 +131,40 @@ def is_image_of(system: System, release: Release, found: Lookup) -> bool:
     digests = texts(found.found.get("RepoDigests")) if found.found else []
     if any(digest.endswith("@" + release.image.digest) for digest in digests):
         return True
-    return imagestore.config_of(system, image_id) in release.image.image_ids
+    return imagestore.config_of(system, image_id, release.image.architecture) in release.image.image_ids
+
+
+def is_whole(found: Lookup) -> bool:
+    """Does Docker have every part of this image?
+
+    A pull into containerd's store leaves out a packed layer that stands unpacked there already, out of an archive or
+    under a container (github.com/moby/moby/issues/49784). Docker shows no architecture of such an image, yet runs it.
+    """
+    return bool(found.text("Architecture"))
+
+
+def described(system: System, found: Lookup, architecture: str) -> tuple[str | None, list[str]]:
+    """The architecture and the entrypoint of an image; of one that is not whole, by its own configuration."""
+    shown = found.found or {}
+    made_for, config = shown.get("Architecture"), shown.get("Config")
+    if not is_whole(found):
+        own = imagestore.configuration(system, str(found.text("Id")), architecture)
+        made_for, config = own.get("architecture"), own.get("config")
+    entrypoint = config.get("Entrypoint") if isinstance(config, dict) else None
+    return (made_for if isinstance(made_for, str) else None), texts(entrypoint)
+
+
+def unstartable(system: System, reference: str, found: Lookup) -> str | None:
+    """Why no container can be made of an image that is here; None where one can.
+
+    Of an image that is not whole the unpacked layers may be gone, too, which only an attempt shows.
+    """
+    if is_whole(found):
+        return None
+    name = f"sparkfleet-trial-{os.getpid()}"
+    done = system.run(["docker", "create", "--name", name, "--pull", "never", reference], REMOVE_S)
+    remove(system, name)
+    return None if done.ok else done.why
 
 
 def drift(system: System, release: Release, found: Lookup) -> list[str]:

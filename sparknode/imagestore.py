@@ -80,17 +80,33 @@ def lost(paths: Paths, store: Store, images: Completed) -> list[dict[str, Any]]:
     return found
 
 
-def config_of(system: System, image_id: str) -> str | None:
+def config_of(system: System, image_id: str, architecture: str) -> str | None:
     """The digest of an image's configuration, which is the same in both stores; None where that can't be told.
 
     An image that was loaded from a file has an id of its own in containerd's store, and no digest of a registry.
     """
-    digest = re.fullmatch(r"sha256:([0-9a-f]{64})", image_id)
-    store = in_use(system) if digest else None
-    if digest is None or store is None or store.kind != CONTAINERD:
+    store = in_use(system)
+    if store.kind != CONTAINERD:
         return None
-    text = system.run(["cat", f"{store.containerd_root}/{BLOBS}/sha256/{digest[1]}"], ASK_S).stdout
-    if hashlib.sha256(text.encode()).hexdigest() != digest[1]:
-        return None
-    config = json_object(text).get("config")
+    found = _blob(system, store, image_id)
+    for row in found.get("manifests") or []:
+        if (row.get("platform") or {}).get("architecture") == architecture:
+            found = _blob(system, store, str(row.get("digest")))
+            break
+    config = found.get("config")
     return str(config.get("digest")) if isinstance(config, dict) else None
+
+
+def configuration(system: System, image_id: str, architecture: str) -> dict[str, Any]:
+    """An image's configuration as containerd's store holds it; empty where that can't be told."""
+    digest = config_of(system, image_id, architecture)
+    return _blob(system, in_use(system), digest) if digest else {}
+
+
+def _blob(system: System, store: Store, digest: str) -> dict[str, Any]:
+    """The JSON object of this digest in containerd's store; empty where there is none that hashes to it."""
+    named = re.fullmatch(r"sha256:([0-9a-f]{64})", digest)
+    if named is None:
+        return {}
+    text = system.run(["cat", f"{store.containerd_root}/{BLOBS}/sha256/{named[1]}"], ASK_S).stdout
+    return json_object(text) if hashlib.sha256(text.encode()).hexdigest() == named[1] else {}

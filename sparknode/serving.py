@@ -182,4 +182,6 @@ def missing_pieces(host: Host, release: Release) -> list[str]:
         problems.append(
             f"image {release.image.reference} is {image.text('Id')}, not the image of {release.image.digest}"
         )
+    elif why := docker.unstartable(host.system, release.image.reference, image):
+        problems.append(f"image {release.image.reference} is here by name, but no container can be made of it: {why}")
     return problems

@@ -217,8 +217,11 @@ def stage_image(host: Host, release: Release, order: ImageOrder, tell: Tell) -> 
     image, source = release.image, order.source
     found = docker.image(host.system, image.reference)
     if found.found and docker.is_image_of(host.system, release, found):
-        tell(f"image {image.reference}: already staged")
-        return
+        why = docker.unstartable(host.system, image.reference, found)
+        if why is None:
+            tell(f"image {image.reference}: already staged")
+            return
+        tell(f"image {image.reference}: no container can be made of what is here ({why}); fetching it again")
     store = in_use(host.system)
     needed = require_docker_room(host, store, order)
     left = leftbehind.export(host, store, release, needed, tell)
@@ -230,9 +233,15 @@ def stage_image(host: Host, release: Release, order: ImageOrder, tell: Tell) -> 
             raise Failed(f"image {source}: it was pulled, but Docker does not show it ({why})")
     else:
         source, found = image.reference, docker.image(host.system, image.reference)
-    if found.text("Architecture") != image.architecture:
+    made_for, entrypoint = docker.described(host.system, found, image.architecture)
+    if made_for is None:
         raise Failed(
-            f"image {source}: its architecture is {found.text('Architecture')}, expected {image.architecture}; "
+            f"image {source}: Docker shows no architecture of it, and its configuration can't be read in "
+            f"{store.folder}; remove what is there (docker image rm {source}), then run this again"
+        )
+    if made_for != image.architecture:
+        raise Failed(
+            f"image {source}: its architecture is {made_for}, expected {image.architecture}; "
             "choose an image that is built for this host"
         )
     if not docker.is_image_of(host.system, release, found):
@@ -240,10 +249,9 @@ def stage_image(host: Host, release: Release, order: ImageOrder, tell: Tell) -> 
             f"image {source}: its id is {found.text('Id')}, expected {' or '.join(image.image_ids)} "
             f"(digest {image.digest}); resolve the tag again"
         )
-    config = (found.found or {}).get("Config") or {}
-    if order.entrypoint is not None and list(config.get("Entrypoint") or []) != list(order.entrypoint):
+    if order.entrypoint is not None and entrypoint != list(order.entrypoint):
         raise Failed(
-            f"image {source}: its entrypoint is {config.get('Entrypoint')}, the lock has {list(order.entrypoint)}; "
+            f"image {source}: its entrypoint is {entrypoint}, the lock has {list(order.entrypoint)}; "
             "make the lock again"
         )
     tagged = host.system.run(["docker", "tag", found.text("Id") or source, image.reference], TAG_S)

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import shutil
+import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from sparknode import saved
 from sparknode.errors import Failed
 from sparknode.shell import Completed
 from sparknode.stage import save_image
 
 from .builders import write_model
 from .test_stage import DOCUMENT, IMAGE, SOURCE, incoming, run
-from .world import World
+from .world import World, archive_of
 
 REFERENCE = DOCUMENT["image"]["reference"]
 
@@ -108,12 +111,68 @@ def test_an_image_goes_from_one_host_to_another_without_the_registry(world: Worl
 def test_what_came_and_is_another_image_is_pulled_instead(world: World) -> None:
     folder = world.paths.incoming_dir("sparkfleet/image", DOCUMENT["image"]["digest"][7:47])
     folder.mkdir(parents=True)
-    (folder / "image.tar").write_text(json.dumps({REFERENCE: {**IMAGE, "Id": "sha256:ff"}}))
+    archive_of(folder / "image.tar", {REFERENCE: {**IMAGE, "Id": "sha256:ff"}})
 
     lines = run(world)
 
     assert any("it is not the pinned image (sha256:ff); pulling it instead" in line for line in lines)
     assert world.images[REFERENCE]["Id"] == IMAGE["Id"]
+
+
+def test_an_image_that_docker_has_in_part_is_given_to_nobody(world: World) -> None:
+    world.images[REFERENCE] = {**IMAGE, "Architecture": ""}
+    request = json.dumps({"schema": 1, "release": DOCUMENT, "image_source": SOURCE, "manifests": []})
+    with pytest.raises(Failed, match=r"runs here and can't be given to other hosts: Docker's store lacks layer of it"):
+        save_image(world.host, request, lambda _: None)
+    assert not [path for path in world.paths.data.rglob("*.tar") if path.is_file()]
+
+
+def test_what_came_in_part_is_not_loaded_and_pulled_instead(world: World) -> None:
+    folder = world.paths.incoming_dir("sparkfleet/image", DOCUMENT["image"]["digest"][7:47])
+    folder.mkdir(parents=True)
+    archive_of(folder / "image.tar", {REFERENCE: IMAGE}, layers=())
+
+    lines = run(world)
+
+    assert any("what came from another host lacks layer; pulling it instead" in line for line in lines)
+    assert not [command for command in world.commands if command[:2] == ("docker", "load")]
+    assert world.images[REFERENCE]["Id"] == IMAGE["Id"]
+
+
+def entries(*names: str, listed: object) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for name, content in {**dict.fromkeys(names, b""), "manifest.json": json.dumps(listed).encode()}.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def of(config: str, *layers: str) -> list[dict[str, object]]:
+    return [{"Config": config, "RepoTags": [REFERENCE], "Layers": list(layers)}]
+
+
+OCI, FORMER = of("blobs/sha256/c0", "blobs/sha256/01", "blobs/sha256/02"), of("c0.json", "01/layer.tar")
+
+
+@pytest.mark.parametrize(
+    ("content", "missing"),
+    [
+        (entries("blobs/sha256/c0", "blobs/sha256/01", "blobs/sha256/02", listed=OCI), []),
+        (entries("c0.json", "01/VERSION", "01/layer.tar", listed=FORMER), []),
+        (entries("blobs/sha256/c0", listed=OCI), ["blobs/sha256/01", "blobs/sha256/02"]),
+        (entries("blobs/sha256/01", "blobs/sha256/02", listed=OCI), ["blobs/sha256/c0"]),
+        (entries("c0.json", "01/VERSION", listed=FORMER), ["01/layer.tar"]),
+        (entries("c0.json", listed=[]), ["a list of its parts"]),
+        (entries("c0.json", listed=[{}]), ["a list of its parts ('Config')"]),
+        (b"no archive", ["a list of its parts (truncated header)"]),
+        (b"", ["a list of its parts (empty file)"]),
+    ],
+)
+def test_an_archive_holds_what_it_names(tmp_path: Path, content: bytes, missing: list[str]) -> None:
+    (tmp_path / "image.tar").write_bytes(content)
+    assert saved.lacking(tmp_path / "image.tar") == missing
 
 
 def test_a_registry_that_is_down_is_a_clear_failure_and_nothing_is_staged(world: World) -> None:

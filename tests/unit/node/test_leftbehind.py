@@ -148,6 +148,93 @@ def test_without_room_for_both_it_is_downloaded(tmp_path: Path, monkeypatch: pyt
     assert pulled(world)
 
 
+SOURCE = f"mirror:5000/engine@{sha256(INDEX)}"
+# What Docker shows of an image whose packed layers containerd's store lacks, since they stand unpacked there already.
+PART = {"Architecture": "", "Config": None, "RepoDigests": [SOURCE]}
+
+
+def in_part(tmp_path: Path, shown: bytes = INDEX) -> SwitchedWorld:
+    """A node that pulls such an image, under the id of its index or of its manifest."""
+    world = SwitchedWorld(tmp_path, store="containerd")
+    root = tmp_path / ROOTS["containerd"]
+    containerd(root)
+    for packed in PACKED:
+        removed(blob(packed))(root)
+    write_model(incoming(world))
+    world.images[SOURCE] = {**PART, "Id": sha256(shown)}
+    return world
+
+
+@pytest.mark.parametrize("shown", [INDEX, MANIFEST])
+def test_an_image_that_is_here_unpacked_alone_is_staged_by_its_own_configuration(tmp_path: Path, shown: bytes) -> None:
+    world = in_part(tmp_path, shown)
+    with pytest.raises(Failed, match=r"its entrypoint is \['bash'\], the lock has \['vllm'\]"):
+        run(world, NEW, image_source=SOURCE, image_entrypoint=["vllm"])
+
+    run(world, NEW, image_source=SOURCE, image_entrypoint=["bash"])
+
+    assert NEW["image"]["reference"] in world.images
+    world.commands.clear()
+    assert any("already staged" in line for line in run(world, NEW, image_source=SOURCE))
+    assert not pulled(world)
+    trials = [command[3] for command in world.commands if command[1] == "create"]
+    assert trials
+    assert {("docker", "rm", "-f", name) for name in trials} <= set(world.commands), "nothing of a trial stays"
+
+
+@pytest.mark.parametrize(
+    ("harm", "architecture", "why"),
+    [
+        (removed(blob(CONFIG)), "arm64", "Docker shows no architecture of it, and its configuration can't be read in"),
+        (changed(blob(CONFIG)), "arm64", "Docker shows no architecture of it, and its configuration can't be read in"),
+        (
+            removed(blob(MANIFEST)),
+            "arm64",
+            "Docker shows no architecture of it, and its configuration can't be read in",
+        ),
+        (removed(blob(INDEX)), "arm64", f"remove what is there .docker image rm {SOURCE}."),
+        (lambda _: None, "amd64", "Docker shows no architecture of it, and its configuration can't be read in"),
+    ],
+)
+def test_an_image_of_which_nothing_says_what_it_is_made_for_is_not_staged(
+    tmp_path: Path, harm: Callable[[Path], None], architecture: str, why: str
+) -> None:
+    world = in_part(tmp_path)
+    harm(tmp_path / ROOTS["containerd"])
+    asked = sealed({**NEW, "image": {**NEW["image"], "architecture": architecture}})
+    with pytest.raises(Failed, match=why):
+        run(world, asked, image_source=SOURCE)
+    assert not world.paths.releases.exists()
+
+
+def test_an_image_that_is_here_unpacked_alone_may_be_of_another_architecture(tmp_path: Path) -> None:
+    world = in_part(tmp_path, MANIFEST)
+    asked = sealed({**NEW, "image": {**NEW["image"], "architecture": "amd64"}})
+    with pytest.raises(Failed, match="its architecture is arm64, expected amd64; choose an image"):
+        run(world, asked, image_source=SOURCE)
+
+
+def test_an_image_of_which_no_container_can_be_made_is_fetched_again(tmp_path: Path) -> None:
+    world = in_part(tmp_path)
+    run(world, NEW, image_source=SOURCE)
+    world.unpacked = False
+    point(world.paths, "current", NEW["id"])
+    staged = load_linked(world.paths, "current")
+    assert staged
+    (problem,) = missing_pieces(world.host, staged)
+    assert "is here by name, but no container can be made of it" in problem
+
+    with pytest.raises(Failed, match=r"is not complete here: .* no container can be made of it: .* not found"):
+        run(world, NEW, image_source=SOURCE)
+    assert pulled(world)
+    # This time the pull brings all of it.
+    world.images[SOURCE] = {"Id": sha256(INDEX), "Architecture": "arm64", "RepoDigests": [SOURCE]}
+    lines = run(world, NEW, image_source=SOURCE)
+
+    assert any("no container can be made of what is here" in line for line in lines)
+    assert missing_pieces(world.host, staged) == []
+
+
 @pytest.mark.parametrize(("store", "refused"), [("graphdriver", False), ("containerd", True)])
 def test_the_room_that_is_asked_for_is_that_of_the_store_in_use(tmp_path: Path, store: str, refused: bool) -> None:
     world = SwitchedWorld(tmp_path, store=store)

@@ -5,9 +5,11 @@ It knows nothing of the code under test but the commands that a real node would 
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
+import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,6 +71,8 @@ class World:
     memory_never_returns: bool = False
     stop_hangs: bool = False
     docker_silent: bool = False
+    # Of images without an architecture, which are not whole: whether their layers stand unpacked.
+    unpacked: bool = True
     stranger_on_port: bool = False
     listeners: list[int] = field(default_factory=list)
     requests_running: float = 0.0
@@ -317,11 +321,16 @@ class World:
     def _docker(self, command: tuple[str, ...]) -> Completed:
         if command[1:3] == ("image", "rm"):
             return Completed(command, 0 if self.images.pop(command[3], None) else 1)
+        if command[1] == "create":
+            able = self.unpacked or bool(self.images[command[-1]].get("Architecture"))
+            return Completed(command, 0 if able else 1, "", "" if able else "content digest sha256:00: not found")
         if command[1] == "save":
-            Path(command[3]).write_bytes(json.dumps({command[4]: self.images[command[4]]}).encode())
+            whole = bool(self.images[command[4]].get("Architecture"))
+            archive_of(Path(command[3]), {command[4]: self.images[command[4]]}, ["layer"] if whole else [])
             return Completed(command, 0)
         if command[1] == "load":
-            self.images |= json.loads(Path(command[4]).read_text())
+            with tarfile.open(command[4]) as archive:
+                self.images |= json.load(archive.extractfile("images.json") or io.BytesIO(b"{}"))
             return Completed(command, 0)
         if command[1] == "tag":
             found = [image for image in self.images.values() if image["Id"] == command[2]]
@@ -334,7 +343,8 @@ class World:
             seen = self.run_said.startswith("GPU")
             return Completed(command, 0 if seen else 125, self.run_said if seen else "", "" if seen else self.run_said)
         if command[1] == "rm":
-            self.container = None
+            # Any other name is that of a trial, which nothing else looks at.
+            self.container = None if "sparkfleet-serve" in command else self.container
             return Completed(command, 0)
         return Completed(command, 1, "", "unknown docker command")
 
@@ -392,6 +402,19 @@ class World:
         self.counters["draft_tokens"] += 100
         self.counters["accepted_tokens"] += 0 if decayed else 100 * engine.acceptance
         return self._json(answer_document())
+
+
+def archive_of(path: Path, images: dict[str, dict[str, Any]], layers: Sequence[str] = ("layer",)) -> None:
+    """What `docker save` writes of pretended images: their list, a configuration, and the layers that are there."""
+    listed = [{"Config": "config", "RepoTags": list(images), "Layers": ["layer"]}]
+    with tarfile.open(path, "w") as archive:
+        for name, document in {"manifest.json": listed, "images.json": images, "config": {}}.items():
+            content = json.dumps(document).encode()
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+        for name in layers:
+            archive.addfile(tarfile.TarInfo(name))
 
 
 def answer_document(**changes: Any) -> dict[str, Any]:
