@@ -104,17 +104,27 @@ def _of_containerd(root: Path, digest: str, architecture: str) -> list[Part]:
     def blob(named: str) -> Path:
         return root / BLOBS / named.replace(":", "/")
 
+    def part(named: str, media_type: str) -> Part:
+        return Part(named, blob(named).stat().st_size, media_type, partial(_chunks, blob(named)))
+
     found = _document(blob(digest), digest) or {}
     for row in found.get("manifests", []):
         if (row.get("platform") or {}).get("architecture") == architecture:
             found = _document(blob(row["digest"]), row["digest"]) or {}
             break
-    if "config" not in found or "layers" not in found:
-        return []
-    rows = [found["config"], *found["layers"]]
-    whole = all(blob(row["digest"]).is_file() and blob(row["digest"]).stat().st_size == row["size"] for row in rows)
-    parts = (Part(row["digest"], row["size"], row["mediaType"], partial(_chunks, blob(row["digest"]))) for row in rows)
-    return list(parts) if whole else []
+    # What came out of a file has plain layers, and a manifest of this host's own, which no release names.
+    named = found["config"]["digest"] if "layers" in found else digest
+    config = _document(blob(named), named) or {}
+    plain = (config.get("rootfs") or {}).get("diff_ids") or []
+    parts = [part(named, f"{OCI}.config.v1+json")] if plain else []
+    for layer, row in zip(plain, found.get("layers") or [None] * len(plain), strict=True):
+        if row and blob(row["digest"]).is_file() and blob(row["digest"]).stat().st_size == row["size"]:
+            parts.append(part(row["digest"], row["mediaType"]))
+        elif blob(layer).is_file():
+            parts.append(part(layer, f"{OCI}.layer.v1.tar"))
+        else:
+            return []
+    return parts
 
 
 def _of_graphdriver(root: Path, digest: str, _: str) -> list[Part]:

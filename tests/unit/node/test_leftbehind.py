@@ -89,6 +89,37 @@ def test_an_image_that_was_loaded_is_known_by_its_configuration_alone(tmp_path: 
     assert not docker.is_image_of(world, staged, found), "a manifest that is not what it is named by proves nothing"
 
 
+def without(root: Path, *blobs: bytes) -> None:
+    for content in blobs:
+        removed(blob(content))(root)
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        # Loaded from a file: its manifest has no name that anybody knows.
+        (*PACKED, MANIFEST, INDEX),
+        # Pulled over what was loaded from a file: all of its layers, or one, stand there plain.
+        PACKED,
+        PACKED[1:],
+        (INDEX,),
+    ],
+)
+def test_layers_that_came_out_of_a_file_are_taken_from_containerds_store(
+    tmp_path: Path, gone: tuple[bytes, ...]
+) -> None:
+    world = switched(tmp_path, "containerd", "graphdriver")
+    root = tmp_path / ROOTS["containerd"]
+    without(root, *gone)
+    for layer in LAYERS:
+        (root / imagestore.BLOBS / "sha256" / blob(layer)).write_bytes(layer)
+
+    lines = run(world, NEW)
+
+    assert not pulled(world), lines
+    assert NEW["image"]["reference"] in world.images
+
+
 def removed(pattern: str) -> Callable[[Path], None]:
     return lambda root: next(iter(sorted(root.rglob(pattern)))).unlink()
 
@@ -105,12 +136,12 @@ def blob(content: bytes) -> str:
     return sha256(content)[7:]
 
 
-def without_manifests(root: Path) -> None:
-    for content in (MANIFEST, INDEX):
-        removed(blob(content))(root)
+def spoilt_plain(root: Path) -> None:
+    without(root, PACKED[1])
+    (root / imagestore.BLOBS / "sha256" / blob(LAYERS[1])).write_bytes(LAYERS[0])
 
 
-DAMAGE = [
+DAMAGE: list[tuple[str, Callable[[Path], None]]] = [
     ("graphdriver", removed("tar-split.json.gz")),
     ("graphdriver", removed("cache-id")),
     ("graphdriver", removed("two")),
@@ -120,7 +151,8 @@ DAMAGE = [
     ("containerd", removed(blob(PACKED[1]))),
     ("containerd", changed(blob(PACKED[1]))),
     ("containerd", changed(blob(CONFIG))),
-    ("containerd", without_manifests),
+    ("containerd", lambda root: without(root, MANIFEST, INDEX)),
+    ("containerd", spoilt_plain),
 ]
 
 
@@ -158,8 +190,7 @@ def in_part(tmp_path: Path, shown: bytes = INDEX) -> SwitchedWorld:
     world = SwitchedWorld(tmp_path, store="containerd")
     root = tmp_path / ROOTS["containerd"]
     containerd(root)
-    for packed in PACKED:
-        removed(blob(packed))(root)
+    without(root, *PACKED)
     write_model(incoming(world))
     world.images[SOURCE] = {**PART, "Id": sha256(shown)}
     return world
