@@ -9,8 +9,18 @@ import pytest
 
 from tests.lab import faults, hub_faults, packages
 from tests.lab.cases.conftest import make_bare
-from tests.lab.cases.reading import CURRENT_TAG, PREFIX_TAG, STATE, Node, pyinfra, sparkfleet
-from tests.lab.config import GATEWAY, LAB_DIR
+from tests.lab.cases.reading import (
+    AT_ONCE,
+    CURRENT_TAG,
+    OTHER_TAG,
+    PREFIX_TAG,
+    STATE,
+    Node,
+    pyinfra,
+    shown,
+    sparkfleet,
+)
+from tests.lab.config import GATEWAY, LAB_DIR, host_named
 
 WEIGHTS = f"{STATE}/models/AEON-7/Gemma-4-26B-A4B-it-Uncensored-NVFP4"
 
@@ -121,8 +131,7 @@ def test_bit_rot_is_named_by_file_and_mended_from_a_peer(served: list[Node]) -> 
 
 
 def test_an_image_goes_from_host_to_host(served: list[Node]) -> None:
-    # Between hosts of one image store; test_with_another_store.py carries images from one store to the other.
-    for node in (served[1], served[3]):
+    for node in served[2:]:
         make_bare(node)
         node.sudo("docker image prune --all --force")
         assert node.sudo("docker image ls -q").strip() == ""
@@ -132,6 +141,28 @@ def test_an_image_goes_from_host_to_host(served: list[Node]) -> None:
     assert outcome.code == 0, outcome.output
     assert "that came from another host" in outcome.output
     assert all(node.serves() for node in served)
+
+
+def test_an_image_that_a_host_has_in_part_runs_and_is_given_to_nobody(served: list[Node]) -> None:
+    with_containerd, other = served[2], served[3]
+    assert host_named(with_containerd.name).kind.image_store == "containerd"
+    assert sparkfleet("lock", "--inventory", "inventory/lab.py", "--data", f"image_tag={OTHER_TAG}").code == 0
+    reference = shown(other.name, f"image_tag={OTHER_TAG}")["image"]["reference"]
+    ours = ("--limit", with_containerd.name, "--limit", other.name, "--data", f"image_tag={OTHER_TAG}")
+    # Its layer stands here unpacked, out of the archive that came before.
+    outcome = pyinfra("--limit", with_containerd.name, "--data", f"image_tag={OTHER_TAG}")
+    assert outcome.code == 0, outcome.output
+    assert with_containerd.serves()
+    shows = with_containerd.sudo(f"docker image inspect --format '{{{{.Architecture}}}}' {reference}").strip()
+
+    outcome = pyinfra(*ours, "--data", "image_distribution=spread", *AT_ONCE)
+
+    assert outcome.code == 0, outcome.output
+    assert other.serves()
+    # A Docker that fetches all of an image (moby/moby pull request 53615) has it whole.
+    assert ("can't be given to other hosts" in outcome.output) == (shows == "")
+    outcome = pyinfra(*AT_ONCE)
+    assert outcome.code == 0, outcome.output
 
 
 def test_pruning_leaves_what_serves_and_what_it_goes_back_to(served: list[Node]) -> None:

@@ -1,8 +1,4 @@
-"""Docker's image store is switched under hosts that serve: said, and fixed by the next stage out of the other store.
-
-The last of the cases by its name: an image that came out of an archive keeps its layers uncompressed, and another image
-that is then pulled onto the same layers is not whole for containerd's store, which reports no architecture of it.
-"""
+"""Docker's image store is switched under hosts that serve: said, and fixed by the next stage out of the other store."""
 
 from __future__ import annotations
 
@@ -50,6 +46,21 @@ def switched(nodes: list[Node]) -> Iterator[dict[str, Node]]:
 
 def images(node: Node) -> str:
     return node.sudo("docker image ls --format '{{.Repository}}:{{.Tag}}'")
+
+
+def test_a_way_back_that_went_with_the_store_is_refused_by_the_host(
+    nodes: list[Node], switched: dict[str, Node]
+) -> None:
+    before = {node.name: (len(node.journal()), node.link("current")) for node in nodes}
+
+    limits = [word for node in switched.values() for word in ("--limit", node.name)]
+    outcome = pyinfra(*limits, *AT_ONCE, deploy="tasks/rollback.py")
+
+    assert outcome.code != 0
+    for node in switched.values():
+        assert f"release {node.link('previous')} is not complete here: image " in outcome.output
+    assert "is not here; stage it again" in outcome.output
+    assert {node.name: (len(node.journal()), node.link("current")) for node in nodes} == before, "nothing was begun"
 
 
 def test_a_switched_store_is_said_and_filled_from_the_other(nodes: list[Node], switched: dict[str, Node]) -> None:
