@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 import tarfile
@@ -254,7 +255,8 @@ def test_a_first_boot_user_is_enrolled(fresh: Node, tmp_path: Path) -> None:
     assert f"machine: {fresh.name}" in outcome.output
     assert "NVIDIA GB10" in outcome.output
     text = (tmp_path / "fleet.py").read_text()
-    assert text.startswith("# our hosts\nfleet = [\n    (")
+    assert text.startswith("# our hosts\nfleet = [\n]\n"), "what was written before stays as it was"
+    assert [name for name, _ in runpy.run_path(str(tmp_path / "fleet.py"))["fleet"]] == [fresh.name]
     assert "secret" not in outcome.output + text
 
     login = ["ssh", "-i", str(tmp_path / "id"), "-o", f"UserKnownHostsFile={tmp_path / 'pins'}", "-o", "BatchMode=yes"]

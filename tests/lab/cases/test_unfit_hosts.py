@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -198,11 +199,12 @@ def test_a_look_at_serving_hosts_costs_little_and_changes_nothing(nodes: list[No
 
 def test_a_bundle_of_a_real_host_is_a_probe_again(nodes: list[Node], tmp_path: Path) -> None:
     node = nodes[1]
-    node.sudo("sparknode collect >/tmp/bundle.tar.gz && sparknode probe --from /tmp/bundle.tar.gz >/tmp/again.json")
-    (tmp_path / "probe.json").write_text(node.sudo("cat /tmp/again.json"))
+    node.sudo("sparknode collect >/tmp/bundle.tar.gz")
+    bundle = tmp_path / "bundle.tar.gz"
+    bundle.write_bytes(base64.b64decode(node.sudo("base64 /tmp/bundle.tar.gz")))
     everything_in_it = node.sudo("tar -xzOf /tmp/bundle.tar.gz")
     assert "S0000000000000" not in everything_in_it
     assert node.address not in everything_in_it
     chosen = ["--image-tag", "2026-06-11-pr41703", "--hardware", "lab-x86", "--catalog-overlay", "tests/lab/catalog"]
-    judged = sparkfleet("check", str(tmp_path / "probe.json"), *chosen, "--gpu-injection", "cdi")
+    judged = sparkfleet("check", str(bundle), *chosen, "--gpu-injection", "cdi")
     assert judged.code == 0, judged.output
