@@ -21,8 +21,9 @@ from typing import Any
 import paramiko
 
 from sparkfleet import ROOT, facts, preflight
+from sparkfleet.entry import HostEntry
 from sparkfleet.errors import FleetError, SettingsError
-from sparkfleet.fleet import HostEntry, plan_host
+from sparkfleet.fleet import plan_host
 from sparkfleet.inventory_file import Edit, check_group
 from sparkfleet.pins import Pins
 

@@ -16,27 +16,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sparkfleet import grouping, lock, standing
+from sparkfleet.entry import HostEntry
 from sparkfleet.errors import FleetError, LockError, RefusedError, SettingsError
 from sparkfleet.intents import FROM_INVENTORY, Intent
 from sparkfleet.lock import Lock
+from sparkfleet.pace import Pace
 from sparkfleet.release import Compiled, compile_release
 from sparkfleet.rollout import Progress
 from sparkfleet.rules import Finding
 from sparkfleet.settings import Settings, parse_settings
-from sparkfleet.waves import Member, Pace, first_obstacle, least_of, plan_waves
+from sparkfleet.waves import Member, first_obstacle, least_of, plan_waves
 from sparknode.document import described
-
-
-@dataclass(frozen=True)
-class HostEntry:
-    """A host as the inventory has it."""
-
-    name: str
-    address: str
-    groups: tuple[str, ...]
-    data: Mapping[str, Any]
-    # Who set each setting, in words; empty where nobody asks.
-    origins: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

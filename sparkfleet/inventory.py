@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sparkfleet import ROOT
+from sparkfleet.entry import HostEntry
 from sparkfleet.errors import FleetError, SettingsError, nearest
-from sparkfleet.fleet import HostEntry
 from sparkfleet.settings import Settings
 
 

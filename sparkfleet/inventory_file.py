@@ -6,8 +6,8 @@ An inventory is a program, so nothing in it is taken apart: what is there stays 
 from __future__ import annotations
 
 from sparkfleet import ROOT
+from sparkfleet.entry import HostEntry
 from sparkfleet.errors import FleetError, SettingsError
-from sparkfleet.fleet import HostEntry
 from sparkfleet.inventory import read_inventory
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from sparkfleet.waves import Pace
+from sparkfleet.pace import Pace
 
 if TYPE_CHECKING:
     from sparkfleet.compare import Row

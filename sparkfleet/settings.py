@@ -29,11 +29,11 @@ from sparkfleet import ROOT, secrets
 from sparkfleet.catalog import Catalog, ServedName, load
 from sparkfleet.decisions import Decisions
 from sparkfleet.errors import SettingsError, nearest
+from sparkfleet.pace import Pace
 from sparkfleet.recipe import Choice
 from sparkfleet.release import Operation
 from sparkfleet.rows import Row
 from sparkfleet.rules import Deployment
-from sparkfleet.waves import Pace
 
 FOREIGN_PREFIXES = ("ssh_", "fake_", "_", "docker_", "winrm_")
 

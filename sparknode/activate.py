@@ -11,14 +11,14 @@ from collections.abc import Callable
 
 from sparknode import journal, lock, orders, rotation, units
 from sparknode import release as releases
-from sparknode.chronicle import Chronicle, Tell
+from sparknode.chronicle import Chronicle
 from sparknode.errors import Failed, Refused, StepFailed
 from sparknode.files import atomic_link
 from sparknode.journal import Attempt
 from sparknode.paths import Paths
 from sparknode.release import Release
 from sparknode.steps import Steps, await_answer, silence
-from sparknode.system import Host
+from sparknode.system import Host, Tell
 
 DONE, REVERTED, FAILED, BUSY = 0, 10, 20, 30
 # A verified release whose engine ended on the way back may have been killed, or Docker under it.

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from sparknode import NOT_JUDGED, traffic
-from sparknode.verdict import PASS, GateResult, Subject
+from sparknode.result import PASS, GateResult
+from sparknode.verdict import Subject
 
 Asker = Callable[[Subject], Iterator[GateResult]]
 

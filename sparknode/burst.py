@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from sparknode import prompts
 from sparknode.engine import Chat, counters
 from sparknode.release import Burst
-from sparknode.verdict import FAIL, NO_DATA, PASS, GateResult, Subject, at_least
+from sparknode.result import FAIL, NO_DATA, PASS, GateResult
+from sparknode.verdict import Subject, at_least
 
 
 def burst(subject: Subject) -> Iterator[GateResult]:

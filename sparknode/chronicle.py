@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
 from sparknode import journal
 from sparknode.journal import Attempt, Record
 from sparknode.orders import Order
-from sparknode.system import Host
-from sparknode.verdict import GateResult
+from sparknode.result import GateResult
+from sparknode.system import Host, Tell
 
 END_TRIES, END_PAUSE_S = 7, 10.0
-Tell = Callable[[str], None]
 
 
 @dataclass

@@ -13,7 +13,8 @@ from typing import Any
 
 from sparknode import prompts
 from sparknode.engine import Chat
-from sparknode.verdict import FAIL, NO_DATA, PASS, GateResult, Subject
+from sparknode.result import FAIL, NO_DATA, PASS, GateResult
+from sparknode.verdict import Subject
 
 # What no chat's text should hold, whatever the model's own control tokens are called.
 _CONTROL_TOKEN = re.compile(

@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 
 from sparknode import SCHEMAS
 from sparknode import manifest as manifests
-from sparknode.chronicle import Tell
 from sparknode.errors import Failed
 from sparknode.files import atomic_write
 from sparknode.lock import STORE_S, hold_file
@@ -23,7 +22,7 @@ from sparknode.serving import read_stamp
 from sparknode.shape import Node, parse
 from sparknode.shell import environment
 from sparknode.stage import complete, discard, listed, move_in, proven, remove_tree, write_stamp
-from sparknode.system import Host
+from sparknode.system import Host, Tell
 
 TOOL_S = 900.0
 TRY_S = 60.0

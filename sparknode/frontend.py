@@ -13,13 +13,13 @@ from typing import Any
 from sparknode import activate as worker
 from sparknode import journal, lease, lock, orders, rotation, units
 from sparknode import release as releases
-from sparknode.chronicle import Tell, sentence
+from sparknode.chronicle import sentence
 from sparknode.errors import Failed, KnownBad, Refused
 from sparknode.orders import Order
 from sparknode.paths import ACTIVATE_UNIT
 from sparknode.release import Release
 from sparknode.serving import put_right, standing, unready
-from sparknode.system import Host
+from sparknode.system import Host, Tell
 
 # A look at an unchanged journal costs a third of a millisecond, and a wave ends only once its end was seen.
 POLL_S = 0.05

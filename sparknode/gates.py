@@ -17,7 +17,8 @@ from sparknode.asking import Asker
 from sparknode.burst import burst
 from sparknode.engine import Chat, Counters, counters, problem_of
 from sparknode.release import Floors, Gates, Release
-from sparknode.verdict import FAIL, NO_DATA, PASS, GateResult, Subject, at_least
+from sparknode.result import FAIL, NO_DATA, PASS, GateResult
+from sparknode.verdict import Subject, at_least
 
 # A daemon that hiccups once must not cost a healthy release its life.
 DOCKER_TRIES = 4

@@ -21,11 +21,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from sparknode import saved
-from sparknode.chronicle import Tell
 from sparknode.errors import Failed
 from sparknode.imagestore import BLOBS, CONTAINERD, Store
 from sparknode.release import Image, Release
-from sparknode.system import Host
+from sparknode.system import Host, Tell
 
 OCI = "application/vnd.oci.image"
 _BLOCK = 512

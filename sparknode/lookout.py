@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass, fields
 
 from sparknode import NOT_JUDGED, docker, journal, lease, liveness, lock, memory, orders, parse, rotation, units
 from sparknode import release as releases
-from sparknode.chronicle import Tell
 from sparknode.engine import Counters, Engine, api_key, counters, in_flight, total
 from sparknode.files import atomic_write, read_text
 from sparknode.fleet import last_look
@@ -24,7 +23,7 @@ from sparknode.liveness import Glimpse, Pulse
 from sparknode.parse import Sample
 from sparknode.paths import ACTIVATE_UNIT, Paths
 from sparknode.release import Release, WatchRules
-from sparknode.system import Host, asking
+from sparknode.system import Host, Tell, asking
 from sparknode.textfile import write_metrics
 
 ASK_S, TOKEN_S = 5.0, 30.0

@@ -8,9 +8,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
-from sparknode.chronicle import Tell
 from sparknode.files import atomic_write, read_object
-from sparknode.system import Host
+from sparknode.system import Host, Tell
 
 LINE_S = 5.0
 FILE_S = 0.5

@@ -8,13 +8,12 @@ from pathlib import Path
 
 from sparknode import docker, lease, lock, orders
 from sparknode import release as releases
-from sparknode.chronicle import Tell
 from sparknode.errors import Failed, Refused
 from sparknode.fleet import QUESTIONS, images, repositories
 from sparknode.release import Release
 from sparknode.shape import parse
 from sparknode.stage import remove_tree
-from sparknode.system import Host
+from sparknode.system import Host, Tell
 
 ARRIVING_S = 3600.0
 

@@ -8,13 +8,13 @@ import uuid
 from sparknode import docker, journal, lease, lock, orders
 from sparknode import release as releases
 from sparknode.activate import DONE, LOCK_S
-from sparknode.chronicle import Chronicle, Tell
+from sparknode.chronicle import Chronicle
 from sparknode.errors import Busy, StepFailed
 from sparknode.fleet import QUESTIONS, images, repositories
 from sparknode.orders import Order
 from sparknode.paths import SERVE_UNIT, UNITS
 from sparknode.steps import Steps, silence
-from sparknode.system import Host
+from sparknode.system import Host, Tell
 from sparknode.units import daemon_reload
 
 ORDER_S = 60.0

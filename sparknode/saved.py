@@ -13,13 +13,12 @@ from typing import Any
 
 from sparknode import docker
 from sparknode import manifest as manifests
-from sparknode.chronicle import Tell
 from sparknode.errors import Failed
 from sparknode.manifest import Manifest
 from sparknode.release import Release
 from sparknode.serving import read_stamp
 from sparknode.shape import Node
-from sparknode.system import Host
+from sparknode.system import Host, Tell
 
 REPO, FILE = "sparkfleet/image", "image.tar"
 _DOCKER_S = 3600.0

@@ -19,7 +19,6 @@ from typing import Any
 
 from sparknode import SCHEMAS, fleet, torrent
 from sparknode import manifest as manifests
-from sparknode.chronicle import Tell
 from sparknode.errors import Failed
 from sparknode.fetch import require_room, size_of
 from sparknode.files import atomic_write
@@ -29,7 +28,7 @@ from sparknode.progress import Meter, look
 from sparknode.shape import parse
 from sparknode.shell import environment
 from sparknode.stage import complete
-from sparknode.system import Host
+from sparknode.system import Host, Tell
 
 TICK_S = 0.2
 # Whoever spreads looks at each host every few seconds; silence means that it is gone.

@@ -16,7 +16,6 @@ from pathlib import Path
 from sparknode import SCHEMAS, docker, leftbehind, saved
 from sparknode import manifest as manifests
 from sparknode import release as releases
-from sparknode.chronicle import Tell
 from sparknode.errors import Failed, Refused
 from sparknode.files import atomic_write, read_text, sync_directory
 from sparknode.imagestore import CONTAINERD, GRAPHDRIVER, Store, in_use
@@ -27,7 +26,7 @@ from sparknode.progress import Meter
 from sparknode.release import Artefact, Release
 from sparknode.serving import missing_pieces, model_problems
 from sparknode.shape import Node, parse
-from sparknode.system import Host
+from sparknode.system import Host, Tell
 
 PULL_S = 4 * 3600.0
 TAG_S = 60.0

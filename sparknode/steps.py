@@ -11,9 +11,10 @@ from sparknode.engine import Engine, api_key, in_flight
 from sparknode.errors import StepFailed
 from sparknode.paths import SERVE_UNIT
 from sparknode.release import Release
+from sparknode.result import FAIL, PASS, GateResult
 from sparknode.serving import install, standing, unready
 from sparknode.system import Host
-from sparknode.verdict import FAIL, PASS, GateResult, Subject
+from sparknode.verdict import Subject
 from sparknode.watch import Death, Watch
 
 # systemd itself needs a moment after a unit's own stop timeout: SIGKILL, ExecStopPost, cleaning up.

@@ -47,6 +47,10 @@ class RealSystem(System):
     """This machine."""
 
 
+# Who hears how the work goes.
+Tell = Callable[[str], None]
+
+
 @dataclass(frozen=True)
 class Host:
     """A node: where things stand on it, and the way to touch it."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from sparknode import manifest as manifests
-from sparknode.chronicle import Tell
 from sparknode.errors import Refused
 from sparknode.files import read_text
 from sparknode.serving import read_stamp
 from sparknode.shape import Node
 from sparknode.stage import listed, proven, write_stamp
-from sparknode.system import Host
+from sparknode.system import Host, Tell
 
 FAILED = 1
 

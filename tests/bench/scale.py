@@ -11,7 +11,8 @@ from pathlib import Path
 from statistics import median
 
 from sparkfleet import ROOT
-from sparkfleet.fleet import HostEntry, plan_run
+from sparkfleet.entry import HostEntry
+from sparkfleet.fleet import plan_run
 from tests.bench.measure import LONGEST_S, Series, interleaved, spread
 from tests.bench.snapshot import PYINFRA
 from tests.plan.harness import CURRENT_TAG, PREFIX_TAG, FakeFleet, release_of, serving

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from sparkfleet.waves import Member, Pace, obstacle, plan_waves
+from sparkfleet.pace import Pace
+from sparkfleet.waves import Member, obstacle, plan_waves
 from sparknode import cli, files, journal
 from sparknode.activate import DONE, FAILED, REVERTED
 from tests.unit.node.builders import release

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sparkfleet.waves import Pace
+from sparkfleet.pace import Pace
 from tests.unit.node.world import Engine
 from tests.walk.fleet import DOCUMENTS, Fleet, Plan, wired
 from tests.walk.walk import walk

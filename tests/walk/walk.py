@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sparkfleet.waves import Pace
+from sparkfleet.pace import Pace
 from sparknode import journal
 from tests.walk.fleet import DOCUMENTS, FAULTS, LEASE_S, NAME_OF, Fleet, Plan, engine_of, wired
 from tests.walk.hub import Process

@@ -17,8 +17,9 @@ import pytest
 from sparkfleet import ROOT
 from sparkfleet.catalog import Catalog
 from sparkfleet.engine import engines
+from sparkfleet.entry import HostEntry
 from sparkfleet.errors import LockError, RefusedError
-from sparkfleet.fleet import HostEntry, plan_run
+from sparkfleet.fleet import plan_run
 from sparkfleet.lock import Lock
 from sparkfleet.nearest import nearest_working
 from sparkfleet.recipe import Choice

@@ -9,9 +9,9 @@ import pytest
 
 from sparkfleet import ROOT, exits
 from sparkfleet.fleet import FleetRun
+from sparkfleet.pace import Pace
 from sparkfleet.rollout import Outcome, Progress
 from sparkfleet.rules import Finding
-from sparkfleet.waves import Pace
 
 GOOD, BACK, DOWN = Outcome("committed"), Outcome("reverted", "0.0 %"), Outcome("failed", "gone")
 

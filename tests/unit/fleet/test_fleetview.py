@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from sparkfleet import fleetview
-from sparkfleet.fleet import FleetRun, HostEntry, plan_run
+from sparkfleet.entry import HostEntry
+from sparkfleet.fleet import FleetRun, plan_run
 from tests.bundles import bundle, document
 from tests.plan.harness import FakeFleet, probe
 from tests.unit.fleet.defects import gpu

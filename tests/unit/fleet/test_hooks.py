@@ -11,7 +11,7 @@ import pytest
 
 from sparkfleet import hooks
 from sparkfleet.fleet import FleetRun
-from sparkfleet.waves import Pace
+from sparkfleet.pace import Pace
 
 
 def living(group: str) -> list[str]:

@@ -13,8 +13,8 @@ from pyinfra.api import State
 
 from sparkfleet import sync
 from sparkfleet.fleet import FleetRun, HostPlan
+from sparkfleet.pace import Pace
 from sparkfleet.remote import Answer, ConnectionLost
-from sparkfleet.waves import Pace
 
 REFERENCE = "registry.example/engine:new"
 GIVES = Answer(True, json.dumps({"repo": "sparkfleet/image", "commit": "0" * 40, "files": []}), "")

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from sparkfleet.compare import Row
+from sparkfleet.pace import Pace
 from sparkfleet.rollout import Outcome, Progress, judge, outcome_of, under_way
-from sparkfleet.waves import Pace
 
 GOOD, BAD = Outcome("committed"), Outcome("reverted", "acceptance-short: 0.0 %")
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from sparkfleet.errors import SettingsError
+from sparkfleet.pace import Pace
 from sparkfleet.settings import parse_settings
-from sparkfleet.waves import Pace
 
 BASE = {"model": "m", "image_tag": "t", "profile": "p", "hardware": "h", "lock_file": "lock.json"}
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparkfleet.waves import Member, Pace, Share, first_obstacle, least_of, next_back, obstacle, plan_waves, share_of
+from sparkfleet.pace import Pace, Share
+from sparkfleet.waves import Member, first_obstacle, least_of, next_back, obstacle, plan_waves, share_of
 
 
 def members(text: str) -> list[Member]:
