@@ -1,10 +1,15 @@
 """The golden files: what each combination of the catalogue runs, one flag a line, and where the model card differs.
 
-python -m tests.unit.controller.golden      writes them anew, for a review of the difference
+One file an image tag, with a section for each profile and model; a refused combination names the rules that refuse it.
+
+python -m tests.unit.controller.golden      writes them again, for a review of the difference
 """
 
 from __future__ import annotations
 
+import difflib
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from sparkfleet.errors import FleetError
@@ -13,7 +18,13 @@ from sparkfleet.rules import rule_texts
 from tests.unit.controller.combos import CURRENT, MODEL, every
 
 FOLDER = Path(__file__).resolve().parents[2] / "golden"
-REFUSED = "refused.txt"
+COMMAND = "python -m tests.unit.controller.golden"
+# A tag's sections by name: "profile, model".
+Sections = dict[str, str]
+_HEADING = re.compile(r"^=== (.*)\n", re.MULTILINE)
+# What a failure shows of a difference; the whole of it is in `git diff` after the command.
+SHOWN_SECTIONS = 5
+SHOWN_LINES = 12
 DEFAULT = ("agentic", CURRENT, MODEL)
 SGLANG = ("sglang-baseline", "lmsysorg-sglang", MODEL)
 
@@ -117,7 +128,7 @@ def units(argv: list[str]) -> list[str]:
 
 
 def text(names: tuple[str, str, str], compiled: Compiled) -> str:
-    """The golden file of one combination."""
+    """The section of a combination that works."""
     profile, image, model = names
     recipe = compiled.recipe
     head = [f"profile {profile}, image {image}, model {model}, on gb10: {recipe.contract}"]
@@ -150,16 +161,60 @@ def _reason(unit: str) -> str:
     raise AssertionError(f"the difference '{unit}' from the card has no reason; add it to REASONS")
 
 
-def files() -> dict[str, str]:
-    """Every golden file's name and text, as the code renders it now."""
-    texts, refused = {}, []
+def rendered_now() -> dict[str, Sections]:
+    """Every tag's sections, as the code renders them now."""
+    tags: dict[str, Sections] = {}
     for names, outcome in every().items():
+        profile, tag, model = names
         if isinstance(outcome, FleetError):
-            refused.append(f"{'--'.join(names)}: {', '.join(_rules_in(outcome))}")
+            content = f"refused: {', '.join(_rules_in(outcome))}\n"
         else:
-            texts[f"{'--'.join(names)}.txt"] = text(names, outcome)
-    head = "# Combinations that are refused, and the rules that refuse them."
-    return {**texts, REFUSED: "\n".join([head, *refused]) + "\n"}
+            content = text(names, outcome)
+        tags.setdefault(tag, {})[f"{profile}, {model}"] = content
+    return tags
+
+
+def written() -> dict[str, Sections]:
+    """Every tag's sections, as they stand in the golden files."""
+    return {path.stem: parsed(path.read_text(encoding="utf-8")) for path in FOLDER.glob("*.txt")}
+
+
+def joined(sections: Sections) -> str:
+    return "\n".join(f"=== {name}\n{content}" for name, content in sections.items())
+
+
+def parsed(content: str) -> Sections:
+    """Split a golden file at its headings; the inverse of `joined`."""
+    head, *rest = _HEADING.split(content)
+    assert not head, f"a golden file begins with a heading, and this one with {head[:40]!r}"
+    bodies = [body.rstrip("\n") + "\n" for body in rest[1::2]]
+    return dict(zip(rest[0::2], bodies, strict=True))
+
+
+def changes(before: dict[str, Sections], now: dict[str, Sections]) -> list[str]:
+    """Tag, section and a short diff, for each section that differs."""
+    found = []
+    for tag in sorted({*before, *now}):
+        old, new = before.get(tag, {}), now.get(tag, {})
+        for name in dict.fromkeys([*new, *old]):
+            if old.get(name) != new.get(name):
+                lines = list(_diff(old.get(name, ""), new.get(name, "")))
+                more = [f"… {len(lines) - SHOWN_LINES} more lines"] if len(lines) > SHOWN_LINES else []
+                found.append("\n  ".join([f"{tag}: {name}", *lines[:SHOWN_LINES], *more]))
+    return found
+
+
+def _diff(old: str, new: str) -> Iterator[str]:
+    for line in difflib.unified_diff(old.splitlines(), new.splitlines(), n=0, lineterm=""):
+        if not line.startswith(("---", "+++", "@@")):
+            yield line
+
+
+def report(found: list[str]) -> str:
+    """What a failed comparison prints."""
+    more = [f"… {len(found) - SHOWN_SECTIONS} more sections"] if len(found) > SHOWN_SECTIONS else []
+    head = f"{len(found)} sections differ; run {COMMAND} and review the difference:"
+    return "\n".join([head, *found[:SHOWN_SECTIONS], *more])
 
 
 def _rules_in(error: FleetError) -> list[str]:
@@ -169,13 +224,13 @@ def _rules_in(error: FleetError) -> list[str]:
 
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
-    now = files()
+    now = rendered_now()
     for path in FOLDER.glob("*.txt"):
-        if path.name not in now:
+        if path.stem not in now:
             path.unlink()
-    for name, content in now.items():
-        (FOLDER / name).write_text(content, encoding="utf-8")
-    print(f"wrote {len(now)} files to {FOLDER}")
+    for tag, sections in now.items():
+        (FOLDER / f"{tag}.txt").write_text(joined(sections), encoding="utf-8")
+    print(f"wrote {sum(map(len, now.values()))} sections of {len(now)} tags to {FOLDER}")
 
 
 if __name__ == "__main__":
