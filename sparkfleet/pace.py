@@ -38,7 +38,7 @@ Ramp = Annotated[tuple[Share, ...], BeforeValidator(_ramp)]
 class Pace(Row):
     """How a run goes about it; one for all hosts of a run."""
 
-    batch_size: Ramp = (1,)
+    batch_size: Ramp = (1, "10%", "25%")
     max_unavailable: Hosts = "25%"
     max_failures: int = Field(default=0, ge=0)
     pause_between_waves_s: float = Field(default=0, ge=0)

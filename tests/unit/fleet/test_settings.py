@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import runpy
 from typing import Any
 
 import pytest
 
+from sparkfleet import ROOT
 from sparkfleet.errors import SettingsError
 from sparkfleet.pace import Pace
-from sparkfleet.settings import parse_settings
+from sparkfleet.settings import FOREIGN_PREFIXES, Settings, parse_settings
 
 BASE = {"model": "m", "image_tag": "t", "profile": "p", "hardware": "h", "lock_file": "lock.json"}
 
@@ -72,3 +74,27 @@ def test_a_release_s_id_may_look_like_a_number() -> None:
 def test_dropping_caches_becomes_part_of_the_release() -> None:
     assert parse_settings("a", {**BASE, "repairs": ["drop_caches"]}).operation.drop_caches
     assert not parse_settings("a", {**BASE, "repairs": ["sleep_targets"]}).operation.drop_caches
+
+
+def group_data() -> dict[str, Any]:
+    """What group_data/all.py sets, without the names that Python itself gives a module."""
+    values = runpy.run_path(str(ROOT / "group_data" / "all.py"))
+    return {name: value for name, value in values.items() if not name.startswith("_")}
+
+
+def test_group_data_has_every_setting_and_nothing_else() -> None:
+    names = set(group_data())
+    foreign = {name for name in names if name.startswith(FOREIGN_PREFIXES)}
+    assert names - foreign == set(Settings.model_fields)
+    assert foreign == {"ssh_paramiko_connect_kwargs"}
+
+
+def test_each_default_of_group_data_is_the_one_of_the_schema() -> None:
+    known = {name: value for name, value in group_data().items() if name in Settings.model_fields}
+    settings = parse_settings("spark-1", known)
+    defaults = {
+        name: field.get_default(call_default_factory=True)
+        for name, field in Settings.model_fields.items()
+        if not field.is_required()
+    }
+    assert {name: getattr(settings, name) for name in defaults} == defaults
