@@ -1,11 +1,11 @@
-"""The lab's hosts, as `make lab-up` wrote them down: booted machines on this computer whose hardware is simulated."""
+"""The lab's hosts, from the file that `make lab-up` wrote: booted machines on this computer with simulated hardware."""
 
 import json as _json
 import os as _os
 import platform as _platform
 from pathlib import Path as _Path
 
-# A second lab on one machine has a number, and a folder of its own.
+# A second lab on the same machine has a number and its own folder.
 _number = _os.environ.get("SPARKFLEET_LAB_NUMBER", "0")
 _lab = f".lab-{_number}" if _number != "0" else ".lab"
 _state_file = _Path(__file__).resolve().parent.parent / _lab / "state.json"
@@ -22,7 +22,7 @@ _data = {
     "catalog_overlays": ["tests/lab/catalog"],
     "lock_file": f"{_lab}/fleet.lock.json",
     "artefact_cache": f"{_lab}/artefacts",
-    # The lab's package index, which the seeds' download tool comes from, runs only for the case that needs it.
+    # The lab's package index, from which seeds install their download tool, runs only for the case that needs it.
     "fetch_on": "controller",
     "hub_endpoint": _state["hub"],
     "registry_mirrors": {"ghcr.io": f"http://{_state['registry']}"},

@@ -1,10 +1,10 @@
-"""A sample fleet: replace the hosts with yours. Every list is a group; the order is the order of the roll-out.
+"""A sample fleet: replace the hosts with yours. Every list is a group; the rollout follows the order of the hosts.
 
-pyinfra inventory/prod.py deploy.py --dry        what would change, and nothing is changed
-pyinfra inventory/prod.py deploy.py              after a look at the plan
+pyinfra inventory/prod.py deploy.py --dry        show what would change, without changing it
+pyinfra inventory/prod.py deploy.py              show the plan, then deploy
 """
 
-# The first wave: one host that takes a new release alone, before any other is touched.
+# The first wave: one host that takes a new release alone, before the rollout touches any other.
 canary = [
     ("spark-01.local", {"ssh_user": "nvidia"}),
 ]
@@ -12,6 +12,6 @@ canary = [
 fleet = [
     ("spark-02.local", {"ssh_user": "nvidia"}),
     ("spark-03.local", {"ssh_user": "nvidia", "profile": "production"}),
-    # A host can set single vLLM arguments differently; the plan marks them.
+    # A host can override single vLLM arguments; the plan marks them.
     ("spark-04.local", {"ssh_user": "nvidia", "overrides": {"max_num_seqs": 16}}),
 ]
