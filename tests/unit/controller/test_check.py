@@ -95,4 +95,4 @@ def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_handbook_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "--preflight"]) == 0
-    assert capsys.readouterr().out.startswith("# What the preflight says")
+    assert capsys.readouterr().out.startswith("# The preflight's findings")
