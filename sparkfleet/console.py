@@ -10,16 +10,23 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable
-from typing import Any, TextIO
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 import click
+from pyinfra.api.output import set_echo
 
 from sparkfleet.table import some
 
+if TYPE_CHECKING:
+    from pyinfra.api import Host
+
+    from sparkfleet.narration import Narration, Said
+
 QUIET = "SPARKFLEET_QUIET"
-# From more hosts than this on, those that say the same share a line.
-CROWD = 12
+_OF_A_HOST = re.compile(r"\[(?P<host>[^\]]+)\]")
 _IN_CHORUS = re.compile(
     r"\s*\[(?P<host>[^\]]+)\]\s+(?P<text>Connected|No changes|Success|Skipped|Ready: .*|Loaded fact .*|Error: .*)$"
 )
@@ -85,16 +92,14 @@ class OnlyWhatMatters(logging.Filter):
 
 
 class Chorus(logging.Filter):
-    """What many hosts say in the same words, as one line: pyinfra prints a line for each host and operation."""
+    """What several hosts say in the same words, as one line: pyinfra prints a line for each host and operation."""
 
-    def __init__(self, hosts: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._alone = hosts <= CROWD
         self._said: dict[str, list[str]] = {}
-        self._level = logging.INFO
 
     def filter(self, record: logging.LogRecord) -> bool:
-        found = None if self._alone else _IN_CHORUS.match(click.unstyle(str(record.msg)))
+        found = _IN_CHORUS.match(click.unstyle(str(record.msg)))
         if found:
             self._said.setdefault(found["text"], []).append(found["host"])
             return False
@@ -108,11 +113,94 @@ class Chorus(logging.Filter):
             click.echo(f"    {some(sorted(names))}: {text}", err=True)
 
 
-def adopt(hosts: int) -> Chorus:
-    """Have pyinfra's log go through these filters."""
-    chorus = Chorus(hosts)
+class Screen(Protocol):
+    """A terminal that shows what hosts are at."""
+
+    def heard(self, host: str, text: str) -> None:
+        """Take a line of a node."""
+
+    def above(self, message: str, **options: Any) -> None:
+        """Print a line that stays."""
+
+
+class Voice:
+    """What nodes print while a command runs, on its way through pyinfra's output: `narration` says what is shown."""
+
+    def __init__(self) -> None:
+        self._followed: dict[str, tuple[str, Narration]] = {}
+        self.screen: Screen | None = None
+
+    @contextmanager
+    def following(self, host: Host) -> Iterator[None]:
+        # Here, because a run with nothing to do has no such command.
+        from sparkfleet.narration import Narration
+
+        prefix, narration = host.print_prefix, Narration()
+        self._followed[host.name] = prefix, narration
+        try:
+            yield
+        finally:
+            del self._followed[host.name]
+            self._show(prefix, narration.end())
+
+    def echo(self, message: Any = None, **options: Any) -> None:
+        """Take what pyinfra prints."""
+        plain = click.unstyle(str(message or ""))
+        found = _OF_A_HOST.match(plain)
+        if not found or found["host"] not in self._followed:
+            self._print(message, **options)
+            return
+        prefix, narration = self._followed[found["host"]]
+        text = plain[len(click.unstyle(prefix)) :]
+        self._show(prefix, narration.hear(text, time.monotonic()), {text: str(message)})
+        if self.screen:
+            self.screen.heard(found["host"], text)
+
+    def _show(self, prefix: str, lines: Iterable[Said], styled: dict[str, str] | None = None) -> None:
+        for said in lines:
+            if said.rank == "alarm" or not (quiet() or (self.screen and said.rank == "step")):
+                text = said.text.replace("\n", f"\n{prefix}")
+                self._print((styled or {}).get(said.text, f"{prefix}{text}"), err=True)
+
+    def _print(self, message: Any, **options: Any) -> None:
+        if self.screen:
+            self.screen.above(str(message or ""), **options)
+        else:
+            click.echo(message, **options)
+
+
+_voice: Voice | None = None
+
+
+@contextmanager
+def following(host: Host) -> Iterator[None]:
+    """Show what a command on this host prints as a story, unless each line was asked for."""
+    if _voice is None:
+        yield
+        return
+    with _voice.following(host):
+        yield
+
+
+def show(screen: Screen) -> bool:
+    """Show the rest of the run on this screen; return False where each line was asked for."""
+    if _voice is None:
+        return False
+    _voice.screen = screen
+    return True
+
+
+def adopt(*, verbose: bool) -> Chorus | None:
+    """Have pyinfra's log and output go through here; verbose, they stay as pyinfra prints them."""
+    global _voice
+    chorus = None
+    if not verbose:
+        chorus, _voice = Chorus(), Voice()
+        set_echo(_voice.echo)
     for handler in logging.getLogger("pyinfra").handlers:
-        handler.addFilter(chorus)
+        # First, since what it leaves out is no line of the chorus either.
         if quiet():
             handler.addFilter(OnlyWhatMatters())
+        if chorus:
+            handler.addFilter(chorus)
     return chorus

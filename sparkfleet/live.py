@@ -1,6 +1,6 @@
 """A roll-out on a terminal: one line a host, drawn again in place, with its phase, its time and what is left.
 
-Failures are printed at once and stay. In a pipe or in CI nothing of this is used, and each line of a node is a line.
+How each host ended and every failure stay above it. In a pipe or in CI nothing of this is used.
 """
 
 from __future__ import annotations
@@ -16,15 +16,14 @@ from typing import Any, TextIO
 
 import click
 import gevent
-from pyinfra.api.output import set_echo
 
+from sparkfleet import console
 from sparkfleet.fleet import FleetRun
 from sparkfleet.plan import expected_s, minutes
 from sparkfleet.table import wrapped
+from sparknode.journal import STATES, TERMINAL
 
-_LINE = re.compile(r"\[(?P<host>[^\]]+)\]\s+(?P<state>[a-z]+): (?P<text>.*)")
-_ENDED = ("committed", "reverted", "failed")
-_LOUD = ("reverting", "reverted", "failed")
+_LINE = re.compile(rf"(?P<state>{'|'.join(STATES)}): (?P<text>.*)")
 # Hundreds of hosts have a line each several times a second; nobody reads faster than this.
 DRAW_S = 0.25
 
@@ -40,23 +39,23 @@ class Live(logging.Filter):
         self._drawn = 0
         self._drawn_at = 0.0
 
-    def echo(self, message: Any = None, **options: Any) -> None:
-        """Take a line of pyinfra's output: a node's step goes into the block, everything else above it."""
-        found = _LINE.match(click.unstyle(str(message or "")).strip())
-        host, state = (found["host"], found["state"]) if found else ("", "")
+    def heard(self, host: str, text: str) -> None:
+        """Take a line that a node printed into the block, if it tells a phase of its activation."""
+        found = _LINE.fullmatch(text)
         if not found or host not in self._run.hosts:
-            self.clear()
-            click.echo(wrapped(str(message or ""), shutil.get_terminal_size().columns), **options)
             return
+        state = found["state"]
         self._since.setdefault(host, time.monotonic())
         self._rows[host] = (state, found["text"])
-        if state in _LOUD:
-            self.clear()
-            click.echo(wrapped(str(message or ""), shutil.get_terminal_size().columns), **options)
-        if state in _ENDED:
+        if state in TERMINAL:
             self._rows.pop(host)
-        if state in _ENDED or time.monotonic() - self._drawn_at >= DRAW_S:
+        if state in TERMINAL or time.monotonic() - self._drawn_at >= DRAW_S:
             self.draw()
+
+    def above(self, message: str, **options: Any) -> None:
+        """Print a line that stays, above the block."""
+        self.clear()
+        click.echo(wrapped(message, shutil.get_terminal_size().columns), **options)
 
     def filter(self, record: logging.LogRecord) -> bool:  # noqa: ARG002
         self.clear()
@@ -96,11 +95,10 @@ class Live(logging.Filter):
 
 
 def begin(run: FleetRun) -> None:
-    """Take over the terminal's output for this roll-out, where there is a terminal."""
-    if not sys.stderr.isatty():
-        return
+    """Show this roll-out on the terminal, where there is one and its lines are not all asked for."""
     live = Live(run, sys.stderr)
-    set_echo(live.echo)
+    if not sys.stderr.isatty() or not console.show(live):
+        return
     for handler in logging.getLogger("pyinfra").handlers:
         handler.addFilter(live)
     gevent.spawn(_tick, live, run)

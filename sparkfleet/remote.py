@@ -11,7 +11,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from paramiko import SSHException
 from pyinfra.api import Host, QuoteString, StringCommand
 from pyinfra.api.exceptions import ConnectError
 
+from sparkfleet import console
 from sparkfleet.nodeprogram import INSTALL_PATH
 
 # A host that lost its power needs a few minutes until it answers again.
@@ -192,7 +193,10 @@ def execute(
     with owner.in_use(timeout_s) as transport:
         try:
             # pyinfra's own _timeout begins when the command runs; to start one on a dead connection takes an hour.
-            with gevent.Timeout(timeout_s, exception=TimeoutError):
+            with (
+                console.following(host) if show else nullcontext(),
+                gevent.Timeout(timeout_s, exception=TimeoutError),
+            ):
                 ok, output = host.run_shell_command(command, _sudo=sudo, _stdin=stdin, print_output=show)
         except TimeoutError:
             raise ConnectionLost(f"no answer within {timeout_s} s", transport) from None

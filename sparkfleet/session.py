@@ -103,7 +103,7 @@ class Session:
             invocation.refuse_data({str(host.name): host.data.dict() for host in hosts})
         except FleetError as error:
             refuse(error)
-        self._chorus = console.adopt(len(hosts))
+        self._chorus = console.adopt(verbose=bool(self.parameters.get("verbosity")))
         # A failed host ends the run, and no question whether to go on without it is asked: the answer is --exclude.
         self.state.config.FAIL_PERCENT, self.state.should_raise_failed_hosts = 0, None
         self._planning = gevent.spawn(self._plan, hosts)

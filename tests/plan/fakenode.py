@@ -26,7 +26,7 @@ class FakeNode:
     """One host. Its script: `lease` (why it is refused), `renew` (why it is lost), `silent` (it answers no status),
     `unreachable`, `stage` and `retire` (why they fail), `greeting` and `farewell` (what a login prints), `logs` (of its
     units), `bundle` (what it prints as one), the steps of `activate`; `fetch` and `share` (why they fail), `models`
-    (what a fetch brings) and its `address`.
+    (what a fetch brings) and its `address`; `says` (the lines of `stage` and of `activate` before their end).
 
     A step has a `state` to end in and may have `error`, `figures`, `delay_s`; `lost` (the connection dies while it is
     under way), `refused` (nothing begins, with this text) or `raises` (an error that nobody foresaw). Without a step an
@@ -57,7 +57,9 @@ class FakeNode:
                 raise EOFError("no route to the host")
             return self._greeted(reply(True, json.dumps(self.fleet)))
         if words[1:2] == ["stage"] and "stage" in self.script:
-            return reply(False, stderr=self.script["stage"])
+            return reply(False, self._said("stage"), self.script["stage"])
+        if words[1:2] == ["stage"] and self._said("stage"):
+            return reply(True, self._said("stage"))
         if words[1:2] == ["fetch"]:
             return self.fetch()
         if words[1:2] == ["sync"]:
@@ -117,7 +119,11 @@ class FakeNode:
                 self.fleet["activation"] = {"release": release, "state": "starting", "alive": True}
             raise EOFError("the connection was reset")
         self._end(release, rollout, intent, step)
-        return reply(step["state"] == "committed", f"{step['state']}: {step.get('error', '')}")
+        ended = f"{step['state']}: {step.get('error', '')}"
+        return reply(step["state"] == "committed", f"{self._said('activate')}\n{ended}".lstrip())
+
+    def _said(self, command: str) -> str:
+        return "\n".join(self.script.get("says", {}).get(command, []))
 
     def _end(self, release: str, rollout: str, intent: str | None, step: dict[str, Any]) -> None:
         figures = {

@@ -12,6 +12,7 @@ from typing import Any
 
 import gevent
 from pyinfra.api.exceptions import ConnectError
+from pyinfra.api.output import echo
 from pyinfra.connectors.fake import FakeConnector
 from pyinfra_cli.main import main
 
@@ -44,6 +45,9 @@ def _traced(self: Any, command: Any, *args: Any, **kwargs: Any) -> Any:
         if "sparknode activate " in str(command):
             _write({"host": name, "activated": str(command).split()[2], "began": began, "ended": time.monotonic()})
     done = _run(self, command, *args, **kwargs)
+    if own and kwargs.get("print_output"):
+        for line in own[1].combined_lines:
+            echo(f"{self.host.print_prefix}{line.line}", err=True)
     return own or done
 
 

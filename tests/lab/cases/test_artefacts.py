@@ -136,7 +136,7 @@ def test_an_image_goes_from_host_to_host(served: list[Node]) -> None:
         node.sudo("docker image prune --all --force")
         assert node.sudo("docker image ls -q").strip() == ""
 
-    outcome = pyinfra("--data", "image_distribution=spread", "--data", "batch_size=4", "--data", "max_unavailable=4")
+    outcome = pyinfra("-v", "--data", "image_distribution=spread", *AT_ONCE)
 
     assert outcome.code == 0, outcome.output
     assert "that came from another host" in outcome.output

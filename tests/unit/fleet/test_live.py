@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 import logging
 import re
-from typing import Any
+from contextlib import ExitStack
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from pyinfra.api import Host
 
-from sparkfleet import live, page
+from sparkfleet import console, live, page
 from sparkfleet.fleet import FleetRun
 from sparkfleet.pace import Pace
 
@@ -20,12 +23,23 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> tuple[live.Live, io.StringIO, list
     monkeypatch.setattr("sparkfleet.live.time.monotonic", lambda: float(next(clock)))
     monkeypatch.setenv("COLUMNS", "80")
     said: list[str] = []
-    monkeypatch.setattr("sparkfleet.live.click.echo", lambda text, **_: said.append(str(text)))
+    monkeypatch.setattr("sparkfleet.live.click.echo", lambda text, **_: said.append(str(text).strip()))
     hosts: dict[str, Any] = {"spark-1": None, "spark-2": None}
     history = [{"state": "committed", "seconds": 240.0}]
     run = FleetRun(hosts, Pace(), nodes={"spark-1": {"fleet": {"history": history}}, "spark-2": {}})
     out = io.StringIO()
     return live.Live(run, out), out, said
+
+
+def echo(screen: live.Live, message: str, **options: bool) -> None:
+    """Print a line as pyinfra does while commands run on every host of the run."""
+    voice = console.Voice()
+    voice.screen = screen
+    with ExitStack() as stack:
+        for name in screen._run.hosts:
+            host = SimpleNamespace(name=name, print_prefix=f"[{name}] ")
+            stack.enter_context(voice.following(cast("Host", host)))
+        voice.echo(message, **options)
 
 
 def block(out: io.StringIO) -> list[str]:
@@ -35,9 +49,9 @@ def block(out: io.StringIO) -> list[str]:
 
 def test_each_host_is_one_line_with_phase_time_and_what_is_left(shown: Any) -> None:
     screen, out, said = shown
-    screen.echo("[spark-1] starting: engine has loaded for 20 s of at most 2400 s (weights, 2380 s left)", err=True)
-    screen.echo("[spark-2] draining: no request left after 0 s", err=True)
-    screen.echo("[spark-1] probing: short-chat pass: 12 tokens " + "and more words " * 9, err=True)
+    echo(screen, "[spark-1] starting: engine has loaded for 20 s of at most 2400 s (weights, 2380 s left)", err=True)
+    echo(screen, "[spark-2] draining: no request left after 0 s", err=True)
+    echo(screen, "[spark-1] probing: short-chat pass: 12 tokens " + "and more words " * 9, err=True)
     first, second = block(out)
     assert re.match(r"spark-1  probing       \d:\d\d  about \d+ \w+ left + short-chat pass: 12 tokens", first)
     assert re.match(r"spark-2  draining      \d:\d\d  about \d+ \w+ left + no request left", second)
@@ -47,19 +61,19 @@ def test_each_host_is_one_line_with_phase_time_and_what_is_left(shown: Any) -> N
 
 def test_no_word_is_cut(shown: Any) -> None:
     screen, out, said = shown
-    screen.echo("[spark-1] stopping: systemctl stop sparkfleet-serve.service, at most 50 s", err=True)
+    echo(screen, "[spark-1] stopping: systemctl stop sparkfleet-serve.service, at most 50 s", err=True)
     assert block(out)[0].endswith("  systemctl stop …")
-    screen.echo("    [spark-1] failed: " + "accepted " * 12, err=True)
+    echo(screen, "[spark-1] failed: " + "accepted " * 12, err=True)
     assert [len(line) <= 80 and "accepted" in line for line in said[0].splitlines()] == [True, True]
 
 
 def test_failures_stay_and_what_ended_leaves_the_block(shown: Any) -> None:
     screen, out, said = shown
-    screen.echo("[spark-1] reverting: acceptance-short: 0.0 %", err=True)
-    screen.echo("[spark-2] committed: release 1 is verified", err=True)
-    assert said == ["[spark-1] reverting: acceptance-short: 0.0 %"]
+    echo(screen, "[spark-1] reverting: acceptance-short: 0.0 %", err=True)
+    echo(screen, "[spark-2] committed: release 1 is verified", err=True)
+    assert said == ["[spark-1] reverting: acceptance-short: 0.0 %", "[spark-2] committed: release 1 is verified"]
     assert len(block(out)) == 1
-    screen.echo("[spark-1] reverted: serves again", err=True)
+    echo(screen, "[spark-1] reverted: serves again", err=True)
     assert block(out) == []
 
 
@@ -68,7 +82,7 @@ def test_more_hosts_than_rows_are_counted(shown: Any, monkeypatch: pytest.Monkey
     monkeypatch.setenv("LINES", "10")
     screen._run.hosts.update(dict.fromkeys(f"host-{number}" for number in range(30)))
     for number in range(30):
-        screen.echo(f"[host-{number}] {'starting' if number < 20 else 'probing'}: x")
+        echo(screen, f"[host-{number}] {'starting' if number < 20 else 'probing'}: x")
     assert len(block(out)) == 9
     assert block(out)[-1] == "… and 22 more: 12 starting, 10 probing"
 
@@ -77,7 +91,7 @@ def test_a_burst_of_lines_is_drawn_once(shown: Any, monkeypatch: pytest.MonkeyPa
     screen, out, _ = shown
     monkeypatch.setattr("sparkfleet.live.time.monotonic", lambda: 50.0)
     for number in range(100):
-        screen.echo(f"[spark-1] starting: {number} s")
+        echo(screen, f"[spark-1] starting: {number} s")
     assert out.getvalue().count("starting") == 1
     screen.draw()
     assert "99 s" in block(out)[0]
@@ -85,9 +99,9 @@ def test_a_burst_of_lines_is_drawn_once(shown: Any, monkeypatch: pytest.MonkeyPa
 
 def test_other_lines_go_above_and_logs_find_room(shown: Any) -> None:
     screen, out, said = shown
-    screen.echo("[spark-1] starting: x")
-    screen.echo("[elsewhere] starting: y")
-    screen.echo("--> a line of pyinfra's")
+    echo(screen, "[spark-1] starting: x")
+    echo(screen, "[elsewhere] starting: y")
+    echo(screen, "--> a line of pyinfra's")
     assert said == ["[elsewhere] starting: y", "--> a line of pyinfra's"]
     assert screen.filter(logging.makeLogRecord({})) is True
     assert block(out) == []

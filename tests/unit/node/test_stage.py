@@ -211,7 +211,7 @@ def test_a_pull_that_fails_says_what_docker_said(world: World) -> None:
 
 
 def test_pulling_is_told_line_by_line(world: World) -> None:
-    assert "  Pulling fs layer" in run(world)
+    assert "  4f4fb700ef54: Pulling fs layer" in run(world)
 
 
 @pytest.mark.parametrize(

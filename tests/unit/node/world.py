@@ -267,7 +267,7 @@ class World:
     def stream(self, argv: Sequence[str], timeout: float, on_line: Callable[[str], None]) -> Completed:
         command = tuple(argv)
         self.commands.append(command)
-        on_line("Pulling fs layer")
+        on_line("4f4fb700ef54: Pulling fs layer")
         pulled = self.images.get(command[-1])
         return Completed(command, 0 if pulled else 1, "" if pulled else "manifest unknown", timeout=timeout)
 
