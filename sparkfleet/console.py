@@ -26,9 +26,13 @@ if TYPE_CHECKING:
     from sparkfleet.narration import Narration, Said
 
 QUIET = "SPARKFLEET_QUIET"
+# What pyinfra prints at each run and tells nobody anything: its files were read, and that its own list of changes may
+# lack some, which the plan has.
+_CHATTER = re.compile(r"--> Preparing operation files\.\.\.|Loading: .*|\s*\[[^\]]+\]\s+Ready: .*")
+_NOTE = "Detected changes may not include every change pyinfra will execute."
 _OF_A_HOST = re.compile(r"\[(?P<host>[^\]]+)\]")
 _IN_CHORUS = re.compile(
-    r"\s*\[(?P<host>[^\]]+)\]\s+(?P<text>Connected|No changes|Success|Skipped|Ready: .*|Loaded fact .*|Error: .*)$"
+    r"\s*\[(?P<host>[^\]]+)\]\s+(?P<text>Connected|No changes|Success|Skipped|Loaded fact .*|Error: .*)$"
 )
 
 
@@ -42,6 +46,8 @@ class Stream(io.TextIOWrapper):
         self.closed_by_reader = False
 
     def write(self, text: str) -> int:
+        if text.lstrip().startswith(_NOTE):
+            return len(text)
         self.used = self.used or bool(text.strip())
         return int(self._try(lambda: super(Stream, self).write(text), len(text)))
 
@@ -99,8 +105,11 @@ class Chorus(logging.Filter):
         self._said: dict[str, list[str]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        found = _IN_CHORUS.match(click.unstyle(str(record.msg)))
-        if found:
+        text = click.unstyle(str(record.msg))
+        if _CHATTER.fullmatch(text):
+            self.end()
+            return False
+        if found := _IN_CHORUS.match(text):
             self._said.setdefault(found["text"], []).append(found["host"])
             return False
         self.end()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 
 from sparkfleet.contract import is_option
@@ -13,17 +13,23 @@ ABSENT = "unset"
 _NESTED = ("memory", "timing", "gates", "watch", "rotation", "api_key_file", "gpu")
 _ELSE = "the serving unit's own text, such as `repairs` with drop_caches, or the format of the release"
 _WORDS = {"image_tag": "image", "drafter_backend": "drafter backend", "prefix_caching": "prefix caching"}
+# Flags that say again what one of these words says.
+_FLAGS_OF = {
+    "drafter_backend": ("--speculative-config attention_backend",),
+    "prefix_caching": ("--enable-prefix-caching", "--no-enable-prefix-caching"),
+}
 
 
 def differences(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> list[str]:
     """Return a line for each thing that changes; a host that had no release gets the new one's choices."""
     if not old:
         return [f"{_WORDS.get(key, key)}: {_said(new.get(key))}" for key in ("model", "profile", *_WORDS)]
+    told = {flag for key, flags in _FLAGS_OF.items() if old.get(key) != new.get(key) for flag in flags}
     lines = [
         *(_line(_WORDS.get(key, key), old.get(key), new.get(key)) for key in ("model", "profile", *_WORDS)),
         _line("image digest", _short(old.get("digest")), _short(new.get("digest"))),
         *_changed(_shortened(old.get("commits")), _shortened(new.get("commits")), "weights of "),
-        *_changed(_flags(old.get("args") or ()), _flags(new.get("args") or ()), ""),
+        *_changed(_without(told, old.get("args")), _without(told, new.get("args")), ""),
         *_changed(old.get("env") or {}, new.get("env") or {}, "variable "),
         *(line for key in _NESTED if key in old for line in _nested(key, old.get(key), new.get(key))),
     ]
@@ -39,6 +45,10 @@ def _line(name: str, old: object, new: object) -> str:
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str) -> Iterator[str]:
     for key in sorted(old.keys() | new.keys()):
         yield _line(f"{prefix}{key}", old.get(key), new.get(key))
+
+
+def _without(told: Container[str], args: Sequence[str] | None) -> dict[str, str]:
+    return {flag: value for flag, value in _flags(args or ()).items() if flag not in told}
 
 
 def _nested(name: str, old: object, new: object) -> Iterator[str]:

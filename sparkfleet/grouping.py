@@ -41,4 +41,5 @@ def lines(said: Iterable[tuple[str, str]], hosts: int) -> list[str]:
 
 
 def whom(names: Sequence[str], hosts: int) -> str:
-    return f"all {hosts} hosts" if len(names) == hosts > 1 else some(names)
+    everybody = "both hosts" if hosts == 2 else f"all {hosts} hosts"
+    return everybody if len(names) == hosts > 1 else some(names)

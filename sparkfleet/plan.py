@@ -8,6 +8,7 @@ from typing import Any
 
 from sparkfleet.differences import differences
 from sparkfleet.fleet import FleetRun, serves
+from sparkfleet.grouping import whom
 from sparkfleet.standing import stays
 from sparkfleet.table import some
 
@@ -24,9 +25,9 @@ def lines(run: FleetRun) -> list[str]:
         served = "every host serves what it should, verified"
         return [*found, f"  nothing to do: {served if run.intent == 'deploy' else 'no host has a release to change'}"]
     for text, names in _grouped((name, "\n".join(_change(run, name))) for name in changing):
-        found += [f"  {some(names)}: {text}"]
+        found += [f"  {whom(names, len(run.hosts))}: {text}"]
     for text, names in _grouped((name, _left(run, name)) for name in run.nodes if name not in changing):
-        found += [f"  {some(names)}: {text}"]
+        found += [f"  {whom(names, len(run.hosts))}: {text}"]
     return [*found, *_downloads(run, changing), *_waves(run)]
 
 
@@ -97,7 +98,7 @@ def _downloads(run: FleetRun, names: Sequence[str]) -> Iterator[str]:
     if not wanted:
         yield "  downloads: none"
     for what, hosts in wanted.items():
-        yield f"  downloads: {what}, to {some(hosts)}"
+        yield f"  downloads: {what}, to {whom(hosts, len(run.hosts))}"
 
 
 def _left_behind(node: Mapping[str, Any]) -> set[str]:

@@ -183,10 +183,13 @@ def print_table(run: FleetRun) -> None:
     for row, line in zip(rows, lines[1:], strict=True):
         session.say(click.style(line, fg=COLORS.get(row[1], "red")) if terminal else line)
     session.say("")
-    said = [text for name in run.hosts if name in run.nodes for text in remarks(name, run.nodes[name])]
-    said += proofs(run)
+    said = [*_all_remarks(run), *proofs(run)]
     for text in [*said, ""] if said else []:
         session.say(text)
+
+
+def _all_remarks(run: FleetRun) -> list[str]:
+    return [text for name in run.hosts if name in run.nodes for text in remarks(name, run.nodes[name])]
 
 
 def proven(run: FleetRun, name: str) -> str | None:
@@ -225,7 +228,8 @@ def print_findings(*, alone: bool) -> None:
         lines += ["", *fitted(fleetview.HEADINGS, fleetview.rows(run), width(), fleetview.DISPENSABLE)]
         lines.append(f"as JSON: {record.save(record.path(run).with_name('preflight.json'), fleetview.document(run))}")
     unfit = not all(preflight.fit(found) for found in run.findings.values())
-    for line in ["", *lines, ""] if lines else []:
+    # In a deploy they follow its plan.
+    for line in [*[""] * alone, *lines, ""] if lines else []:
         session.say(line, keep=alone or unfit)
 
 
@@ -239,6 +243,11 @@ class _AtTheEnd(BaseStateCallback):
     def host_disconnect(self, state: Any, host: Any) -> None:  # type: ignore[override]  # pyinfra calls it bound
         self.left += 1 if host.name in self.run.hosts else 0
         if self.left != len(state.activated_hosts):
+            return
+        if session.current().parameters.get("dry"):
+            # The plan said what every host serves; so both fit one screen.
+            for text in _all_remarks(self.run):
+                session.say(text)
             return
         print_table(self.run)
         if self.run.progress.begun:

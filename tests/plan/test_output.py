@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sparkfleet import exits
-from tests.plan.harness import FakeFleet
+from tests.plan.harness import CURRENT_TAG, PREFIX_TAG, FakeFleet, release_of, serving
 
 HOSTS = [f"spark-{number}" for number in range(1, 5)]
 PHASES = ("leased", "draining", "stopping", "reclaiming", "switching", "starting", "probing", "soaking", "committed")
@@ -82,3 +82,46 @@ def test_quiet_leaves_the_steps_out(fleet: FakeFleet) -> None:
     assert outcome.code == exits.HALTED_MIXED, outcome.output
     assert of(outcome.output, "spark-1") == []
     assert "reverted: acceptance-short: 0.0 %" in of(outcome.output, "spark-2")
+
+
+COLUMNS, ROWS = 120, 40
+
+
+@pytest.mark.parametrize("hosts", [4, 40])
+def test_the_plan_of_an_upgrade_fits_one_screen(tmp_path: Path, hosts: int) -> None:
+    names = [f"spark-{number:02}" for number in range(1, hosts + 1)]
+    fleet = FakeFleet(tmp_path, names)
+    fleet.probes = dict.fromkeys(names, serving(release_of(CURRENT_TAG)))
+    outcome = fleet.run("--dry", "--data", f"image_tag={PREFIX_TAG}")
+    assert outcome.code == 0, outcome.output
+    for words in (
+        f"all {hosts} hosts: {CURRENT_TAG} (release ",
+        "drafter backend: flash_attn → flex_attention",
+        f"downloads: image {PREFIX_TAG}, 8.2 GB, to all {hosts} hosts",
+        "hosts serve; its duration is not known",
+        f"preflight: {hosts} of {hosts} hosts are fit",
+        "Roll out | Roll out in ",
+    ):
+        assert words in outcome.output
+    rows = sum(max(1, -(-len(line) // COLUMNS)) for line in outcome.output.splitlines())
+    assert rows <= ROWS, outcome.output
+
+
+def test_hosts_with_another_way_are_a_group_of_their_own(tmp_path: Path) -> None:
+    names = [f"spark-{number:02}" for number in range(1, 41)]
+    fleet = FakeFleet(tmp_path, names)
+    fleet.probes = dict.fromkeys(names, serving(release_of(CURRENT_TAG)))
+    fleet.probes |= dict.fromkeys(names[10:13], serving(release_of(PREFIX_TAG)))
+    outcome = fleet.run("--dry", "--data", f"image_tag={PREFIX_TAG}")
+    assert outcome.code == 0, outcome.output
+    assert "  37 hosts (@fake/spark-01 … @fake/spark-40): " in outcome.output
+    assert "  @fake/spark-11, @fake/spark-12, @fake/spark-13: stays: serves its release already" in outcome.output
+
+
+def test_a_dry_run_still_tells_what_is_odd(fleet: FakeFleet) -> None:
+    odd = serving(release_of(CURRENT_TAG))
+    odd["fleet"]["out_of_rotation"] = True
+    fleet.probes["spark-3"] = odd
+    outcome = fleet.run("--dry")
+    assert outcome.code == 0, outcome.output
+    assert "@fake/spark-3: out of its rotation" in outcome.output

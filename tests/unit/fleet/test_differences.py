@@ -20,9 +20,14 @@ def test_the_two_tags_of_the_first_workload() -> None:
         "drafter backend: flex_attention → flash_attn",
         "prefix caching: off → on",
     ]
-    assert "--speculative-config attention_backend: flex_attention → flash_attn" in lines
-    assert "--enable-prefix-caching: unset → set" in lines
     assert "gates.long: unset → set" in lines
+    assert not [line for line in lines if "prefix-caching" in line or "attention_backend" in line], "said above"
+
+
+def test_a_flag_whose_word_stays_the_same_is_shown() -> None:
+    args = ["serve", "--enable-prefix-caching", "--speculative-config", '{"attention_backend": "x"}']
+    lines = differences({**OLD, "args": []}, {**OLD, "args": args})
+    assert {"--enable-prefix-caching: unset → set", "--speculative-config attention_backend: unset → x"} <= set(lines)
 
 
 def test_nothing_differs_from_itself() -> None:
