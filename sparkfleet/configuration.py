@@ -11,7 +11,7 @@ import sys
 from dataclasses import replace
 from typing import Any
 
-from sparkfleet import ROOT, catalog, lock
+from sparkfleet import ROOT, catalog, grouping, lock
 from sparkfleet.errors import FleetError
 from sparkfleet.release import compile_release
 from sparkfleet.rules import judge
@@ -73,7 +73,7 @@ def _validate(options: argparse.Namespace) -> int:
             undecided.setdefault(text, []).append(entry.name)
     for kind, found in (("problem", problems), ("before the first deploy", undecided)):
         for text, names in found.items():
-            print(f"{kind}: {', '.join(names)}: {text}", file=sys.stderr)
+            print(f"{kind}: {grouping.whom(names, len(entries))}: {text}", file=sys.stderr)
     more = f", and {len(undecided)} to settle before the first deploy" if undecided else ""
     print(f"{len(entries)} hosts of {', '.join(options.inventory)} in {ROOT.name}: {len(problems)} problems{more}")
     return 2 if problems else 0

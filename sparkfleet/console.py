@@ -31,9 +31,8 @@ QUIET = "SPARKFLEET_QUIET"
 _CHATTER = re.compile(r"--> Preparing operation files\.\.\.|Loading: .*|\s*\[[^\]]+\]\s+Ready: .*")
 _NOTE = "Detected changes may not include every change pyinfra will execute."
 _OF_A_HOST = re.compile(r"\[(?P<host>[^\]]+)\]")
-_IN_CHORUS = re.compile(
-    r"\s*\[(?P<host>[^\]]+)\]\s+(?P<text>Connected|No changes|Success|Skipped|Loaded fact .*|Error: .*)$"
-)
+_LINE = re.compile(r"\s*\[(?P<host>[^\]]+)\]\s+(?P<text>.*)")
+_IN_CHORUS = re.compile(r"No changes|Success|Skipped|Loaded fact .*|Error: .*")
 
 
 class Stream(io.TextIOWrapper):
@@ -102,15 +101,18 @@ class Chorus(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._said: dict[str, list[str]] = {}
+        # While hosts connect, whatever one of them says may be said of all.
+        self.connecting = True
+        self._said: dict[tuple[str, int], list[str]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = click.unstyle(str(record.msg))
         if _CHATTER.fullmatch(text):
             self.end()
             return False
-        if found := _IN_CHORUS.match(text):
-            self._said.setdefault(found["text"], []).append(found["host"])
+        found = _LINE.fullmatch(text)
+        if found and (self.connecting or _IN_CHORUS.fullmatch(found["text"])):
+            self._said.setdefault((found["text"], record.levelno), []).append(found["host"])
             return False
         self.end()
         return True
@@ -118,8 +120,9 @@ class Chorus(logging.Filter):
     def end(self) -> None:
         """Print what was held back."""
         said, self._said = self._said, {}
-        for text, names in said.items():
-            click.echo(f"    {some(sorted(names))}: {text}", err=True)
+        for (text, level), names in said.items():
+            line = f"    {some(sorted(names))}: {text}"
+            click.secho(line, fg="red" if level >= logging.ERROR else None, err=True)
 
 
 class Screen(Protocol):

@@ -163,9 +163,19 @@ def plan_host(
 def _compile(settings: Settings) -> tuple[Lock, Compiled]:
     catalog = settings.catalog()
     locked = lock.read(settings.lock_path, catalog)
-    compiled = compile_release(
-        catalog, locked, settings.choice, settings.deployment, settings.gpu_injection, settings.operation
-    )
+    try:
+        compiled = compile_release(
+            catalog, locked, settings.choice, settings.deployment, settings.gpu_injection, settings.operation
+        )
+    except RefusedError as refusal:
+        if locked is not None or not refusal.reasons:
+            raise
+        # Known by now, and the next thing to be refused otherwise.
+        lacking = (
+            f"lock: {settings.lock_file} is not there\n  next: run `python -m sparkfleet lock` and commit the file"
+        )
+        what, reasons = refusal.parts()[0], [*refusal.reasons, lacking]
+        raise RefusedError(what, refusal.expected, refusal.remedy, reasons) from None
     if locked is None or compiled.unlocked:
         raise LockError(
             f"{settings.lock_file} has no digest or commit for {', '.join(compiled.unlocked)}",

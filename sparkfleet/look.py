@@ -168,6 +168,8 @@ def _end(document: Mapping[str, Any], text: str = "", code: int = 0) -> NoReturn
         click.echo(json.dumps(document, ensure_ascii=False, indent=1))
     elif text:
         click.echo(wrapped(text, width()))
+    if remedy := session.current().how_to_reach():
+        click.echo(wrapped(f"next: {remedy}", width()), err=True)
     session.end(exits.of_a_look(session.run().nodes, code))
 
 

@@ -12,7 +12,7 @@ import click
 from pyinfra.api.state import BaseStateCallback
 from pyinfra.context import ctx_state
 
-from sparkfleet import compare, fleetview, hooks, preflight, record, session
+from sparkfleet import compare, fleetview, grouping, hooks, preflight, record, session
 from sparkfleet.fleet import FleetRun, serves
 from sparkfleet.table import fitted, width
 
@@ -189,7 +189,10 @@ def print_table(run: FleetRun) -> None:
 
 
 def _all_remarks(run: FleetRun) -> list[str]:
-    return [text for name in run.hosts if name in run.nodes for text in remarks(name, run.nodes[name])]
+    """Return the remarks on every host, each said once."""
+    names = [name for name in run.hosts if name in run.nodes]
+    said = [(name, text.removeprefix(f"{name}: ")) for name in names for text in remarks(name, run.nodes[name])]
+    return grouping.lines(said, len(run.hosts))
 
 
 def proven(run: FleetRun, name: str) -> str | None:

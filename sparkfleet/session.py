@@ -121,6 +121,9 @@ class Session:
             refuse(error)
 
     def _before_preparing(self) -> None:
+        if self._chorus:
+            self._chorus.end()
+            self._chorus.connecting = False
         if self._planning:
             self._planning.get()
         run = self.run
@@ -140,19 +143,20 @@ class Session:
         connected = {str(host.name) for host in self.state.activated_hosts}
         return [name for name in self.run.hosts if name not in connected] if self.run else []
 
-    def _refuse_unreached(self) -> NoReturn:
+    def how_to_reach(self) -> str:
+        """Return what to do about hosts that cannot be reached; empty where all are."""
         silent, hosts = self._unreached(), self.run.hosts if self.run else {}
-        without = " ".join(f"--exclude {name}" for name in silent)
         if len(silent) == len(hosts):
-            remedy = (
-                "check name, address, ssh_user and key of one with `ssh`; `sparkfleet enroll HOST` sets up a new one"
-            )
-        elif len(silent) <= 4:
-            remedy = f"make them reachable, or go on without them: {without}"
-        else:
-            remedy = "make them reachable, or leave them out: --exclude takes a name, a pattern or a group"
-        what = f"{len(silent)} of {len(hosts)} hosts cannot be reached: {some(silent)}; nothing was changed"
-        end(exits.UNREACHABLE, FleetError(what, remedy=remedy))
+            return "check name, address, ssh_user and key of one with `ssh`; `sparkfleet enroll HOST` sets up a new one"
+        if len(silent) > 4:
+            return "make them reachable, or leave them out: --exclude takes a name, a pattern or a group"
+        without = " ".join(f"--exclude {name}" for name in silent)
+        return f"make them reachable, or go on without them: {without}" if silent else ""
+
+    def _refuse_unreached(self) -> NoReturn:
+        silent = self._unreached()
+        what = f"{len(silent)} of {len(self.run.hosts if self.run else ())} hosts cannot be reached: {some(silent)}"
+        end(exits.UNREACHABLE, FleetError(f"{what}; nothing was changed", remedy=self.how_to_reach()))
 
     def intends(self, intent: Intent) -> None:
         """Take a task's word for what this run is for, from each host once; plan what that needs.
