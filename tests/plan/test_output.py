@@ -125,3 +125,19 @@ def test_a_dry_run_still_tells_what_is_odd(fleet: FakeFleet) -> None:
     outcome = fleet.run("--dry")
     assert outcome.code == 0, outcome.output
     assert "@fake/spark-3: out of its rotation" in outcome.output
+
+
+def test_waves_of_one_host_cost_the_same_for_each_host(tmp_path: Path) -> None:
+    """One operation holds all waves, so that neither calls nor lines grow with waves times hosts."""
+    lines, calls = [], []
+    for hosts in (10, 20, 30):
+        folder = tmp_path / str(hosts)
+        folder.mkdir()
+        fleet = FakeFleet(folder, [f"spark-{number:02}" for number in range(hosts)])
+        outcome = fleet.run("-y", "--data", "batch_size=1")
+        assert outcome.code == 0, outcome.output
+        assert f"Wave {hosts} of {hosts}: " in outcome.output
+        lines.append(len(outcome.output.splitlines()))
+        calls.append(sum("sparknode status" not in command for _, command in outcome.commands))
+    assert lines[2] - lines[1] <= lines[1] - lines[0] + 10
+    assert calls[2] - calls[1] == calls[1] - calls[0]

@@ -204,12 +204,28 @@ def test_enter_is_a_yes(fleet: FakeFleet) -> None:
 
 
 @pytest.mark.parametrize(
-    ("inventory", "says"), [("inventory/prod", "did you mean inventory/prod.py?"), ("tests", "a folder")]
+    ("inventory", "says"),
+    [
+        ("inventory/prod", "did you mean inventory/prod.py?"),
+        ("tests", "a folder"),
+        ("tests.plan.harness.HOSTS", "not for host names or functions"),
+    ],
 )
 def test_an_inventory_that_is_no_file_is_refused(fleet: FakeFleet, inventory: str, says: str) -> None:
     outcome = fleet.run("-y", inventory=Path(inventory))
     assert outcome.code == exits.REFUSED, outcome.output
     assert says in outcome.output
+
+
+def test_another_configuration_is_refused_in_words(fleet: FakeFleet) -> None:
+    other = fleet.folder / "other.py"
+    other.write_text("")
+    outcome = fleet.run("-y", "--config", str(other))
+    assert outcome.code == 1, outcome.output
+    assert "config.py was not loaded" in outcome.output
+    assert "leave --config out" in outcome.output
+    assert "Traceback" not in outcome.output
+    assert outcome.commands == []
 
 
 def test_a_task_is_found_as_pyinfra_finds_it(fleet: FakeFleet) -> None:

@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sparkfleet import ROOT, preflight
@@ -320,6 +320,7 @@ def test_an_image_needs_more_in_containerds_store(store: dict[str, Any], need: s
 SECTIONS = sorted(document())
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.dictionaries(
         st.sampled_from(SECTIONS),
@@ -333,7 +334,9 @@ SECTIONS = sorted(document())
 )
 def test_a_probe_of_any_shape_gives_findings_and_never_an_exception(changes: dict[str, Any]) -> None:
     found = preflight.check({**document(), **changes}, PLAIN, CATALOG)
-    json.dumps(preflight.of_host("x", {**document(), **changes}, found, CATALOG), default=str)
+    said = json.loads(json.dumps(preflight.of_host("x", {**document(), **changes}, found, CATALOG), default=str))
+    assert said["fit"] == all(one["severity"] != "fail" for one in said["findings"])
+    assert {one["id"] for one in said["findings"]} <= book().checks.keys()
 
 
 def warning(row: str = "net.wifi") -> Finding:

@@ -177,11 +177,13 @@ def test_no_material_makes_anything_raise(
     commands = {
         name: replace(FIT.commands[name], rc=rc, stdout=out, stderr=err) for name, (rc, out, err) in answers.items()
     }
-    json.dumps(facts(Raw({**FIT.files, **files}, {}, {**FIT.commands, **commands})))
+    found = facts(Raw({**FIT.files, **files}, {}, {**FIT.commands, **commands}))
+    assert json.loads(json.dumps(found)).keys() == facts(FIT).keys()
 
 
 @given(st.sampled_from(sorted(FIT.commands)), st.floats(0, 1))
 def test_an_answer_that_was_cut_off_makes_nothing_raise(name: str, share: float) -> None:
     done = FIT.commands[name]
     cut = replace(done, stdout=done.stdout[: int(share * len(done.stdout))])
-    json.dumps(facts(Raw(FIT.files, {}, {**FIT.commands, name: cut})))
+    found = facts(Raw(FIT.files, {}, {**FIT.commands, name: cut}))
+    assert json.loads(json.dumps(found)).keys() == facts(FIT).keys()
