@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import datetime
 import json
-import re
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sparkfleet import ROOT, preflight
+from sparkfleet import preflight
 from sparkfleet.checks import CHECKS
-from sparkfleet.decisions import Decisions, Waiver
-from sparkfleet.findings import book, finding
-from sparkfleet.handbook import handbook
-from sparkfleet.rules import Finding, rule_texts
+from sparkfleet.findings import book
+from sparkfleet.rules import Finding
 from sparknode.collect import Raw
 from tests.bundles import (
     CONTAINER,
@@ -46,7 +42,6 @@ from tests.unit.fleet.defects import disk as disk_of
 MODELS = [{"repo": TARGET, "commit": TARGET_COMMIT}, {"repo": DRAFTER, "commit": DRAFTER_COMMIT}]
 # Said of a fit host as well.
 GOOD_TO_KNOW = {"host.identity", "mem.fits", "fw.versions"}
-TODAY = datetime.date(2026, 11, 23)
 
 
 def check(raw: Raw, of: dict[str, Any] = PLAIN, **fleet: Any) -> dict[str, Finding]:
@@ -339,53 +334,6 @@ def test_a_probe_of_any_shape_gives_findings_and_never_an_exception(changes: dic
     assert {one["id"] for one in said["findings"]} <= book().checks.keys()
 
 
-def warning(row: str = "net.wifi") -> Finding:
-    return Finding(row, "warn", "found", "expected", "why", "source", ("step",))
-
-
-def test_a_waiver_holds_until_its_day_and_its_end_is_said() -> None:
-    waivers = {"net.wifi": Waiver(reason="no cable there", until=TODAY)}
-    (one,) = preflight.decided([warning()], Decisions(preflight_waivers=waivers), TODAY)
-    assert (one.severity, one.found) == ("info", "found (waived until 2026-11-23: no cable there)")
-    after = preflight.decided([warning()], Decisions(preflight_waivers=waivers), TODAY + datetime.timedelta(days=1))
-    assert [(one.id, one.severity) for one in after] == [("waiver.expired", "warn"), ("net.wifi", "warn")]
-    assert "ended on 2026-11-23 (no cable there)" in after[0].text()
-
-
-def test_a_failure_is_not_waived_but_forced_by_name() -> None:
-    failed = finding("docker.version", {}, PretendedView())
-    waivers = {"docker.version": Waiver(reason="we know", until=TODAY)}
-    assert not preflight.fit(preflight.decided([failed], Decisions(preflight_waivers=waivers), TODAY))
-    (one,) = preflight.decided([failed], Decisions(force_preflight=["docker.version"]), TODAY)
-    assert (one.severity, one.found) == ("warn", "passed over by force_preflight: Docker 23")
-    assert not preflight.fit(preflight.decided([failed], Decisions(force_preflight=["docker.access"]), TODAY))
-
-
-class PretendedView:
-    hardware = CATALOG.hardware["gb10"]
-    system = "dgx"
-
-    def __getitem__(self, _: str) -> dict[str, str]:
-        return {"server_version": "23"}
-
-
-def test_what_a_repair_will_mend_does_not_stop_the_run() -> None:
-    found = preflight.check(document(with_files(run_spec=cdi_spec("580.159.03")), models=MODELS), CDI, CATALOG)
-    assert not preflight.fit(preflight.decided(found, Decisions(repairs=["sleep_targets"]), TODAY))
-    assert preflight.fit(preflight.decided(found, Decisions(repairs=["cdi_spec"]), TODAY))
-
-
-def test_the_digest_says_each_thing_once_with_its_hosts() -> None:
-    failed = Finding("gpu.visible", "fail", "no GPU", "one", "why", "source", ("type this",), maintenance=True)
-    lines = preflight.digest({"a": [warning()], "b": [failed, warning()], "c": [warning()]})
-    assert lines[0].startswith("fail: b: gpu.visible: no GPU")
-    assert "in a maintenance window, by hand: type this" in lines[0]
-    assert lines[1].startswith("warn: all hosts: net.wifi")
-    assert "1 of 3 hosts are unfit: b; nothing was changed" in lines[2]
-    assert lines[3] == "  to go on without them: --exclude b"
-    assert preflight.digest({"a": [], "b": []}) == ["preflight: 2 of 2 hosts are fit"]
-
-
 @pytest.mark.parametrize(
     ("dmi", "name", "expected"),
     [
@@ -418,29 +366,3 @@ def test_the_largest_utilization_that_fits_is_said() -> None:
         for one in preflight.check(document(with_files(memory=meminfo(MemAvailable=80_000_000))), PLAIN, CATALOG)
     }
     assert "fits now is 0.62 (0.54 with room" in found["mem.fits"].found
-
-
-def test_rows_that_are_decided_elsewhere_name_rules_that_exist() -> None:
-    assert {rule for place in book().elsewhere.values() for rule in place.rules} <= rule_texts().keys()
-
-
-def test_the_handbook_is_the_catalogue() -> None:
-    assert (ROOT / "docs" / "preflight.md").read_text(encoding="utf-8") == handbook()
-    assert "    docker info --format '{{json .CDISpecDirs}}'\n" in handbook(), "commands are there as they are typed"
-
-
-def test_the_handbook_shows_no_program_text_and_what_is_expected() -> None:
-    page = handbook()
-    assert re.findall(r"\{[\w.\[\]:%+]+\}|@\w+", page) == []
-    for row, text in book().checks.items():
-        section = page.partition(f"\n### {row}\n")[2].partition("\n### ")[0]
-        assert ("Expected: " in section) == bool(text.expected), row
-        assert all(f"Where {case.when}:" in section for case in text.cases.values() if case.remedy), row
-
-
-def test_every_way_ends_somewhere_and_is_used() -> None:
-    steps = [step for text in book().checks.values() for step in text.remedy]
-    steps += [step for text in book().checks.values() for case in text.cases.values() for step in case.remedy or []]
-    named = {step.removeprefix("@") for step in steps if step.startswith("@")}
-    assert named == set(book().ways)
-    assert all("other" in way for way in book().ways.values())
