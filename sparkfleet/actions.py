@@ -47,7 +47,7 @@ def _put(host: Host, content: bytes, path: str, mode: str, tried: str = "true") 
             return False
         if answer.ok:
             return True
-        why = answer.last_line or "it did not say why"
+        why = answer.last_line or "it gave no reason"
         host.log_styled(f"{path} could not be written: {why}", fg="red", log_func=logger.error)
     return False
 

@@ -50,7 +50,7 @@ def activate(host: Host, run: FleetRun, release: str) -> Outcome:
         problem = answer.last_line
         if not under_way(run.fleet_of(host.name), release):
             return Outcome("refused", problem)
-    return Outcome("no answer", f"{problem}; the node finishes or goes back by itself, `tasks/status.py` shows how")
+    return Outcome("no answer", f"{problem}; the node finishes or rolls back on its own; `tasks/status.py` shows how")
 
 
 def look(host: Host, run: FleetRun) -> bool:

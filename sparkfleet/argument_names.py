@@ -59,7 +59,7 @@ def refuse_speculation(where: str, args: Mapping[str, Any], staged: str | None) 
             raise _refused_secret(f"{where} sets {spelled(key)} of the speculative config")
         if spelled(key) in _OF_THE_DRAFTER and (key != "model" or staged is None or value != staged):
             found = f"{where} sets '{spelled(key)}' of the speculative config"
-            raise refusal("reserved-argument", found, "the drafter of the model's row, which is staged and proven")
+            raise refusal("reserved-argument", found, "the drafter of the model's row, which is staged and verified")
 
 
 def refuse_variables(where: str, env: Mapping[str, str | None]) -> None:

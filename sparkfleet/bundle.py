@@ -36,7 +36,7 @@ def read(path: Path) -> tuple[Host, Raw]:
     about = parse.json_object(texts.get("bundle.json", ""))
     unread, at = about.get("unread"), about.get("at")
     if not about:
-        unread = {"bundle.json": "it is missing or spoilt, so that nobody knows which files the host could not read"}
+        unread = {"bundle.json": "it is missing or damaged, so the files that the host could not read are unknown"}
     commands = {name: _answer(texts.get(f"commands/{name}.json", ""), argv) for name, argv in COMMANDS.items()}
     reasons = unread if isinstance(unread, dict) else {}
     moment = float(at) if isinstance(at, (int, float)) else 0.0

@@ -265,7 +265,7 @@ class Catalog(Row):
     toolkit_verdicts: list[DriverVerdict] = []
 
     def ways_back(self, tag: str) -> list[str]:
-        """Return the tags that a roll-back from this one leads to, the nearest first."""
+        """Return the tags that a rollback from this one leads to, the nearest first."""
         found: list[str] = []
         image = self.images.get(tag)
         while image and image.rollback_to and image.rollback_to not in found:
@@ -277,7 +277,7 @@ class Catalog(Row):
         """Say how well it is known that this image runs: who saw it, where and when."""
         image = self.images.get(tag)
         proof = image and (image.proof or self.lines[image.line].proof)
-        return proof.words() if proof else "nobody is known to have run it"
+        return proof.words() if proof else "no run of it is known"
 
     def line_of(self, image: Image) -> Line:
         """Return the line with the image's own engine version where it has one."""
@@ -343,7 +343,7 @@ def _read(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise CatalogError(f"{path} does not exist", "a catalogue file", "restore it from version control") from None
     except yaml.YAMLError as error:
-        raise CatalogError(f"{path} is not YAML: {error}", remedy="mend the line that the message names") from None
+        raise CatalogError(f"{path} is not YAML: {error}", remedy="fix the line that the message names") from None
     if not isinstance(document, dict):
         raise CatalogError(f"{path} holds a {type(document).__name__}", "a mapping")
     return document

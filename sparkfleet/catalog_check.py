@@ -24,14 +24,14 @@ _SETTLED = Deployment(allow_unauthenticated="a check of the catalogue", terms_ac
 
 
 def add_commands(commands: Any) -> None:
-    parser = commands.add_parser("catalog", help="hold the catalogue against contracts, sources, registry and Hub")
-    check = parser.add_subparsers(required=True, metavar="COMMAND").add_parser("check", help="say which rows are wrong")
-    check.add_argument("--online", action="store_true", help="ask registry and Hub too: what moved, and new tags")
+    parser = commands.add_parser("catalog", help="check the catalogue against contracts, sources, registry and Hub")
+    check = parser.add_subparsers(required=True, metavar="COMMAND").add_parser("check", help="print the wrong rows")
+    check.add_argument("--online", action="store_true", help="also query registry and Hub: what moved, and new tags")
     check.add_argument("--catalog-overlay", action="append", default=[], type=Path, metavar="FOLDER")
     check.add_argument(
-        "--registry-mirror", action="append", default=[], metavar="HOST=URL", help="where to ask instead of HOST"
+        "--registry-mirror", action="append", default=[], metavar="HOST=URL", help="URL to query instead of HOST"
     )
-    check.add_argument("--hub-endpoint", metavar="URL", help="where to ask instead of the Hub")
+    check.add_argument("--hub-endpoint", metavar="URL", help="URL to query instead of the Hub")
     check.set_defaults(run=_check)
 
 
@@ -159,7 +159,7 @@ def _images(catalog: Catalog) -> Iterator[str]:
         elif image.registry_tag == "latest" and engines()[catalog.line_of(image).engine].deployable:
             yield f"{where} is whatever :latest is, with no digest"
         if image.rollback_to is None and "rollback_to" not in image.sources:
-            yield f"{where}.rollback_to is missing; name the image to go back to, or say in sources why there is none"
+            yield f"{where}.rollback_to is missing; name the image to roll back to, or give a reason in sources"
         if tag in catalog.ways_back(tag):
             yield f"{where}.rollback_to leads back to itself: {' → '.join(catalog.ways_back(tag))}"
     for line_id in sorted(catalog.lines.keys() - {image.line for image in catalog.images.values()}):

@@ -64,19 +64,19 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, str]]:
     export.add_argument("--format", choices=EXPORTS, default="sparkrun", help="default: sparkrun")
     export.set_defaults(run=_export)
 
-    importing = commands.add_parser("import-recipe", help="print how somebody else serves a model as a profile")
+    importing = commands.add_parser("import-recipe", help="print another tool's recipe as a profile")
     importing.add_argument(
         "file", type=Path, metavar="FILE", help="a recipe, Compose file, script or unit; - for stdin"
     )
-    importing.add_argument("--model", metavar="ID", help="the model of the catalogue, where the file names a folder")
-    importing.add_argument("--service", metavar="NAME", help="the service or container, where the file has several")
+    importing.add_argument("--model", metavar="ID", help="the model of the catalogue, if the file names a folder")
+    importing.add_argument("--service", metavar="NAME", help="the service or container, if the file has several")
     importing.add_argument("--catalog-overlay", action="append", default=[], type=Path, metavar="FOLDER")
     importing.set_defaults(run=_import)
 
     locking = commands.add_parser("lock", help="pin tags to digests and repositories to commits and hashes")
     locking.add_argument("--inventory", help="take settings and images from an inventory")
     locking.add_argument("--data", action="append", default=[], metavar="KEY=VALUE")
-    locking.add_argument("--check", action="store_true", help="say what moved since the lock; write nothing")
+    locking.add_argument("--check", action="store_true", help="print what moved since the lock; write nothing")
     locking.set_defaults(run=_lock)
 
     configuration.add_commands(commands)
@@ -110,14 +110,14 @@ def _add_enroll(commands: Any) -> None:
     parser = commands.add_parser(
         "enroll", help="make a new host reachable: pin its key, install yours, check sudo, look"
     )
-    parser.add_argument("host", help="name or address, as the inventory shall have it")
+    parser.add_argument("host", help="name or address, as it will stand in the inventory")
     for name, default, text in (
         ("--inventory", "inventory/prod.py", "where it joins"),
         ("--group", "fleet", "the inventory's list that it joins"),
         ("--user", "nvidia", "the first-boot user"),
         ("--key", "~/.ssh/id_ed25519", "your private key, with .pub beside it"),
         ("--known-hosts", "inventory/known_hosts", "where its key is pinned; commit it"),
-        ("--address", None, "where it answers, when that is not its name"),
+        ("--address", None, "its address, if that is not its name"),
         ("--accept", None, "the fingerprint to expect (SHA256:…), instead of a question"),
     ):
         parser.add_argument(name, default=default, help=f"{text}; default: {default}" if default else text)
@@ -125,7 +125,7 @@ def _add_enroll(commands: Any) -> None:
     for name, text in (
         ("--write", "add the line to the inventory, and not only print it"),
         ("--renew", "pin a new key for a host that was installed anew"),
-        ("--sudoers", "write a sudoers drop-in where sudo wants a password"),
+        ("--sudoers", "write a sudoers drop-in if sudo asks for a password"),
         ("--password-stdin", "read the password from standard input"),
     ):
         parser.add_argument(name, action="store_true", help=text)

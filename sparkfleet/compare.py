@@ -63,7 +63,7 @@ def compare(
 @cache
 def compared() -> dict[str, tuple[str, int]]:
     """Return the margin of each gate whose figure is compared; the sign says which way is worse."""
-    # Here, because only a roll-out that moved a canary needs the node's gates.
+    # Here, because only a rollout that moved a canary needs the node's gates.
     from sparknode.gates import GATES
 
     return {gate.id: (gate.margin, 1 if gate.worse == "higher" else -1) for gate in GATES if gate.margin}

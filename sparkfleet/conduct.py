@@ -1,6 +1,6 @@
-"""The roll-out itself: leases, waves, what follows from each, and the way back.
+"""The rollout itself: leases, waves, what follows from each, and the way back.
 
-pyinfra calls one function on every host that changes; the first call conducts the whole roll-out, and all of them wait
+pyinfra calls one function on every host that changes; the first call conducts the whole rollout, and all of them wait
 for its end. So a wave costs what its own hosts cost, however many others there are.
 """
 
@@ -29,10 +29,10 @@ _LOOKS_S, _LOOKS = 50.0, 400
 
 
 def take_part(state: State, host: Host) -> bool:
-    """Wait for the end of the roll-out; return whether this host ended as asked."""
+    """Wait for the end of the rollout; return whether this host ended as asked."""
     run, found = session.run(), session.current()
     if found.conductor is None:
-        # In a greenlet of its own: what ends the wait of one host must not end the roll-out of all.
+        # In a greenlet of its own: what ends the wait of one host must not end the rollout of all.
         found.conductor = gevent.spawn(RollOut(state, run).conduct)
     found.conductor.join()
     outcome = run.progress.outcomes.get(host.name)
@@ -40,7 +40,7 @@ def take_part(state: State, host: Host) -> bool:
 
 
 class RollOut:
-    """One roll-out over the hosts of its waves; whatever happens, it ends with the leases given back and a report."""
+    """One rollout over the hosts of its waves; whatever happens, it ends with the leases given back and a report."""
 
     def __init__(self, state: State, run: FleetRun) -> None:
         self.state, self.run, self.progress = state, run, run.progress
@@ -62,7 +62,7 @@ class RollOut:
             keeper.kill()
         untouched = [name for wave in self.run.waves for name in wave if name not in self.progress.outcomes]
         if untouched:
-            _tell(f"{some(untouched)}: not touched: the roll-out stopped before")
+            _tell(f"{some(untouched)}: not touched: the rollout stopped before")
 
     def _roll_out(self) -> None:
         run, progress = self.run, self.progress
@@ -164,7 +164,7 @@ class RollOut:
         activation.look(host, self.run)
         self.progress.taken_back[name] = outcome
         if not outcome.ok:
-            host.log_styled(f"could not go back: {outcome.text()}", fg="red", log_func=logger.error)
+            host.log_styled(f"could not roll back: {outcome.text()}", fg="red", log_func=logger.error)
 
     def _give_back(self, name: str) -> None:
         lease.give_back(self._host(name), self.run)
@@ -226,5 +226,5 @@ class RollOut:
 
 
 def _tell(text: str) -> None:
-    """A step of the roll-out, which quiet mode prints as well."""
+    """A step of the rollout, which quiet mode prints as well."""
     logger.info(f"--> {text}", extra={"step": True})

@@ -26,7 +26,7 @@ def add_commands(commands: Any) -> None:
     config.add_argument("--data", action="append", default=[], metavar="KEY=VALUE", help="as pyinfra's --data")
     config.set_defaults(run=_config)
 
-    validate = commands.add_parser("validate", help="catalogue, lock and inventories, held against each other")
+    validate = commands.add_parser("validate", help="check catalogue, lock and inventories against each other")
     validate.add_argument("inventory", nargs="*", default=["inventory/prod.py"], help="default: inventory/prod.py")
     validate.set_defaults(run=_validate)
 

@@ -1,6 +1,6 @@
 """The two output streams of a run: they survive a reader that left and a terminal that cannot write every character.
 
-A roll-out must not end because somebody closed the window that showed it.
+A rollout must not end because somebody closed the window that showed it.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def quiet() -> bool:
 
 
 class OnlyWhatMatters(logging.Filter):
-    """For CI: warnings, failures, and what is marked as a step of the roll-out."""
+    """For CI: warnings, failures, and what is marked as a step of the rollout."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return record.levelno > logging.INFO or bool(getattr(record, "step", False))

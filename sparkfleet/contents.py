@@ -110,7 +110,7 @@ def require(lock: Lock, repo: str, expected: Expected, endpoint: str | None) -> 
     except Exception as error:  # as above
         said = str(error).strip().split("\n")[0][:200]
         raise LockError(
-            f"the Hub did not let read the files of {repo} at {locked.commit[:12]}: {type(error).__name__}: {said}",
+            f"the Hub refused to serve the files of {repo} at {locked.commit[:12]}: {type(error).__name__}: {said}",
             "headers and configuration that this machine may read",
             "check the network and, for gated repositories, HF_TOKEN in the environment, and run `python -m sparkfleet "
             "lock` again",
@@ -118,7 +118,7 @@ def require(lock: Lock, repo: str, expected: Expected, endpoint: str | None) -> 
     wrong = problems(found, expected, target)
     if wrong:
         raise LockError(
-            f"{repo} at {locked.commit[:12]} is not what the catalogue says of it: {'; '.join(wrong)}",
+            f"{repo} at {locked.commit[:12]} differs from the catalogue: {'; '.join(wrong)}",
             "the tensors and the configuration that stand under `artefact` and `drafter` in catalog/models.yaml",
-            "pin a revision that has them, or correct the model's row where the row is wrong",
+            "pin a revision that has them, or correct the model's row if the row is wrong",
         )

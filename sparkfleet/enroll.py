@@ -128,7 +128,7 @@ class Session:
             raise FleetError(
                 f"{self._pins.name} shows a key that {options.known_hosts} has revoked: {fingerprint(found)}",
                 "a key that is not revoked",
-                "somebody knew why; do not go on before you do",
+                "someone revoked it for a reason; do not continue before you know it",
             )
         if pinned and found not in pinned and not options.renew:
             raise FleetError(
@@ -141,7 +141,9 @@ class Session:
         if found in pinned:
             return
         if options.accept and options.accept != found.fingerprint:
-            raise FleetError(f"its host key is {found.fingerprint}", options.accept, "do not go on before you know why")
+            raise FleetError(
+                f"its host key is {found.fingerprint}", options.accept, "do not continue before you know why"
+            )
         if not options.accept and not _yes(f"pin it in {options.known_hosts}? Compare it at the console first."):
             raise FleetError("the host key was not accepted", "a yes, or --accept with its fingerprint")
         self._pins.replace(found)
@@ -203,7 +205,7 @@ class Session:
         """Run a command; raises FleetError with its last word when it fails."""
         code, output = self.attempt(command, stdin)
         if code:
-            said = output.strip().splitlines()[-1:] or ["no word"]
+            said = output.strip().splitlines()[-1:] or ["no output"]
             raise FleetError(f"`{command[:60]}` ended with {code}: {said[0]}", "success", "try it by ssh")
         return output
 

@@ -22,16 +22,16 @@ LEASE_HELD = 31
 INTERRUPTED = 130
 
 MEANINGS = {
-    0: "every host of the run ended as asked, or there was nothing to do",
-    1: "an error of pyinfra's or of the tool's own; its text says which",
-    REFUSED: "refused before any change: a combination that cannot work, an unfit host, too few hosts to serve, no yes",
-    UNREACHABLE: "some hosts could not be reached or gave no answer; nothing was changed",
-    REVERTED: "hosts tried the release and went back: every host serves what it served before",
-    HALTED_OLD: "halted before any host changed what it serves (staging, a hook, a lease); a lone task failed",
-    HALTED_MIXED: "halted on the way, or hosts were left out: some serve the new release, others what they did before",
-    HOST_DOWN: "a host serves nothing that is proven, or did not answer any more",
-    LEASE_HELD: "another roll-out works on a host; nothing that serves was changed",
-    INTERRUPTED: "interrupted; a host in the middle finishes or goes back by itself",
+    0: "every host of the run ended as requested, or there was nothing to do",
+    1: "an error in pyinfra or in the tool itself; the message names it",
+    REFUSED: "refused before any change: an impossible combination, an unfit host, too few hosts to serve, no consent",
+    UNREACHABLE: "some hosts could not be reached or did not answer; nothing was changed",
+    REVERTED: "hosts tried the release and rolled back: every host serves the release that it served before",
+    HALTED_OLD: "stopped before any host changed its release (staging, a hook, a lease); or a single task failed",
+    HALTED_MIXED: "stopped on the way, or hosts were left out: some serve the new release, others the one before",
+    HOST_DOWN: "a host serves no verified release, or stopped answering",
+    LEASE_HELD: "another rollout is working on a host; no engine was changed",
+    INTERRUPTED: "interrupted; a host that was updating finishes or rolls back on its own",
 }
 
 
@@ -58,7 +58,7 @@ def code_of(run: FleetRun, connected: Collection[str], failed: Collection[str]) 
 
 
 def _of_a_task(run: FleetRun, missing: bool, failed: Collection[str]) -> int | None:
-    """Return the code of a run in which no roll-out began."""
+    """Return the code of a run in which no rollout began."""
     retired = set(run.progress.retired.values())
     if "down" in retired:
         return HOST_DOWN
@@ -70,8 +70,8 @@ def _of_a_task(run: FleetRun, missing: bool, failed: Collection[str]) -> int | N
 
 
 def of_findings(found: Mapping[str, Sequence[Finding]]) -> int | None:
-    """Return the code of a fleet with unfit hosts: who works elsewhere on all of them is no fault. None where all are
-    fit.
+    """Return the code of a fleet with unfit hosts, or None if all are fit. If another rollout works on each of them,
+    that is no fault.
     """
     failed = [one.id for findings in found.values() for one in findings if one.severity == "fail"]
     if not failed:

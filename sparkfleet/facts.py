@@ -80,7 +80,7 @@ def answer(host: Host, command: str) -> tuple[str, str]:
     if ok and output.stdout_lines:
         return _answer_in(output.stdout_lines), ""
     said = [line.strip() for line in output.stderr_lines if line.strip()]
-    return "", said[-1] if said else f"the {command} said nothing"
+    return "", said[-1] if said else f"the {command} printed nothing"
 
 
 def _answer_in(lines: list[str]) -> str:

@@ -46,5 +46,5 @@ def provide(hosts: int) -> None:
         raise SettingsError(
             f"{hosts} hosts need {hosts + RESERVE} open files, and this process may have {room() + RESERVE}",
             "a connection a host that stays open",
-            f"`ulimit -n {hosts + RESERVE}` (as root, where it is refused), or a part of the fleet: --limit GROUP",
+            f"`ulimit -n {hosts + RESERVE}` (as root, if it is refused), or a part of the fleet: --limit GROUP",
         )

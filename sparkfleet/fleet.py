@@ -248,7 +248,7 @@ def _remedy(run: FleetRun) -> str:
 
 
 def refuse_to_undo(run: FleetRun, given: Collection[str]) -> None:
-    """Raise RefusedError where a deploy would undo a roll-back: somebody took these hosts off a release for a reason,
+    """Raise RefusedError where a deploy would undo a rollback: somebody took these hosts off a release for a reason,
     and going forward again needs a decision in writing. `given` holds the settings of the command line.
     """
     if run.intent != "deploy" or "image_tag" in given:
@@ -257,7 +257,7 @@ def refuse_to_undo(run: FleetRun, given: Collection[str]) -> None:
         undone = standing.undone(run.fleet_of(name), run.target(name))
         if undone and run.hosts[name].settings.roll_forward != run.wanted(name):
             raise RefusedError(
-                f"{name} would roll forward again: {undone}, and the inventory still asks for it",
+                f"{name} would roll forward again: {undone}, and the inventory still names it",
                 "the choice in writing",
                 f'to stay, write image_tag = "{(run.fleet_of(name)["release"] or {}).get("image_tag")}" into '
                 f'group_data/all.py; to go forward, roll_forward = "{run.wanted(name)}", or give it with --data',

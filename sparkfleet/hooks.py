@@ -1,4 +1,4 @@
-"""The operator's own programs around a roll-out: each gets the report as it stands, and may say no."""
+"""The operator's own programs around a rollout: each gets the report as it stands, and may say no."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def call(run: FleetRun, moment: Moment, wave: int | None = None) -> str | None:
             return f"hook {moment} cannot be run: {error}"
         said.seek(0)
         lines = said.read().decode(errors="replace").strip().splitlines()
-    return f"hook {moment} said no ({code}): {lines[-1] if lines else 'nothing'}" if code else None
+    return f"hook {moment} refused ({code}): {lines[-1] if lines else 'nothing'}" if code else None
 
 
 def _run(path: str, given: IO[bytes], said: IO[bytes]) -> int:

@@ -24,9 +24,12 @@ TRAPS = {
         "takes each host through everything before the next",
         "--data batch_size=1 changes one host at a time",
     ),
-    "retry": ("repeats a step on a host whose lease is gone", "run the same command again: it goes on where it ended"),
+    "retry": (
+        "repeats a step on a host whose lease is gone",
+        "run the same command again: it continues where it stopped",
+    ),
     "fail_percent": (
-        "goes on without hosts that failed, also without the canary",
+        "continues without hosts that failed, even without the canary",
         "--exclude HOST leaves hosts out, --data max_failures=… lets some fail",
     ),
 }
@@ -166,7 +169,7 @@ def refuse_unnamed(parameters: Parameters, hosts: Sequence[str]) -> None:
     if not others:
         return
     raise SettingsError(
-        f"{len(others)} hosts would be retired that nobody named: {', '.join(others[:4])}"
+        f"{len(others)} hosts would be retired without being named: {', '.join(others[:4])}"
         + (" …" if len(others) > 4 else ""),
         "each host by its own name, not a pattern or a group",
         f"add --limit HOST for each, e.g. --limit {others[0]}",

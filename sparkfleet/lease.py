@@ -1,4 +1,4 @@
-"""One roll-out at a time on a host: leases that a heartbeat keeps while this process lives."""
+"""One rollout at a time on a host: leases that a heartbeat keeps while this process lives."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HELD = ("works on this host", "under way on this host")
 
 
 def take(host: Host, run: FleetRun) -> bool:
-    """Take the host's lease and keep it; a refusal stops the roll-out before anything was touched."""
+    """Take the host's lease and keep it; a refusal stops the rollout before anything was touched."""
     ttl = str(run.pace.lease_ttl_s)
     owner = ["--rollout", run.rollout, "--operator", run.operator, "--from", remote.local_address(host)]
     try:

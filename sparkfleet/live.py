@@ -1,4 +1,4 @@
-"""A roll-out on a terminal: one line a host, drawn again in place, with its phase, its time and what is left.
+"""A rollout on a terminal: one line a host, drawn again in place, with its phase, its time and what is left.
 
 How each host ended and every failure stay above it. In a pipe or in CI nothing of this is used.
 """
@@ -95,7 +95,7 @@ class Live(logging.Filter):
 
 
 def begin(run: FleetRun) -> None:
-    """Show this roll-out on the terminal, where there is one and its lines are not all asked for."""
+    """Show this rollout on the terminal, where there is one and its lines are not all asked for."""
     live = Live(run, sys.stderr)
     if not sys.stderr.isatty() or not console.show(live):
         return

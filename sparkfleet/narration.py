@@ -28,8 +28,8 @@ _AT_SECOND = "asked again after it failed once"
 _IN_CAPITALS = ("NOT JUDGED", "STILL OUT OF ROTATION")
 
 _STAGING = re.compile(
-    r"(?:model|image|release) \S+: (?:checking |fetching |already |the files in place are proven|proven and in place"
-    r"|pulling$|loading |here, |the container sees the GPU|written to )"
+    r"(?:model|image|release) \S+: (?:checking |fetching |already |the files in place are verified"
+    r"|verified and in place|pulling$|loading |here, |the container sees the GPU|written to )"
 )
 _PROOF = "proof: "
 # What `docker pull` prints of its layers.

@@ -1,4 +1,4 @@
-"""The report of a roll-out as one HTML page that needs nothing else. Pure: the report's document in, text out."""
+"""The report of a rollout as one HTML page that needs nothing else. Pure: the report's document in, text out."""
 
 from __future__ import annotations
 

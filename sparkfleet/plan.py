@@ -14,7 +14,7 @@ from sparkfleet.table import some
 
 # Of many waves, so many are shown, and the last two.
 SHOWN = 8
-TITLES = {"deploy": "roll-out", "rollback": "roll-back", "restart": "rolling restart"}
+TITLES = {"deploy": "rollout", "rollback": "rollback", "restart": "rolling restart"}
 
 
 def lines(run: FleetRun) -> list[str]:

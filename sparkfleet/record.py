@@ -1,4 +1,4 @@
-"""What a roll-out did, as a file and in words; also when it was stopped or interrupted."""
+"""What a rollout did, as a file and in words; also when it was stopped or interrupted."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def document(run: FleetRun) -> dict[str, Any]:
 
 
 def outcome(run: FleetRun) -> str:
-    """Return how the roll-out ended in a word, or `running`."""
+    """Return how the rollout ended in a word, or `running`."""
     progress = run.progress
     if progress.leases:
         return "interrupted" if progress.interrupted else "running"
@@ -109,13 +109,13 @@ def summary(run: FleetRun) -> list[str]:
     seconds = (datetime.now(UTC) - run.started).total_seconds()
     counts = Counter(ending(run, name).split(":")[0].split(" to ")[0] for name in run.hosts)
     numbers = ", ".join(f"{count} {word}" for word, count in counts.most_common())
-    lines = [f"roll-out {run.rollout}: {outcome(run)} after {seconds:.0f} s; hosts: {numbers}"]
+    lines = [f"rollout {run.rollout}: {outcome(run)} after {seconds:.0f} s; hosts: {numbers}"]
     if progress.stopped:
         lines.append(f"stopped: {progress.stopped}")
     if progress.stayed:
         lines.append(progress.stayed)
     if outcome(run) != "done":
-        lines.append("next: fix what stopped it, then run the same command again; it goes on where this one ended")
+        lines.append("next: fix what stopped it, then run the same command again; it continues where this one stopped")
     return lines
 
 
@@ -129,7 +129,7 @@ def _host(run: FleetRun, name: str) -> dict[str, Any]:
     back = progress.taken_back.get(name)
     last = fleet.get("last") or {}
     last = last if last.get("rollout") == run.rollout else {}
-    # A roll-back leaves some hosts as they are.
+    # A rollback leaves some hosts as they are.
     wanted = run.intent == "deploy" or name in run.targets
     return {
         "release": run.wanted(name) if wanted else None,

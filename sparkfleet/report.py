@@ -1,4 +1,4 @@
-"""The one table of the fleet, and what a person reads at the end of a roll-out. Rows and layout are pure."""
+"""The one table of the fleet, and what a person reads at the end of a rollout. Rows and layout are pure."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ HEADINGS = (
     "tok/s",
     "KV",
     "memory",
-    "last roll-out",
+    "last rollout",
 )
 # What a narrow terminal does without, first to last.
-DISPENSABLE = "digest,weights,profile,last roll-out,KV,release,drafter,up,memory,tok/s,acceptance".split(",")
+DISPENSABLE = "digest,weights,profile,last rollout,KV,release,drafter,up,memory,tok/s,acceptance".split(",")
 # From this many hosts on, those that are alike share a row.
 CROWD = 24
 COLORS = {"verified": "green", "unprovisioned": "yellow"}
@@ -113,7 +113,7 @@ def remarks(name: str, node: Mapping[str, Any]) -> list[str]:
         texts.append(f"release {activation.get('release')} by {activation.get('operator')}{alive}")
     last = fleet.get("last") or {}
     if last.get("state") in ("reverted", "failed"):
-        texts.append(f"last roll-out {last['state']}: {first_line(last.get('error')) or 'no reason was written down'}")
+        texts.append(f"last rollout {last['state']}: {first_line(last.get('error')) or 'no reason was written down'}")
     if fleet.get("out_of_rotation"):
         texts.append("out of its rotation")
     return [f"{name}: {text}" for text in texts]
@@ -207,7 +207,7 @@ def proofs(run: FleetRun) -> list[str]:
 
 
 def print_roll_out(run: FleetRun) -> None:
-    """Print the comparison, if there was one, how each host ended that did not go well, and the roll-out in a line."""
+    """Print the comparison, if there was one, how each host ended that did not go well, and the rollout in a line."""
     progress = run.progress
     if progress.comparison:
         for line in fitted(compare.HEADINGS, compare.cells(progress.comparison), width(), ("allowed", "canary")):

@@ -1,4 +1,4 @@
-"""How a roll-out stands, and what follows from it: go on, stop, or take hosts back. Pure."""
+"""How a rollout stands, and what follows from it: go on, stop, or take hosts back. Pure."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _worse(row: Row) -> str:
 
 
 def outcome_of(fleet: Mapping[str, Any], rollout: str, release: str) -> Outcome | None:
-    """Return how this roll-out's activation of the release ended, as the node's journal says; None while it has not."""
+    """Return how this rollout's activation of the release ended, as the node's journal says; None while it has not."""
     last = fleet.get("last") or {}
     if fleet.get("activation") or last.get("rollout") != rollout or last.get("release") != release:
         return None

@@ -1,5 +1,5 @@
-"""What the nodes' own journals say about the releases they had: where a roll-back leads, what a restart starts, and
-whether a deploy would undo a roll-back. Pure.
+"""What the nodes' own journals say about the releases they had: where a rollback leads, what a restart starts, and
+whether a deploy would undo a rollback. Pure.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ def fleet_of(node: Node) -> Mapping[str, Any]:
 
 
 def targets(intent: str, nodes: Mapping[str, Node]) -> dict[str, Mapping[str, Any]]:
-    """Return what each host shall serve that a roll-back or a restart changes, by host.
+    """Return what each host shall serve that a rollback or a restart changes, by host.
 
     Raises FleetError when a host cannot say how it stands, or when there is nothing to go back to anywhere.
     """
     silent = [name for name, node in nodes.items() if "error" in node]
     if silent:
         silence = "; ".join(f"{name}: {nodes[name]['error']}" for name in silent)
-        raise FleetError(silence, "hosts that say how they stand", "mend them, or leave them out with --exclude")
+        raise FleetError(silence, "hosts that report their state", "fix them, or leave them out with --exclude")
     if intent == "restart":
         return {
             name: fleet["release"]
@@ -34,7 +34,7 @@ def targets(intent: str, nodes: Mapping[str, Node]) -> dict[str, Mapping[str, An
     found = {name: fleet_of(node)["back"] for name, node in nodes.items() if stays(name, nodes) is None}
     if not found and not any(rolled_back(fleet_of(node)) for node in nodes.values()):
         raise RefusedError(
-            "there is nothing to go back to: " + "; ".join(f"{name} {stays(name, nodes)}" for name in nodes),
+            "there is no release to roll back to: " + "; ".join(f"{name} {stays(name, nodes)}" for name in nodes),
             "a host that was verified with another release before",
             "deploy the release you want by name: deploy.py --data image_tag=…",
         )
@@ -42,9 +42,9 @@ def targets(intent: str, nodes: Mapping[str, Node]) -> dict[str, Mapping[str, An
 
 
 def stays(name: str, nodes: Mapping[str, Node]) -> str | None:
-    """Say why a roll-back leaves a host as it is, or None when it goes back.
+    """Say why a rollback leaves a host as it is, or None when it goes back.
 
-    A roll-back undoes the newest roll-out: a host that this one did not reach keeps its release, and one that already
+    A rollback undoes the newest rollout: a host that this one did not reach keeps its release, and one that already
     went back does not go forward again.
     """
     fleet = fleet_of(nodes[name])
@@ -57,7 +57,7 @@ def stays(name: str, nodes: Mapping[str, Node]) -> str | None:
     newest = max(known, key=lambda row: str(row.get("t")), default=None)
     own = brought(fleet)
     if newest and own and own.get("rollout") != newest.get("rollout") and own["release"] != newest["release"]:
-        return f"was not part of the newest roll-out ({newest.get('rollout')}); --limit {name} takes it back alone"
+        return f"was not part of the newest rollout ({newest.get('rollout')}); --limit {name} takes it back alone"
     return None
 
 
@@ -69,13 +69,13 @@ def brought(fleet: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def rolled_back(fleet: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return the roll-back that brought what a host serves now, if one did."""
+    """Return the rollback that brought what a host serves now, if one did."""
     row = brought(fleet)
     return row if row and row.get("intent") == "rollback" else None
 
 
 def undone(fleet: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
-    """Say which roll-back a deploy of the wanted release would undo, or None when it would undo none."""
+    """Say which rollback a deploy of the wanted release would undo, or None when it would undo none."""
     back, left = rolled_back(fleet), fleet.get("back") or {}
     if not back or wanted["id"] == fleet.get("verified"):
         return None

@@ -21,7 +21,7 @@ def systemd_quote(argument: str) -> str:
     """Quote one argument for ExecStart=, so that systemd passes it on unchanged (systemd.service(5))."""
     if "\n" in argument or "\r" in argument or "\0" in argument:
         found = f"the command line has an argument with a line break or NUL: {argument!r}"
-        raise SettingsError(found, "one line", "mend the value in the catalogue or the inventory")
+        raise SettingsError(found, "one line", "fix the value in the catalogue or the inventory")
     escaped = argument.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
     return f'"{escaped}"'
 

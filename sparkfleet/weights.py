@@ -174,7 +174,7 @@ def _index_problems(found: Contents, placed: Mapping[str, str]) -> Iterator[str]
             yield f"{index}: it has no weight_map"
         elif listed != placed:
             wrong = {name for name in listed.keys() | placed.keys() if listed.get(name) != placed.get(name)}
-            yield f"{index}: {len(wrong)} tensors stand elsewhere than it says, as {min(wrong)}"
+            yield f"{index}: {len(wrong)} tensors are in other files than it lists, such as {min(wrong)}"
 
 
 def _format_problems(tensors: Mapping[str, str], checks: Mapping[str, Any]) -> Iterator[str]:

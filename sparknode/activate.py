@@ -106,9 +106,9 @@ class Activation:
 
     def forth(self) -> str:
         release, steps, story = self._release, self._steps, self._story
-        going_back = f"goes back to {self._back.id}" if self._back else "has nothing to go back to"
+        going_back = f"rolls back to {self._back.id}" if self._back else "has no release to roll back to"
         if self._back and self._back.id == release.id:
-            going_back = "is started once more, as it was proven here before"
+            going_back = "is started once more, as it was verified here before"
         outgoing = releases.load_linked(self._host.paths, "current")
         try:
             story.write(journal.LEASED, note=f"a release that fails {going_back}")
@@ -154,7 +154,7 @@ class Activation:
         story.write(journal.REVERTING, error=str(failure), note=log, blame=failure.blame)
         if back is None:
             silence(self._host, disable=True, patience=self._release.timing.unit_stop_s)
-            gone = f"{failure}; there was no verified release to go back to, so nothing serves"
+            gone = f"{failure}; there was no verified release to roll back to, so nothing serves"
             story.write(journal.FAILED, error=gone)
             return journal.FAILED
         for left in reversed(range(BACK_TRIES)):
@@ -164,14 +164,14 @@ class Activation:
             except Exception as second:
                 self._leave_if_going_down()
                 if left and isinstance(second, StepFailed) and second.again:
-                    again = f"once more, as nothing else is left to go back to: {second}"
+                    again = f"once more, as there is no other release to roll back to: {second}"
                     story.write(journal.REVERTING, note=again)
                     continue
                 return self._not_brought_back(back, str(failure), _as_failure(second))
         story.write(
             journal.REVERTED,
             error=str(failure),
-            note=f"release {back.id} serves again and is proven{self._steps.unjudged(back)}",
+            note=f"release {back.id} serves again and is verified{self._steps.unjudged(back)}",
         )
         return journal.REVERTED
 
@@ -196,11 +196,11 @@ class Activation:
         elif state and state.stopped:
             outcome = "nothing serves"
         elif state and state.active == "active":
-            outcome = "what runs is left running, unproven"
+            outcome = "the running engine is left running, unverified"
         else:
             # Memory is not free, a disk is full, Docker has no GPU: no engine began, and the unit waits for it.
             outcome = "systemd goes on trying to start it"
-        error = f"{cause}; going back to {back.id} failed too ({outcome}): {second}"
+        error = f"{cause}; the rollback to {back.id} failed too ({outcome}): {second}"
         self._story.write(journal.FAILED, error=error)
         return journal.FAILED
 

@@ -1,6 +1,6 @@
 """The command line.
 
-Exit codes: 0 done or nothing to do, 1 failed, 2 refused input, 31 another roll-out has the lease; those of `activate`
+Exit codes: 0 done or nothing to do, 1 failed, 2 refused input, 31 another rollout has the lease; those of `activate`
 stand below.
 """
 
@@ -56,7 +56,7 @@ COMMANDS: tuple[tuple[str, str, str, str], ...] = (
         "stdin",
         "read a manifest from stdin and print the torrent of its model as base64",
     ),
-    ("sync share", "spread:share", "stdin say", "read a spread request from stdin; give or take until told to stop"),
+    ("sync share", "spread:share", "stdin say", "read a spread request from stdin; give or take until stopped"),
     (
         *("sync image", "stage:save_image", "stdin say"),
         "read a stage request from stdin; save its image for other hosts and print the manifest",
@@ -65,7 +65,7 @@ COMMANDS: tuple[tuple[str, str, str, str], ...] = (
     ("verify", "verify:verify", "say", "hash every model that stands here again; exit 1 when one is damaged"),
     (
         *("activate", "frontend:ordered", "release rollout operator lease retry intent say"),
-        "exit 0 committed, 10 reverted, 20 failed, 30 another activation is under way, 31 another roll-out has "
+        "exit 0 committed, 10 reverted, 20 failed, 30 another activation is under way, 31 another rollout has "
         "the lease, 32 the release failed its gates here before",
     ),
     (
@@ -77,7 +77,7 @@ COMMANDS: tuple[tuple[str, str, str, str], ...] = (
         *("work", "activate:work", "say ready"),
         "what sparkfleet-activate.service calls: carry out the order, or end what is left",
     ),
-    ("watch", "lookout:look", "say", "look at the engine once, and restart it where that is the known cure"),
+    ("watch", "lookout:look", "say", "check the engine once, and restart it if a restart is known to help"),
     ("lease", "", "", "who rolls this host"),
     ("lease take", "lease:take", "rollout operator source ttl", "take it, renew one's own, or take over an ended one"),
     ("lease renew", "lease:renew", "rollout token ttl", "extend one's own"),
@@ -93,7 +93,9 @@ def say(text: str) -> None:
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="sparknode", description="Measures, stages and activates releases on this node.")
     top.add_argument("--version", action="version", version=json.dumps(SCHEMAS, sort_keys=True))
-    top.add_argument("--root", type=Path, default=Path("/"), help="where the node's files stand, if not on this host")
+    top.add_argument(
+        "--root", type=Path, default=Path("/"), help="root folder of the node's files, if not this host's /"
+    )
     groups = {"": top.add_subparsers(dest="command", required=True)}
     for words, run, takes, about in COMMANDS:
         group, _, name = words.rpartition(" ")

@@ -170,7 +170,7 @@ def unstartable(system: System, reference: str, found: Lookup) -> str | None:
 def drift(system: System, release: Release, found: Lookup) -> list[str]:
     """Each way in which the container is not what the release says, as a sentence; none means it is."""
     if found.error:
-        return [f"container {release.container.name}: Docker did not say what it runs ({found.error})"]
+        return [f"container {release.container.name}: Docker did not report what it runs ({found.error})"]
     if found.found is None:
         return [f"container {release.container.name}: there is none"]
     texts = [] if running(found) else [f"container {release.container.name}: it is not running"]
@@ -182,7 +182,7 @@ def drift(system: System, release: Release, found: Lookup) -> list[str]:
 
 def _command_drift(wanted: Container, found: dict[str, Any]) -> Iterator[str]:
     if found.get("Path") != wanted.entrypoint:
-        yield f"entrypoint: the container runs {found.get('Path')!r}, the release says {wanted.entrypoint!r}"
+        yield f"entrypoint: the container runs {found.get('Path')!r}, the release has {wanted.entrypoint!r}"
     args, expected = texts(found.get("Args")), list(wanted.args)
     if args == expected:
         return
@@ -200,9 +200,9 @@ def _env_drift(wanted: Container, found: dict[str, Any]) -> Iterator[str]:
     env = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
     for key, value in sorted(wanted.env.items()):
         if key not in env:
-            yield f"environment: {key} is not set, the release says {value!r}"
+            yield f"environment: {key} is not set, the release has {value!r}"
         elif env[key] != value:
-            yield f"environment: {key} is {env[key]!r}, the release says {value!r}"
+            yield f"environment: {key} is {env[key]!r}, the release has {value!r}"
 
 
 def _mount_drift(wanted: Container, found: dict[str, Any]) -> Iterator[str]:
@@ -224,4 +224,4 @@ def _image_drift(system: System, release: Release, found: Lookup) -> list[str]:
     runs = found.text("Image") or "no image"
     if runs in release.image.image_ids or is_image_of(system, release, image(system, runs)):
         return []
-    return [f"image: the container runs {runs}, the release says {' or '.join(release.image.image_ids)}"]
+    return [f"image: the container runs {runs}, the release has {' or '.join(release.image.image_ids)}"]

@@ -197,7 +197,7 @@ def read_stream(answer: Answer, seconds: float) -> Chat:
     if not done:
         return replace(chat, problem=f"the stream ended after {deltas} deltas without [DONE]")
     if not usage:
-        return replace(chat, problem="the stream told no usage, which was asked for")
+        return replace(chat, problem="the stream returned no usage, which was requested")
     return _judged(chat, end)
 
 

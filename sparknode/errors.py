@@ -24,7 +24,7 @@ class Busy(Stopped):
 
 
 class LeaseHeld(Stopped):
-    """Another roll-out works on this host."""
+    """Another rollout works on this host."""
 
     code = 31
 

@@ -71,7 +71,7 @@ def streaming(subject: Subject) -> Iterator[GateResult]:
     chat = subject.ask("streaming", prompts.CHAT, asked.short.max_tokens, **options)
     yield _result("streaming", chat, None, float(chat.deltas), "deltas", f"{chat.deltas} deltas, usage and [DONE]")
     if chat.first_s is None:
-        said = "it could not be told when the first token came"
+        said = "the time of the first token is unknown"
         yield GateResult("ttft", None, asked.max_ttft_s, "s", NO_DATA, said)
         return
     said, limit = f"the first token came after {chat.first_s:.2f} s", asked.max_ttft_s

@@ -59,12 +59,12 @@ def bring(host: Host, manifest: Manifest, node: Node, tell: Tell) -> None:
             break
         discard(folder, wrong)
         if not left:
-            raise Failed(f"model {manifest.name}: what came is not what the lock says: {listed(wrong)}")
+            raise Failed(f"model {manifest.name}: the files that arrived are not those of the lock: {listed(wrong)}")
         tell(f"model {manifest.name}: once more, since it came wrong: {listed(wrong)}")
     move_in(folder, host.paths.model_dir(manifest.repo, manifest.commit))
     write_stamp(host, manifest)
     remove_tree(parts)
-    tell(f"model {manifest.name}: proven and in place")
+    tell(f"model {manifest.name}: verified and in place")
 
 
 def size_of(path: Path) -> int | None:

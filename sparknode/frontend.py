@@ -180,7 +180,7 @@ class Follower:
         current, state = paths.linked("current"), units.serve_state(self._host.system)
         if current is None or current != paths.linked("verified") or not state or state.active != "active":
             return self._abandoned()
-        self._say(f"the journal does not tell how it ended; release {current} is verified and runs")
+        self._say(f"the journal has no record of its end; release {current} is verified and runs")
         return worker.DONE if current == release else worker.REVERTED
 
     def _say(self, text: str) -> None:
@@ -197,7 +197,7 @@ class Follower:
         said = f" (its last line: {log[-1]})" if log else ""
         self._say(
             f"failed: the worker ended {where} without an outcome{said}; look at `journalctl -u {ACTIVATE_UNIT}`, then "
-            f"`systemctl start {ACTIVATE_UNIT}` ends what it left, as the watch and each boot do"
+            f"`systemctl start {ACTIVATE_UNIT}` finishes what it left, as the watchdog and each boot do"
         )
         return worker.FAILED
 

@@ -52,7 +52,7 @@ def identity(subject: Subject) -> Iterator[GateResult]:
     differences = docker.drift(subject.host.system, release, found)
     version = subject.engine.version() if release.engine_version else None
     if release.engine_version and (version is None or not is_version(version, release.engine_version)):
-        differences.append(f"/version says {version}, the release says {release.engine_version}")
+        differences.append(f"/version is {version}, the release has {release.engine_version}")
     cards, problem = subject.engine.models()
     differences += [f"/v1/models gave {problem}"] if problem else served_differences(release, cards)
     detail = "; ".join(differences) or f"the container, /version and {len(cards)} served names are the release's"
@@ -75,7 +75,7 @@ def served_differences(release: Release, cards: list[dict[str, Any]]) -> list[st
             continue
         for key, expected in (("root", serve.model_root), ("max_model_len", serve.max_model_len)):
             if card.get(key) != expected:
-                texts.append(f"/v1/models: {key} of {name!r} is {card.get(key)!r}, the release says {expected!r}")
+                texts.append(f"/v1/models: {key} of {name!r} is {card.get(key)!r}, the release has {expected!r}")
     return texts
 
 
@@ -135,7 +135,7 @@ def _power(subject: Subject, least: float) -> GateResult:
     if busy >= BUSY and (slowest is None or clocks < slowest):
         said += "; the power supply is wedged: shut down, unplug both ends for 60 s (a reboot is not enough)"
         return GateResult("power", watts, least, "W", FAIL, said, of_host=True)
-    return GateResult("power", watts, None, "W", PASS, f"{said}; not judged, as it is not the picture of a wedge")
+    return GateResult("power", watts, None, "W", PASS, f"{said}; not judged, because a wedged supply looks different")
 
 
 def acceptance(subject: Subject, kind: str) -> Iterator[GateResult]:
@@ -174,7 +174,7 @@ def judge(kind: str, moved: Counters | None, floors: Floors, collapse: float | N
     if moved is None:
         missing = "the engine counts no drafts in /metrics; is speculation on?"
     elif moved.went_back:
-        missing = "the engine's counters went back while it answered, so it was restarted"
+        missing = "the engine's counters went backwards while it answered, so it was restarted"
     elif moved.drafts == 0 or moved.draft_tokens == 0:
         missing = "the engine drafted nothing while it answered; is speculation on?"
     if moved is None or missing:
@@ -244,22 +244,20 @@ def _streams(asked: Gates) -> bool:
 # In the order in which they are asked; the first that fails ends it.
 GATES: tuple[Gate, ...] = (
     Gate("ready", None, "s", "`/health` is 200 within the load deadline, from our own container", when="start"),
-    Gate("alive", None, "", "unit and container stay the same ones through gates and soak"),
-    Gate("burst", burst, "requests", "requests at once are all answered", lambda g: g.burst is not None, "soak"),
+    Gate("alive", None, "", "unit and container stay the same throughout gates and soak"),
+    Gate("burst", burst, "requests", "simultaneous requests are all answered", lambda g: g.burst is not None, "soak"),
     Gate(
         "acceptance-burst",
         burst,
         "ratio",
-        "share of drafted tokens accepted during the burst, by whoever they were asked",
+        "share of drafted tokens accepted during the burst, other clients' included",
         lambda g: g.burst is not None,
         "soak",
     ),
     Gate("health", health, "HTTP", "`/health` is 200"),
     Gate("identity", identity, "differences", "container, `/version`, model root and length are the release's"),
     Gate("gpu", gpu, "GPUs", "the container sees the GPU", lambda g: g.gpu, blames="host"),
-    Gate(
-        "short-chat", exchanges.short_chat, "tokens", "a chat comes back as text, with a good end and no control token"
-    ),
+    Gate("short-chat", exchanges.short_chat, "tokens", "a chat returns text, ends properly and leaks no control token"),
     Gate("streaming", exchanges.streaming, "deltas", "a stream has text, usage and `[DONE]`", _streams),
     Gate(
         "ttft",
@@ -271,13 +269,26 @@ GATES: tuple[Gate, ...] = (
         worse="higher",
         alone=True,
     ),
-    Gate("reasoning", exchanges.reasoning, "characters", "thinking comes in its own field", lambda g: g.reasoning),
-    Gate("tool-call", exchanges.tool_call, "calls", "a call comes as `tool_calls` with JSON", lambda g: g.tool_call),
-    Gate("image", exchanges.image, "tokens", "a picture is taken and spoken of", lambda g: g.image),
+    Gate(
+        "reasoning", exchanges.reasoning, "characters", "thinking is returned in its own field", lambda g: g.reasoning
+    ),
+    Gate(
+        "tool-call",
+        exchanges.tool_call,
+        "calls",
+        "a tool call is returned as `tool_calls` with JSON",
+        lambda g: g.tool_call,
+    ),
+    Gate("image", exchanges.image, "tokens", "a picture is accepted and described", lambda g: g.image),
     *_acceptance_rows("short", _SHORT, "three coding prompts", lambda _: True),
     *_acceptance_rows("long", _LONG, "one long prompt", lambda g: g.long is not None),
     *_acceptance_rows("very-long", _VERY_LONG, "one very long prompt", lambda g: g.very_long is not None),
-    Gate("sampling", exchanges.sampling, "s", "a chat with the model's own sampling is answered, before a client asks"),
+    Gate(
+        "sampling",
+        exchanges.sampling,
+        "s",
+        "a chat with the model's own sampling is answered, before any client sends one",
+    ),
     Gate(
         "control-tokens",
         exchanges.control_tokens,
@@ -297,11 +308,11 @@ GATES: tuple[Gate, ...] = (
         "power",
         power,
         "W",
-        "the GPU draws power while it works; busy at low clocks and low power is a wedged supply",
+        "the GPU draws power while it works; if it is busy at low clocks and low power, the supply is wedged",
         lambda g: g.min_power_w is not None,
         blames="host",
     ),
-    Gate("health-after", _AFTER, "HTTP", "`/health` is 200 after all that"),
+    Gate("health-after", _AFTER, "HTTP", "`/health` is still 200 after all other gates"),
 )
 
 

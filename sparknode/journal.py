@@ -37,37 +37,39 @@ class State:
     ends: str
 
 
-_LEFT = "what serves is left as it is; where nothing does, after a boot, the verified release is started and proven"
-_BACK = "the verified release is put back, started and proven"
+_LEFT = "a running engine is left alone; if none runs, after a boot, the verified release is started and checked"
+_BACK = "the verified release is put back, started and checked"
 TABLE = (
-    State(LEASED, "the order stands; the release and the way back are complete", "old", _LEFT, REVERTED),
+    State(LEASED, "the order is written; the release and the one to roll back to are complete", "old", _LEFT, REVERTED),
     State(
         DRAINING,
-        "the port belongs to nobody else; the rotation hook takes the host out; requests under way end",
+        "no other program owns the port; the rotation hook takes the host out; requests under way end",
         "old",
         _LEFT,
         REVERTED,
     ),
-    State(STOPPING, "the engine stops, then what its container left behind is ended", "old", _BACK, REVERTED),
-    State(RECLAIMING, "memory is waited for: a stopped container is not free memory yet", "old", _BACK, REVERTED),
-    State(SWITCHING, "the `current` link becomes the release's, and with it the unit", "either", _BACK, REVERTED),
+    State(STOPPING, "the engine stops, then leftover processes of its container are killed", "old", _BACK, REVERTED),
+    State(
+        RECLAIMING, "the activation waits for memory: a stopped container has not freed it yet", "old", _BACK, REVERTED
+    ),
+    State(SWITCHING, "the `current` link is pointed at the release, and with it the unit", "either", _BACK, REVERTED),
     State(STARTING, "the engine loads; the line names its phase", "new", _BACK, REVERTED),
     State(PROBING, "every gate once", "new", _BACK, REVERTED),
     State(SOAKING, "every gate again, each `soak_interval_s`", "new", _BACK, REVERTED),
     State(
         COMMITTED,
-        "what the release promises was read from the system once more; `verified` and `previous` follow this line",
+        "the host's state was compared with the release once more; `verified` and `previous` follow this line",
         "new",
-        "the links follow, and the host is given back to its rotation once the engine answers",
+        "the links follow, and the host returns to its rotation once the engine answers",
         COMMITTED,
     ),
-    State(REVERTING, "the verified release takes the same way, with the same gates", "either", _BACK, REVERTED),
-    State(REVERTED, "the verified release serves, proven", "old", "as after `committed`", REVERTED),
+    State(REVERTING, "the verified release takes the same steps, with the same gates", "either", _BACK, REVERTED),
+    State(REVERTED, "the verified release serves and passed its gates", "old", "as after `committed`", REVERTED),
     State(
         FAILED,
-        "nothing was there to go back to, or that failed too",
+        "there was no release to roll back to, or that failed too",
         "either",
-        "nothing: the line said what serves",
+        "nothing: the line states what serves",
         FAILED,
     ),
 )

@@ -1,4 +1,4 @@
-"""Which roll-out works on this host, and until when.
+"""Which rollout works on this host, and until when.
 
 A lease ends by itself when its owner died. Its token grows with each owner, so that what an earlier owner left running
 can be told from what the present one does. It is asked for once, when an activation is ordered: from then on the order
@@ -32,7 +32,7 @@ def alone(host: Host) -> Iterator[Record]:
         with lock.hold_file(path, "a change of the lease", _CHANGE_S, host.system.sleep):
             yield _read(host)
     except lock.Busy as busy:
-        raise LeaseHeld(f"{busy}; where it does not end, find it with `fuser {path}`") from None
+        raise LeaseHeld(f"{busy}; if it does not end, find it with `fuser {path}`") from None
 
 
 def _read(host: Host) -> Record:
@@ -55,7 +55,7 @@ def _write(host: Host, lease: Record, ttl_s: float | None) -> Record:
 
 
 def _alive(host: Host, lease: Record) -> bool:
-    """Does a roll-out hold this lease? One whose activation is under way does, however late its renewal is."""
+    """Does a rollout hold this lease? One whose activation is under way does, however late its renewal is."""
     if not lease.get("rollout"):
         return False
     working = orders.pending(host.paths)
@@ -74,13 +74,13 @@ def holder(host: Host) -> Record | None:
 
 def _said(lease: Record) -> str:
     return (
-        f"roll-out {lease['rollout']} of {lease.get('operator')} works on this host since {lease.get('since')} "
+        f"rollout {lease['rollout']} of {lease.get('operator')} works on this host since {lease.get('since')} "
         f"(from {lease.get('from')}, until {lease.get('until')}); wait for it, or until its lease ends"
     )
 
 
 def require_free(host: Host, rollout: str, lease: Record | None = None) -> None:
-    """Raise LeaseHeld when another roll-out works here."""
+    """Raise LeaseHeld when another rollout works here."""
     lease = lease or _read(host)
     if lease.get("rollout") != rollout and _alive(host, lease):
         raise LeaseHeld(_said(lease))
@@ -100,19 +100,19 @@ def take(host: Host, rollout: str, operator: str, source: str, ttl_s: float | No
         now = host.system.now()
         new = {"token": before["token"] + 1, "rollout": rollout, "operator": operator, "from": source}
         if owner:
-            note = f"lease {new['token']} taken over from roll-out {owner} of {before.get('operator')}"
+            note = f"lease {new['token']} taken over from rollout {owner} of {before.get('operator')}"
             note += f", which ended at {before.get('until')} without being given back"
             journal.event(host.paths, now, "lease", rollout=rollout, operator=operator, note=note)
         return _write(host, {**new, "since": journal.timestamp(now)}, ttl_s)
 
 
 def require_own(lease: Record, rollout: str, token: int) -> None:
-    """Raise LeaseHeld unless this is the lease of that roll-out; one that ended is still its owner's until taken."""
+    """Raise LeaseHeld unless this is the lease of that rollout; one that ended is still its owner's until taken."""
     if lease["token"] != token or lease.get("rollout") != rollout:
         gone = lease["token"] == token and not lease.get("rollout")
-        now = _said(lease) if lease.get("rollout") else "nobody holds the host now"
+        now = _said(lease) if lease.get("rollout") else "no one holds the host now"
         what = "was given back" if gone else f"is not valid any more (token now {lease['token']})"
-        raise LeaseHeld(f"lease {token} of roll-out {rollout} {what}: {now}")
+        raise LeaseHeld(f"lease {token} of rollout {rollout} {what}: {now}")
 
 
 def renew(host: Host, rollout: str, token: int, ttl_s: float | None = None) -> Record:

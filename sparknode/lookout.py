@@ -238,7 +238,7 @@ class Judgement:
             self.findings["activation"] += f", which failed: {done.why}"
 
     def _give_back(self, tell: Tell) -> None:
-        """Put a proven host back into its rotation, unless a roll-out has come to it since the look began."""
+        """Put a proven host back into its rotation, unless a rollout has come to it since the look began."""
         if not self._proven or not rotation.is_out(self._host) or lease.holder(self._host):
             return
         with suppress(lock.Busy), lock.hold(self._host.paths, "the watch gives this host back to its rotation"):
@@ -298,7 +298,7 @@ class Judgement:
             window, rate = now, round(accepted / tokens, 4)
         floor = self._rules.min_acceptance_rate
         if rate is not None and floor is not None and rate < floor:
-            proven = f" (proven with {100 * self._baseline:.1f} %)" if self._baseline is not None else ""
+            proven = f" (verified with {100 * self._baseline:.1f} %)" if self._baseline is not None else ""
             said = f"{100 * rate:.1f} % of drafted tokens accepted, expected at least {100 * floor:.1f} %{proven}"
             self.findings["acceptance"] = said
             if self._rules.restart_on_collapse:

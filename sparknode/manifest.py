@@ -65,7 +65,7 @@ def from_node(node: Node) -> Manifest:
     if not files:
         raise Refused(f"{node.where}.files: found an empty list, expected at least one file")
     if len({file.path for file in files}) != len(files):
-        raise Refused(f"{node.where}.files: a path stands there twice; make the lock again")
+        raise Refused(f"{node.where}.files: a path is listed twice; make the lock again")
     return Manifest(repo, commit, files, content_hash(node.raw["files"]), node.raw["files"])
 
 

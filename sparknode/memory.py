@@ -92,7 +92,7 @@ def gate(host: Host, path: Path, say: Callable[[str], None]) -> int:
         raise Refused(f"{path}: can't be read; expected a release.json")
     release = releases.from_node(read(text, str(path)))
     if release.utilization is None:
-        say("memory-gate: this release asks for none")
+        say("memory-gate: this release has none")
         return 0
     longest = release.timing.memory_wait_s
     came, figures = wait(host, release.utilization, longest, lambda now: say(f"memory-gate: waiting, {now}"))

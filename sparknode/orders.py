@@ -25,7 +25,7 @@ START_S = 60.0
 class Order:
     """Which release to activate, and for whom; a token is that of the lease under which it was given.
 
-    `intent` is kept in the journal: a roll-back, which the next deploy must not undo unasked, or a restart of what
+    `intent` is kept in the journal: a rollback, which the next deploy must not undo unasked, or a restart of what
     serves already. `boot` is the boot in which the order was given.
     """
 
@@ -43,7 +43,7 @@ class Order:
         return self.intent == RESTART
 
     def __str__(self) -> str:
-        return f"the activation of release {self.release} by {self.operator} (roll-out {self.rollout})"
+        return f"the activation of release {self.release} by {self.operator} (rollout {self.rollout})"
 
 
 def boot_id(paths: Paths) -> str | None:

@@ -62,7 +62,7 @@ def _remove(host: Host, *, models: bool, tell: Tell) -> None:
     system.run(["systemctl", "reset-failed", *(unit.name for unit in units)], ORDER_S)
     listed = system.run(QUESTIONS["images"], docker.INSPECT_S)
     if not listed.ok:
-        tell(f"images: left, since Docker did not say which are here: {listed.why}; see `docker image ls`")
+        tell(f"images: left, since Docker did not report which are here: {listed.why}; see `docker image ls`")
     for unit in units:
         unit.unlink(missing_ok=True)
     shutil.rmtree(paths.drop_ins, ignore_errors=True)

@@ -52,7 +52,7 @@ def name_drift(release: Release, image_id: str | None) -> list[Drift]:
     if image_id is None:
         return [Drift(f"image: nothing here has the name {reference}, so no start would find it", restarts=False)]
     ids = " or ".join(release.image.image_ids)
-    return [Drift(f"image: the name {reference} stands for {image_id}, the release says {ids}", restarts=False)]
+    return [Drift(f"image: the name {reference} stands for {image_id}, the release has {ids}", restarts=False)]
 
 
 def standing(host: Host, release: Release) -> list[Drift]:
@@ -110,7 +110,7 @@ def unready(host: Host, release: Release, back: Release | None) -> str | None:
     full = room_problem(host.paths)
     if full:
         return full
-    roles = {"release": release, "the release to go back to,": back if back and back.id != release.id else None}
+    roles = {"release": release, "the release to roll back to,": back if back and back.id != release.id else None}
     for role, one in roles.items():
         problems = missing_pieces(host, one) if one else []
         if one and problems:
@@ -147,7 +147,7 @@ def model_problems(paths: Paths, repo: str, commit: str, manifest_sha256: str) -
     name = f"{repo}@{commit[:12]}"
     stamp = read_stamp(paths, repo, commit)
     if stamp is None or stamp.get("manifest_sha256") != manifest_sha256:
-        return [f"model {name} was not proven here with manifest {manifest_sha256[:12]}"]
+        return [f"model {name} was not verified here with manifest {manifest_sha256[:12]}"]
     return [f"model {name}: {text}" for text in folder_problems(paths.model_dir(repo, commit), stamp)]
 
 
@@ -175,7 +175,7 @@ def missing_pieces(host: Host, release: Release) -> list[str]:
     problems = [problem for artefact in release.artefacts for problem in artefact_problems(host.paths, artefact)]
     image = docker.image(host.system, release.image.reference)
     if image.error:
-        problems.append(f"image {release.image.reference}: Docker did not say whether it is here ({image.error})")
+        problems.append(f"image {release.image.reference}: Docker did not report whether it is here ({image.error})")
     elif image.found is None:
         problems.append(f"image {release.image.reference} is not here")
     elif not docker.is_image_of(host.system, release, image):

@@ -55,7 +55,7 @@ class Completed:
             return f"`{self.argv[0]}` is not installed here, or may not be run"
         if self.timed_out:
             return f"`{name}` did not answer within {self.timeout:.0f} s"
-        said = (self.stderr.strip() or self.stdout.strip() or "it said nothing").splitlines()[-1]
+        said = (self.stderr.strip() or self.stdout.strip() or "it printed nothing").splitlines()[-1]
         return f"`{name}` ended with {self.rc}: {said[:400]}"
 
 

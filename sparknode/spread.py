@@ -236,13 +236,13 @@ def _run(host: Host, manifest: Manifest, order: Order, argv: list[str], tell: Te
             elif meter.done < meter.total:
                 meter.finish()
             if (host.paths.spread / "stop").exists():
-                ended = "it was told to stop"
+                ended = "it was stopped"
                 break
             # That it changes counts and not how old it is: a clock that is set meanwhile is no silence.
             if asked != (asked := (host.paths.spread / "asked").stat().st_mtime):
                 heard = time.monotonic()
             if time.monotonic() - heard > SILENCE_S:
-                ended = f"nobody asked for {SILENCE_S:.0f} s"
+                ended = f"no request for {SILENCE_S:.0f} s"
                 break
             if time.monotonic() > ends:
                 ended = f"its deadline of {order.deadline_s:.0f} s passed"
@@ -252,10 +252,10 @@ def _run(host: Host, manifest: Manifest, order: Order, argv: list[str], tell: Te
     if whole:
         control(place).unlink(missing_ok=True)
     if whole or not taking:
-        return 0 if whole or ended == "it was told to stop" else 1
+        return 0 if whole or ended == "it was stopped" else 1
     # A full disk first, since that is what a person can mend; the programs' last words are of its consequences.
     said = [line for word in ("No space left", "ERROR", "rsync") for line in last if word in line] or last[-1:]
-    raise Failed(f"{manifest.name} did not come whole: {ended}{': ' + said[0][:300] if said else ''}")
+    raise Failed(f"{manifest.name} arrived incomplete: {ended}{': ' + said[0][:300] if said else ''}")
 
 
 def _allocated(folder: Path) -> int:

@@ -118,7 +118,7 @@ def stage_model(host: Host, manifest: Manifest, tell: Tell) -> None:
         return
     if here.is_dir() and not (standing := proven(host, manifest, here, tell)):
         write_stamp(host, manifest)
-        tell(f"model {manifest.name}: the files in place are proven ({size_of(manifest)})")
+        tell(f"model {manifest.name}: the files in place are verified ({size_of(manifest)})")
         return
     if not incoming.is_dir():
         found = f"{here} is damaged: {listed(standing)}" if here.is_dir() else f"neither {here} nor {incoming} is there"
@@ -129,7 +129,7 @@ def stage_model(host: Host, manifest: Manifest, tell: Tell) -> None:
         raise Failed(f"model {manifest.name}: {incoming} is not the manifest: {listed(wrong)}; send it again")
     move_in(incoming, here)
     write_stamp(host, manifest)
-    tell(f"model {manifest.name}: proven and in place ({size_of(manifest)})")
+    tell(f"model {manifest.name}: verified and in place ({size_of(manifest)})")
 
 
 def complete(host: Host, manifest: Manifest) -> bool:
@@ -343,14 +343,14 @@ def prove(host: Host, release: Release, tell: Tell) -> None:
     """The end of staging: a start of this release, and the way back from it, need no network."""
     verified = host.paths.linked("verified")
     back = releases.load(host.paths, verified) if verified and verified != release.id else None
-    for role, one in (("release", release), ("the release to go back to,", back)):
+    for role, one in (("release", release), ("the release to roll back to,", back)):
         problems = missing_pieces(host, one) if one else []
         if problems:
             raise Failed(f"{role} {one.id if one else ''} is not complete here: {listed(problems)}")
     tell(f"proof: release {release.id} is complete here")
     if back:
-        tell(f"proof: the release to go back to, {back.id}, is complete here")
+        tell(f"proof: the release to roll back to, {back.id}, is complete here")
     elif verified:
         tell(f"proof: release {verified} is the verified one already")
     else:
-        tell("proof: no release is verified here yet, so there is none to go back to")
+        tell("proof: no release is verified here yet, so there is none to roll back to")

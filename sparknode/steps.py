@@ -151,7 +151,7 @@ class Steps:
         """Wait for the memory that the next start needs: a stopped container is not free memory yet."""
         longest = release.timing.memory_wait_s
         if release.utilization is None:
-            self._story.enter(journal.RECLAIMING, "this release asks for no memory gate")
+            self._story.enter(journal.RECLAIMING, "this release has no memory gate")
             return
         self._story.enter(journal.RECLAIMING, f"waiting at most {longest:.0f} s for memory", longest)
         came, figures = memory.wait(

@@ -7,16 +7,16 @@ from sparknode.journal import Record
 from sparknode.paths import Paths
 
 _GAUGES = {
-    "frozen_s": ("tokens_frozen_seconds", "Time for which requests ran and no token came.", 1.0),
-    "running": ("requests_running", "Requests that the engine works on.", 1.0),
+    "frozen_s": ("tokens_frozen_seconds", "Time for which requests ran without producing a token.", 1.0),
+    "running": ("requests_running", "Requests that the engine is working on.", 1.0),
     "acceptance": ("acceptance_ratio", "Drafted tokens that were accepted over the last window.", 1.0),
-    "baseline": ("acceptance_baseline_ratio", "The same, when the release was proven on this host.", 1.0),
+    "baseline": ("acceptance_baseline_ratio", "The same, when the release was verified on this host.", 1.0),
     "power_w": ("gpu_power_watts", "Power that the GPU draws.", 1.0),
     "available_kib": ("memory_available_bytes", "MemAvailable.", 1024.0),
-    "stall": ("memory_stall_percent", "Share of the last 10 s in which everything waited for memory.", 1.0),
+    "stall": ("memory_stall_percent", "Share of the last 10 s in which all processes waited for memory.", 1.0),
     "gpu": ("gpu_visible", "Whether the container sees the GPU.", 1.0),
     "restarts_seen": ("unit_restarts", "Restarts of the serving unit that systemd counts.", 1.0),
-    "circuit_open": ("watch_circuit_open", "The watch restarted the engine as often as it may.", 1.0),
+    "circuit_open": ("watch_circuit_open", "The watchdog restarted the engine as often as it may.", 1.0),
 }
 
 
@@ -25,7 +25,7 @@ def write_metrics(paths: Paths, look: Record, now: float, *, busy: bool, out: bo
     verdict = look.get("verdict")
     samples: list[tuple[str, str, str, float]] = [
         ("watch_time_seconds", "When the watch last looked.", "", now),
-        ("watch_busy", "An activation or a roll-out is at work on this host.", "", busy),
+        ("watch_busy", "An activation or a rollout is at work on this host.", "", busy),
         ("out_of_rotation", "This host is taken out of its rotation.", "", out),
         ("current", "The release that serves.", f'{{release="{look.get("release") or ""}"}}', 1.0),
     ]

@@ -37,7 +37,7 @@ def verify(host: Host, tell: Tell) -> int:
         wrong += bool(found)
         tell(f"model {manifest.name}: " + (f"damaged: {listed(found)}" if found else "whole"))
     if wrong:
-        tell("the next deploy brings damaged models again, from a peer where one is whole")
+        tell("the next deploy brings damaged models again, from a peer that has intact files")
     elif not stamps:
         tell("no model stands here")
     return FAILED if wrong else 0

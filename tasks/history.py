@@ -1,4 +1,4 @@
-"""What was activated where, by whom, and how it ended. Read-only, and safe during a roll-out.
+"""What was activated where, by whom, and how it ended. Read-only, and safe during a rollout.
 
 pyinfra inventory/prod.py tasks/history.py
 """

@@ -1,4 +1,4 @@
-"""What the engines write, each line with its host; followed on a terminal. Read-only, and safe during a roll-out.
+"""What the engines write, each line with its host; followed on a terminal. Read-only, and safe during a rollout.
 
 pyinfra inventory/prod.py tasks/logs.py
 """

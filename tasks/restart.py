@@ -1,4 +1,4 @@
-"""Every engine started again, in the waves and with the gates of a roll-out.
+"""Every engine started again, in the waves and with the gates of a rollout.
 
 pyinfra inventory/prod.py tasks/restart.py
 """

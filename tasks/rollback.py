@@ -1,4 +1,4 @@
-"""Back to the release that each host was verified with before the newest roll-out, in waves, from what the nodes hold.
+"""Back to the release that each host was verified with before the newest rollout, in waves, from what the nodes hold.
 
 pyinfra inventory/prod.py tasks/rollback.py
 """

@@ -19,7 +19,7 @@ def stage() -> None:
         stage_release(name="Stage: verify weights, pull image, write release")
 
 
-# Run alone, it brings everything that a later roll-out needs and touches nothing that serves.
+# Run alone, it brings everything that a later rollout needs and touches nothing that serves.
 if __name__ != "tasks.stage":
     session.intends("stage")
     stage()

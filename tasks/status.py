@@ -1,4 +1,4 @@
-"""What every host serves and how well, odd ones first. Read-only, and safe during a roll-out.
+"""What every host serves and how well, odd ones first. Read-only, and safe during a rollout.
 
 pyinfra inventory/prod.py tasks/status.py
 """

@@ -109,7 +109,7 @@ class View:
 
     @cached_property
     def busy(self) -> Mapping[str, Any] | None:
-        """The roll-out that works on the host, if one does."""
+        """The rollout that works on the host, if one does."""
         activation = self["fleet"]["activation"] or {}
         working: Mapping[str, Any] | None = self["fleet"]["lease"] or (activation if activation.get("alive") else None)
         return working

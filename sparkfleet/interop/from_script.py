@@ -70,7 +70,7 @@ def read(
             starts.append((command, one))
     command, found = _the_one(starts, wanted)
     if any(block != "group" for block in command.inside):
-        notes.append(f"The engine is started inside '{command.inside[-1]}', which a release has no word for")
+        notes.append(f"The engine is started inside '{command.inside[-1]}', which a release cannot express")
     if command.after == "|":
         notes.append("What the engine prints is piped on; a release logs to the journal")
     if others:

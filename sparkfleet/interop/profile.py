@@ -247,7 +247,7 @@ def _about(served: Served, image: ForeignImage, target: ForeignModel) -> list[st
     contract = image.contract
     notes = [f"Read as {served.form}; checked against the command line of {contract}."]
     if image.version is None:
-        notes.append(f"Nothing tells which vLLM it runs: it was taken for {contract.version}.")
+        notes.append(f"Its vLLM version is unknown: assumed to be {contract.version}.")
     used = {flag.dest for word in served.words if (flag := contract.options.get(word.partition("=")[0]))}
     if doubtful := sorted(used & contract.doubtful):
         notes.append(f"Only one of the recorded versions around it has {', '.join(doubtful)}: it may not be there")

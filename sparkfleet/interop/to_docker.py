@@ -109,5 +109,5 @@ def _about(compiled: Compiled, folder: str) -> list[str]:
     key = compiled.recipe.engine.key_variable
     if release["api_key_file"] is None:
         more = f": give the container an env file with a line {key}=… to ask for a key" if key else ""
-        lines.append(f"Anybody who reaches its port may use it{more}.")
+        lines.append(f"Anyone who can reach its port can use it{more}.")
     return lines

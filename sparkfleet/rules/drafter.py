@@ -50,7 +50,11 @@ def _method(recipe: Recipe, found: Speculation, speculative: dict[str, Any]) -> 
     """What the line says of the method: its backend, its window, and whether it was seen to run at all."""
     support, tag, method = found.support, recipe.choice.image_tag, str(speculative.get("method"))
     if not found.known:
-        yield "drafter-unproven", f"nobody has shown method {method} on image {tag}", "a method that the line names"
+        yield (
+            "drafter-unproven",
+            f"method {method} was never seen to work on image {tag}",
+            "a method that the line names",
+        )
     if is_own_heads(method) and found.drafter is None and not recipe.model.mtp_layers:
         if recipe.model.mtp_layers == 0:
             said = f"method {method} drafts with layers of the target, and model {recipe.choice.model} has none"
@@ -64,7 +68,7 @@ def _method(recipe: Recipe, found: Speculation, speculative: dict[str, Any]) -> 
     if refused := support.refused_backends.get(str(chosen).lower()):
         yield "drafter-backend", f"the drafter's attention backend is {chosen} on image {tag}: {refused}", expected
     elif chosen != wanted and chosen not in support.works:
-        said = f"nobody has shown the drafter's attention backend {chosen} on image {tag}"
+        said = f"the drafter's attention backend {chosen} was never seen to work on image {tag}"
         yield "drafter-backend-unproven", said, expected
     if found.drafter is not None and not support.sliding_window:
         yield "drafter-window", f"image {tag} runs the drafter without its sliding window", ""

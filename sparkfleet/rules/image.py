@@ -11,7 +11,7 @@ from sparkfleet.rules.book import Deployment, Problem
 if TYPE_CHECKING:
     from sparkfleet.recipe import Recipe
 
-_STATES = {"rollback": "a roll-back image", "newer": "newer than the current one", "superseded": "superseded"}
+_STATES = {"rollback": "a rollback image", "newer": "newer than the current one", "superseded": "superseded"}
 SHELLS = ("bash", "sh", "/bin/bash", "/bin/sh", "/usr/bin/bash")
 
 
@@ -33,7 +33,7 @@ def image(recipe: Recipe, deployment: Deployment) -> Iterator[Problem]:
         yield "image-state", f"image {tag} is {kind}", "current"
     if row.state == "candidate" and recipe.image_known:
         note = f": {row.note}" if row.note else ""
-        yield "image-candidate", f"image {tag} is a candidate{note}", "a proven image"
+        yield "image-candidate", f"image {tag} is a candidate{note}", "an image that was seen to work"
     for caution in line.cautions:
         yield "engine-fault", f"image {tag} ({line.engine} {line.engine_version}): {caution}", ""
     if choice.image_line is not None:
@@ -50,7 +50,7 @@ def model(recipe: Recipe, deployment: Deployment) -> Iterator[Problem]:
     if row.terms and not deployment.terms_accepted:
         yield "terms", f"the terms of {row.repo} ({row.licence}) are not accepted", "terms_accepted"
     for repo in deployment.unchecked:
-        yield "content-unchecked", f"what the files of {repo} hold is unknown: the lock does not say", ""
+        yield "content-unchecked", f"what the files of {repo} hold is unknown: the lock has no record", ""
 
 
 def _loader(recipe: Recipe) -> Iterator[Problem]:

@@ -37,7 +37,7 @@ class Plan:
     nodes: int
     light: Sequence[tuple[int, int, int]]
     fake: Sequence[int]
-    # Roll-outs over fake hosts, from small to large: how many, and the batch_size where it is not the default.
+    # Rollouts over fake hosts, from small to large: how many, and the batch_size where it is not the default.
     rolled: Sequence[tuple[int, int | None]]
     rounds: int
     others: Sequence[tuple[str, str, Sequence[str]]]

@@ -1,4 +1,4 @@
-"""What the controller adds to a roll-out: its wall time beside what the nodes' own journals say that they did."""
+"""What the controller adds to a rollout: its wall time beside what the nodes' own journals say that they did."""
 
 from __future__ import annotations
 

@@ -262,7 +262,7 @@ def test_a_byte_that_flips_on_the_way_comes_again(hub: Hub, tmp_path: Path) -> N
 def test_a_source_with_wrong_bytes_is_never_believed(hub: Hub, tmp_path: Path) -> None:
     hub.files["model.safetensors"] = WEIGHTS[:-1] + b"x"
 
-    assert "what came is not what the lock says: model.safetensors: sha256 " in refuse(hub, tmp_path)
+    assert "the files that arrived are not those of the lock: model.safetensors: sha256 " in refuse(hub, tmp_path)
 
     hub.files["model.safetensors"] = WEIGHTS
     run(hub, tmp_path)

@@ -91,7 +91,7 @@ class FakeNode:
         if "fetch" in self.script:
             return reply(False, stderr=self.script["fetch"])
         self.fleet["models"] = self.script["models"]
-        return reply(True, "proven and in place")
+        return reply(True, "verified and in place")
 
     def sync(self, verb: str) -> Reply:
         """It gives what it has, until it is told to stop, and takes at once what it has not."""

@@ -102,7 +102,7 @@ def test_a_probe_that_answers_garbage_is_a_finding_and_not_a_crash(fleet: FakeFl
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--data", "image_tag=latest"], [CURRENT_TAG, PREFIX_TAG, "a name that moves"]),
+        (["--data", "image_tag=latest"], [CURRENT_TAG, PREFIX_TAG, "a moving name"]),
         (["--data", "image_tag=2026-06-11-pr41073"], [CURRENT_TAG, "did you mean"]),
         (["--data", "image_tag=20260611"], ["'20260611' is not in the catalogue"]),
         (["--data", "profil=production"], ["unknown setting 'profil'", "did you mean 'profile'?"]),

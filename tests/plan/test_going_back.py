@@ -1,4 +1,4 @@
-"""Rolling back, restarting, the plan that is printed first, and what the next deploy says after a roll-back."""
+"""Rolling back, restarting, the plan that is printed first, and what the next deploy says after a rollback."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_roll_back_of_a_halted_roll_out_leaves_the_others(fleet: FakeFleet) ->
     outcome = fleet.run("-y", deploy="tasks/rollback.py")
     assert outcome.code == 0, outcome.output
     assert outcome.activations() == ["spark-1"]
-    assert "stays: was not part of the newest roll-out (r2)" in outcome.output
+    assert "stays: was not part of the newest rollout (r2)" in outcome.output
 
 
 def test_rolling_back_twice_does_not_go_forward(fleet: FakeFleet) -> None:
@@ -70,7 +70,7 @@ def test_rolling_back_twice_does_not_go_forward(fleet: FakeFleet) -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "says"), [(serving(NEW), "nothing to go back to"), (probe(), "nothing to go back to")]
+    ("found", "says"), [(serving(NEW), "no release to roll back to"), (probe(), "no release to roll back to")]
 )
 def test_nothing_to_go_back_to_is_refused(fleet: FakeFleet, found: dict[str, object], says: str) -> None:
     fleet.probes = dict.fromkeys(HOSTS, found)
@@ -194,7 +194,7 @@ def test_json_is_all_that_standard_output_holds(fleet: FakeFleet) -> None:
         output, said = run.process.communicate(timeout=60)
     assert run.process.returncode == 0, said
     assert "results" in json.loads(output)
-    assert "Plan: roll-out" in said
+    assert "Plan: rollout" in said
 
 
 def test_the_plan_says_why_a_release_is_brought_again(fleet: FakeFleet) -> None:

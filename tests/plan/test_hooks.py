@@ -1,4 +1,4 @@
-"""The operator's own programs around a roll-out: what they are told, and what their no stops."""
+"""The operator's own programs around a rollout: what they are told, and what their no stops."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_no_stops_the_roll_out_there(
     outcome = fleet.run("-y")
     assert outcome.code == code, outcome.output
     assert outcome.activations() == reached
-    assert f"hook {moment} said no" in fleet.report()["reason"]
+    assert f"hook {moment} refused" in fleet.report()["reason"]
     assert "change freeze" in outcome.output
     assert sorted(set(outcome.named("lease take"))) == sorted(set(outcome.named("lease release")))
 
@@ -78,7 +78,7 @@ def test_the_last_hook_is_heard_and_changes_nothing(fleet: FakeFleet) -> None:
     hook(fleet, "post-rollout", "echo the mail server is down; exit 1")
     outcome = fleet.run("-y")
     assert outcome.code == 0, outcome.output
-    assert "hook post-rollout said no (1): the mail server is down" in outcome.output
+    assert "hook post-rollout refused (1): the mail server is down" in outcome.output
 
 
 def test_a_gate_that_cannot_be_asked_is_not_passed(fleet: FakeFleet) -> None:

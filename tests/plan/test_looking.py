@@ -139,7 +139,7 @@ def test_the_doctor_judges_and_keeps_a_bundle_of_each_host(fleet: FakeFleet) -> 
     outcome = fleet.run(deploy="tasks/doctor.py")
     assert outcome.code == exits.UNREACHABLE, outcome.output
     assert outcome.changes() == []
-    assert "fail: @fake/spark-3: probe: the host gave no probe: it cannot be reached" in outcome.output
+    assert "fail: @fake/spark-3: probe: the host returned no probe: it cannot be reached" in outcome.output
     assert "@fake/spark-2: no bundle: the node's program answered 'Welcome to DGX OS'" in outcome.output
     kept = sorted((fleet.folder / "support").iterdir())
     assert [path.name.split("-", 1)[1] for path in kept] == ["@fake-spark-1.tar.gz", "@fake-spark-4.tar.gz"]

@@ -82,7 +82,7 @@ def test_only_hosts_that_were_named_are_retired(fleet: FakeFleet, limit: list[st
     }
     outcome = fleet.run("-y", *(["--limit", *limit] if limit else []), deploy=files[how])
     assert outcome.code == exits.REFUSED, outcome.output
-    assert "would be retired that nobody named" in outcome.output
+    assert "would be retired without being named" in outcome.output
     assert outcome.changes() == []
     named = fleet.run("-y", "--limit", "@fake/spark-2", deploy=files[how])
     assert named.code == 0, named.output

@@ -1,4 +1,4 @@
-"""A roll-out on fake hosts: leases, lost connections, Ctrl-C, the canary's comparison, and what the knobs do."""
+"""A rollout on fake hosts: leases, lost connections, Ctrl-C, the canary's comparison, and what the knobs do."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_nothing_to_do_leaves_no_report(fleet: FakeFleet) -> None:
 
 
 def test_a_second_operator_is_refused_before_any_host_changes(fleet: FakeFleet) -> None:
-    said = "roll-out abc of ann@desk works on this host since 10:00 (from 10.0.0.9, until 10:01); wait for it"
+    said = "rollout abc of ann@desk works on this host since 10:00 (from 10.0.0.9, until 10:01); wait for it"
     fleet.nodes["spark-3"]["lease"] = said
     outcome = fleet.run("-y")
     assert outcome.code == exits.LEASE_HELD, outcome.output
@@ -73,7 +73,7 @@ def test_a_second_operator_is_refused_before_any_host_changes(fleet: FakeFleet) 
 
 def test_a_lost_lease_stops_before_the_next_wave(fleet: FakeFleet) -> None:
     fleet.data["lease_ttl_s"] = 15
-    fleet.nodes["spark-4"]["renew"] = "lease 7 of roll-out x is not valid any more"
+    fleet.nodes["spark-4"]["renew"] = "lease 7 of rollout x is not valid any more"
     fleet.nodes["spark-1"]["activate"] = [{"state": "committed", "delay_s": 7}]
     outcome = fleet.run("-y")
     assert outcome.code == exits.HALTED_MIXED, outcome.output

@@ -33,7 +33,7 @@ STEPS: dict[str, tuple[list[dict[str, Any]], bool | None]] = {
 }
 SCRIPTS: dict[str, dict[str, Any]] = {
     "silent": {"silent": True},
-    "leased": {"lease": "roll-out abc of ann@desk works on this host since 10:00; wait for it"},
+    "leased": {"lease": "rollout abc of ann@desk works on this host since 10:00; wait for it"},
     "disk full": {"lease": "sparknode lease: [Errno 28] No space left on device"},
     "stage fails": {"stage": "sparknode stage: the image could not be pulled"},
     "unreachable": {"unreachable": True},

@@ -104,7 +104,7 @@ def test_a_lock_that_does_not_vouch_for_the_content_has_it_read_before_any_downl
     lock_of_an_earlier_version(fleet)
     outcome = stage(fleet, "--data", "hub_endpoint=http://127.0.0.1:9", "--data", way)
     assert outcome.code == 11
-    assert f"the Hub did not let read the files of {TARGET}" in outcome.output
+    assert f"the Hub refused to serve the files of {TARGET}" in outcome.output
     assert "python -m sparkfleet lock" in outcome.output
     assert counts(outcome) == {"fetch": [], "torrent": [], "share": []}
     assert outcome.activations() == []

@@ -43,7 +43,7 @@ NAME_OF = {str(document["id"]): str(document["image_tag"]) for document in DOCUM
 
 @dataclass
 class Plan:
-    """One roll-out as its operator wants it."""
+    """One rollout as its operator wants it."""
 
     rollout: str
     document: dict[str, Any]
@@ -59,13 +59,13 @@ class Fleet:
         self.hub = Hub(self._advance)
         self.machines = {f"n{at}": Machine(root / f"n{at}", f"n{at}", self.hub) for at in range(1, size + 1)}
         self.by_root = {machine.paths.root: machine for machine in self.machines.values()}
-        # Who may be out of service now, by the roll-out that takes them out.
+        # Who may be out of service now, by the rollout that takes them out.
         self.out: dict[str, set[str]] = {}
-        # Nodes that something other than a roll-out brought down, until they serve again.
+        # Nodes that something other than a rollout brought down, until they serve again.
         self.excused = set(self.machines)
         # Nodes whose last activation was killed or broke on a fault of the host.
         self.cut: set[str] = set()
-        # Which roll-out was given the lease of a node, and when.
+        # Which rollout was given the lease of a node, and when.
         self.holders: dict[str, tuple[str, float]] = {}
         self.history: list[str] = []
 
@@ -141,7 +141,7 @@ class Fleet:
             self._require_room(wave, plan.pace)
             held = [name for name in wave if self._lease(plan, name, tokens) != DONE]
             if held:
-                ended = f"another roll-out has {', '.join(held)}"
+                ended = f"another rollout has {', '.join(held)}"
                 break
             self.out[plan.rollout] = set(wave)
             sessions = {name: self._session(plan, name, tokens[name]) for name in wave}
@@ -251,7 +251,7 @@ class Fleet:
             elif machine.serves:
                 pass
             elif name not in out and name not in self.excused and not machine.ailing and self._healthy(machine):
-                raise Broken(f"{name}: it does not serve, and no roll-out had the right to take it out")
+                raise Broken(f"{name}: it does not serve, and no rollout had the right to take it out")
             current, verified = machine.linked("current"), machine.linked("verified")
             under_way = machine.working or any(session.alive for session in machine.sessions)
             if verified and current != verified and not under_way and name not in self.cut and not machine.ailing:

@@ -24,7 +24,7 @@ CURRENT_TAG = "2026-06-11-pr41703"
 PREFIX_TAG = "2026-06-04-pr44389"
 OTHER_TAG = "2026-06-18-v0.23.0-dflashfix"
 THIRD_TAG = "2026-07-27-v0.26.0"
-# inventory/lab.py's; a roll-out whose controller was killed keeps its hosts for so long.
+# inventory/lab.py's; a rollout whose controller was killed keeps its hosts for so long.
 LEASE_S = 15
 # The canary, then everybody else at once: for a state to begin with, where the waves are not what is looked at.
 AT_ONCE = ("--data", "batch_size=4", "--data", "max_unavailable=100%")
@@ -112,7 +112,7 @@ class Node:
         return self.sudo(f"find {folders} \\( -type f -o -type l \\) {left_out} -printf '%p %T@\\n' | sort")
 
     def is_free(self) -> bool:
-        """Has the roll-out's lease been given back, or ended by itself, by this host's own clock?"""
+        """Has the rollout's lease been given back, or ended by itself, by this host's own clock?"""
         lease = json.loads(self.sudo(f"cat {STATE}/lease.json 2>/dev/null || echo {{}}"))
         return "until" not in lease or str(lease["until"]) < self.ssh("date -u +%Y-%m-%dT%H:%M:%S").strip()
 

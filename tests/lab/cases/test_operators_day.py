@@ -132,7 +132,7 @@ DRIFT = {
     ),
     "variable": (
         f"sed -i s/FLASHINFER_SAMPLER=1/FLASHINFER_SAMPLER=0/ {UNIT}; {RELOAD}; systemctl restart sparkfleet-serve",
-        "VLLM_USE_FLASHINFER_SAMPLER is '0', the release says '1'",
+        "VLLM_USE_FLASHINFER_SAMPLER is '0', the release has '1'",
     ),
     "link gone": (f"rm {STATE}/verified", "verified is no release"),
     "engine stopped": ("systemctl stop sparkfleet-serve", "it is inactive, expected active"),

@@ -1,4 +1,4 @@
-"""Roll-outs that a test disturbs while an engine loads."""
+"""Rollouts that a test disturbs while an engine loads."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Attempt:
 def starting(
     pair: list[Node], tag: str, load_s: float, *arguments: str
 ) -> Iterator[tuple[Attempt, subprocess.Popen[str]]]:
-    """A roll-out whose first host's engine loads for `load_s` seconds; its process is ended where it still runs."""
+    """A rollout whose first host's engine loads for `load_s` seconds; its process is ended where it still runs."""
     canary = pair[0]
     attempt = Attempt(canary, shown(canary.name, f"image_tag={tag}")["id"])
     set_knobs(pair, tag, slow_load_s=load_s)

@@ -104,7 +104,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "thinking in the text": ({"leak_thinking": True}, r"reasoning: no `reasoning` in the answer"),
     "a tool call that breaks off": ({"broken_tool_json": True}, r"tool-call: the arguments .* are not JSON"),
     "no pictures": ({"refuse_images": True}, r"image: HTTP 400: .*At most 0 image"),
-    "a stream without its usage": ({"stream_without_usage": True}, r"streaming: the stream told no usage"),
+    "a stream without its usage": ({"stream_without_usage": True}, r"streaming: the stream returned no usage"),
     "a stream without its end": (
         {"stream_without_done": True},
         r"streaming: the stream ended after \d+ deltas without \[DONE\]",

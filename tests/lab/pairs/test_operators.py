@@ -1,4 +1,4 @@
-"""Two operators, one who leaves, and one whose machine dies: a host belongs to one roll-out at a time."""
+"""Two operators, one who leaves, and one whose machine dies: a host belongs to one rollout at a time."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_second_operator_is_told_who_is_at_work_and_ctrl_c_ends_after_the_wave
         output, _ = first.communicate(timeout=120)
 
     assert second.code == exits.LEASE_HELD, second.output
-    assert re.search(r"roll-out \w+ of \S+ works on this host since \S+ \(from 10\.83\.\d+\.1, until", second.output)
+    assert re.search(r"rollout \w+ of \S+ works on this host since \S+ \(from 10\.83\.\d+\.1, until", second.output)
     assert first.returncode == 130, output
     assert attempt.ended() == "committed"
     assert json.loads(report_of(output))["outcome"] == "interrupted"
@@ -66,9 +66,7 @@ def test_the_lease_of_an_owner_who_died_is_taken_over_and_the_journal_says_so(pa
     assert again.code == 0, again.output
     assert other.link("verified") == shown(other.name, f"image_tag={THIRD_TAG}")["id"]
     (taken,) = takeovers(other)[len(before) :]
-    assert re.search(
-        r"lease \d+ taken over from roll-out \w+ of \S+, which ended at .* without being given back", taken
-    )
+    assert re.search(r"lease \d+ taken over from rollout \w+ of \S+, which ended at .* without being given back", taken)
 
 
 def test_a_controller_that_comes_back_from_the_dead_touches_nothing_more(pair: list[Node]) -> None:
@@ -83,7 +81,7 @@ def test_a_controller_that_comes_back_from_the_dead_touches_nothing_more(pair: l
     assert second.code == 0, second.output
     assert sleeper.returncode == exits.HALTED_MIXED, output
     # Its own heartbeat hears of it, or the node refuses the step: whichever comes first after the sleep.
-    assert re.search(r"lease \d+ of roll-out \w+ is not valid any more", output), output[-3000:]
+    assert re.search(r"lease \d+ of rollout \w+ is not valid any more", output), output[-3000:]
     assert attempt.ended() == "committed"
     assert other.link("current") == other.link("verified") == shown(other.name, f"image_tag={PREFIX_TAG}")["id"]
     assert other.journal()[-1]["release"] == other.link("verified")

@@ -1,4 +1,4 @@
-"""A roll-out on hosts that clients never leave alone: none of it may turn a good release bad."""
+"""A rollout on hosts that clients never leave alone: none of it may turn a good release bad."""
 
 from __future__ import annotations
 

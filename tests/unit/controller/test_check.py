@@ -64,7 +64,7 @@ def test_json_for_machines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 2}', "Welcome to DGX OS"])
 def test_what_is_no_probe_is_a_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
     assert checked(tmp_path, text) == 1
-    assert "fail: probe: the host gave no probe" in capsys.readouterr().out
+    assert "fail: probe: the host returned no probe" in capsys.readouterr().out
 
 
 def test_standard_input(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -99,12 +99,12 @@ TABLE: dict[str, tuple[Case, str, Case]] = {
     "drafter-absent": (Case(model=QWEN), "has no drafter", Case("max-throughput", model=QWEN)),
     "drafter-backend-unproven": (
         Case(image=V27, overrides={"drafter_attention_backend": "flex_attention"}),
-        "nobody has shown the drafter's attention backend flex_attention",
+        "the drafter's attention backend flex_attention was never seen to work",
         Case(image=V27, overrides={"drafter_attention_backend": "triton_attn"}),
     ),
     "drafter-unproven": (
         Case(change=speculative(method="ngram", num_speculative_tokens=3, prompt_lookup_max=4)),
-        "nobody has shown method ngram",
+        "method ngram was never seen to work",
         Case(change=assisted),
     ),
     "drafter-heads": (
@@ -252,7 +252,7 @@ TABLE: dict[str, tuple[Case, str, Case]] = {
         Case("stock-baseline", STOCK, hardware="rtx50"),
     ),
     "entrypoint": (Case(change=cell("lines", "aeon-0.22", "entrypoint", to="bash")), "started with bash", FINE),
-    "image-state": (Case(image=PREFIX), "is a roll-back image", FINE),
+    "image-state": (Case(image=PREFIX), "is a rollback image", FINE),
     "image-candidate": (Case(image="vllm-openai-0.32.0"), "is a candidate", FINE),
     "image-undeclared": (Case(image="2026-12-01-new", line=CURRENT), f"is treated like {CURRENT}", FINE),
     "image-digest": (Case(deployment=replace(SETTLED, image_locked=False)), "has no digest", FINE),

@@ -191,7 +191,7 @@ DEFECTS: dict[str, list[tuple[Raw, str, str]]] = {
     ],
     "driver.loaded": [(answers(gpu_details=details("580.173.02")), "fail", "the GPU runs firmware 580.173.02")],
     "driver.installed": [
-        (answers(packages="nvidia-driver-580-open 580.190.01-0ubuntu1 hi \n"), "warn", "580.190.01 installed")
+        (answers(packages="nvidia-driver-580-open 580.190.01-0ubuntu1 hi \n"), "warn", "580.190.01 is installed")
     ],
     "driver.reboot": [(with_files(reboot="*** System restart required ***\n"), "warn", "reboot")],
     "driver.next_kernel": [
@@ -234,7 +234,7 @@ DEFECTS: dict[str, list[tuple[Raw, str, str]]] = {
         (answers(units=units(docker_service="not-found inactive ")), "fail", "no docker.service"),
         (answers(units=units(docker_service="masked inactive masked")), "fail", "unmask docker.service"),
     ],
-    "docker.group": [(answers(docker_group="docker:x:988:\n"), "info", "nobody is in the group docker")],
+    "docker.group": [(answers(docker_group="docker:x:988:\n"), "info", "the group docker is empty")],
     "cdi.driver": [
         (with_files(run_spec=cdi_spec("580.159.03")), "warn", "written for driver 580.159.03, and 580.178.04 is loaded")
     ],

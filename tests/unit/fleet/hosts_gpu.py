@@ -110,7 +110,7 @@ HOSTS: Mapping[str, FieldHost] = {
     ),
     # A GPU that is not there, and why.
     "kernel without module": host(
-        ("fail: gpu.visible: kernel 7.0.0-1020-nvidia runs", "boot kernel 6.17.0-1032-nvidia"),
+        ("fail: gpu.visible: kernel 7.0.0-1020-nvidia is running", "boot kernel 6.17.0-1032-nvidia"),
         "unplug",
         False,
         {MODULE: None},

@@ -88,7 +88,7 @@ def test_a_changed_key_is_refused_with_both_until_it_is_renewed(host: Sshd, desk
 @pytest.mark.parametrize(
     ("more", "password", "says"),
     [
-        (["--accept", "SHA256:another"], "secret", "do not go on before you know why"),
+        (["--accept", "SHA256:another"], "secret", "do not continue before you know why"),
         ([], "secret", "the host key was not accepted"),
         (["--accept", "OWN"], "wrong", "nvidia could not log in"),
         (["--accept", "OWN", "--user", "ann"], "secret", "ann could not log in"),

@@ -38,7 +38,7 @@ def ended(connected: str = "ab", failed: str = "", **progress: Any) -> int | Non
         ({"begun": True, "outcomes": {"a": BACK}, "stopped": "a reverted"}, exits.REVERTED),
         ({"begun": True, "outcomes": {"a": GOOD, "b": BACK}, "stopped": "b reverted"}, exits.HALTED_MIXED),
         ({"begun": True, "outcomes": {"a": GOOD, "b": BACK}}, exits.HALTED_MIXED),
-        ({"begun": True, "outcomes": {"a": GOOD}, "stopped": "post-wave said no"}, exits.HALTED_MIXED),
+        ({"begun": True, "outcomes": {"a": GOOD}, "stopped": "post-wave refused"}, exits.HALTED_MIXED),
         ({"begun": True, "outcomes": {"a": GOOD}, "taken_back": {"a": GOOD}, "stopped": "worse"}, exits.REVERTED),
         ({"begun": True, "outcomes": {"a": GOOD}, "taken_back": {"a": DOWN}, "stopped": "worse"}, exits.HOST_DOWN),
         ({"begun": True, "outcomes": {"a": DOWN}, "stopped": "a failed"}, exits.HOST_DOWN),

@@ -31,10 +31,10 @@ def living(group: str) -> list[str]:
         ("sleep 60 &\nwait", "did not end within 1 s", 15),
         ("trap '' TERM INT\nsleep 60", "did not end within 1 s", 15),
         ("sleep 60 &\nexit 0", None, 15),
-        ("sleep 60 >/dev/null 2>&1 &\necho no >&2\nexit 3", "said no (3): no", 15),
+        ("sleep 60 >/dev/null 2>&1 &\necho no >&2\nexit 3", "refused (3): no", 15),
         # Its input is larger than a pipe holds, and it reads none of it.
         ("exit 0", None, 15),
-        ("printf '\\377 no\\n'; exit 1", "said no (1): \ufffd no", 15),
+        ("printf '\\377 no\\n'; exit 1", "refused (1): \ufffd no", 15),
     ],
 )
 def test_a_hook_ends_in_time(

@@ -1,4 +1,4 @@
-"""What a terminal shows during a roll-out, and what the page afterwards shows."""
+"""What a terminal shows during a rollout, and what the page afterwards shows."""
 
 from __future__ import annotations
 

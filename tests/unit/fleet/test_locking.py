@@ -165,12 +165,12 @@ def test_files_that_moved_and_rows_that_changed_are_read_again(tmp_path: Path, r
 @pytest.mark.usefixtures("upstream")
 def test_no_lock_is_made_of_files_that_hold_something_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def require(_lock: lock.Lock, repo: str, *_: object) -> None:
-        raise LockError(f"{repo} is not what the catalogue says of it")
+        raise LockError(f"{repo} differs from the catalogue")
 
     settings = settings_of(tmp_path)
     monkeypatch.setattr(locking, "_settings", lambda *_: [settings])
     monkeypatch.setattr(contents, "require", require)
-    with pytest.raises(LockError, match="is not what the catalogue says"):
+    with pytest.raises(LockError, match="differs from the catalogue"):
         locking.run(argparse.Namespace(inventory=None, data=[], check=False))
     assert not settings.lock_path.exists()
 

@@ -19,7 +19,7 @@ FAILS = "probing: acceptance-long fail: 0.0 % of drafted tokens accepted, expect
 AGAIN = "probing: ttft pass: 1.2 s; asked again after it failed once (3.1 s, expected at most 2 s)"
 BESIDE = "probing: tokens-per-second-short not-judged: 3.1 tok/s; not judged, as 4 requests ran meanwhile"
 NO_DATA = "probing: power no-data: nvidia-smi names no power, clock and utilization (exit code 6)"
-WENT_BACK = "reverted: acceptance-long: 0.0 %; release e9fab9a0 serves again and is proven"
+WENT_BACK = "reverted: acceptance-long: 0.0 %; release e9fab9a0 serves again and is verified"
 OUT = "committed: STILL OUT OF ROTATION: the engine does not answer"
 REFUSED = "sparknode activate: refused: release x is not staged here; stage it again"
 CHECKING = "model a/b@1d7e8dbc: checking 3.20 of 18.00 GB, 800 MB/s, 19 s left"
@@ -92,12 +92,12 @@ TABLE: dict[str, tuple[list[str], list[str]]] = {
         ["a reverting: starting: after 3 s the engine ended"],
     ),
     "one more try on the way back": (
-        ["reverting: x", "reverting: once more, as nothing else is left to go back to: y"],
-        ["a reverting: x", "a reverting: once more, as nothing else is left to go back to: y"],
+        ["reverting: x", "reverting: once more, as there is no other release to roll back to: y"],
+        ["a reverting: x", "a reverting: once more, as there is no other release to roll back to: y"],
     ),
     "what is not known is passed on": ([REFUSED, "a word"], [f"a {REFUSED}", "a a word"]),
     "staging is one line": (
-        [CHECKING, "model a/b@1d7e: proven and in place (3 files, 18.00 GB)", PULLING, *LAYERS, "proof: release x"],
+        [CHECKING, "model a/b@1d7e: verified and in place (3 files, 18.00 GB)", PULLING, *LAYERS, "proof: release x"],
         ["s staged: release x"],
     ),
     "staging that fails is its reason": ([PULLING, *LAYERS[:2], "sparknode stage: z"], ["a sparknode stage: z"]),

@@ -121,7 +121,7 @@ def test_what_an_image_needs_of_the_driver() -> None:
     picky = CATALOG.model_copy(update={"lines": lines})
     found = {one.id: one for one in preflight.check(document(models=MODELS), PLAIN, picky)}
     assert "580.200 or newer, which image 2026-06-11-pr41703 needs" in found["driver.image"].text()
-    assert "was built with CUDA 13.2, the driver has 13.0" in found["cuda.toolchain"].text()
+    assert "was built with CUDA 13.2, but the driver has 13.0" in found["cuda.toolchain"].text()
 
 
 def test_modules_in_an_unknown_place_prove_nothing() -> None:
@@ -205,7 +205,7 @@ def test_a_host_under_a_roll_out_is_busy_and_nothing_else() -> None:
     activation = {**step, "state": "reverting", "release": "x", "alive": True}
     found = check(raw, activation=activation)
     assert list(found) == ["host.busy"]
-    assert "roll-out r1 of ann@desk" in found["host.busy"].text()
+    assert "rollout r1 of ann@desk" in found["host.busy"].text()
     assert "now `reverting`" in found["host.busy"].text()
     assert set(check(raw, activation={**activation, "alive": False})) == {"mem.available", "port.free"}
 

@@ -69,7 +69,7 @@ def test_a_host_without_an_answer() -> None:
 )
 def test_a_roll_out_that_ended_without_a_reason_costs_no_table(error: str | None, says: str) -> None:
     (text,) = remarks("a", {"fleet": {"last": {"state": "failed", "error": error}}})
-    assert text.startswith(f"a: last roll-out failed: {says}")
+    assert text.startswith(f"a: last rollout failed: {says}")
 
 
 def test_the_row_of_a_verified_host() -> None:
@@ -88,7 +88,7 @@ def test_the_row_of_a_verified_host() -> None:
         "tok/s": "88.1",
         "KV": "12 %",
         "memory": "21.0 GiB",
-        "last roll-out": "committed 2026-11-20T11:03",
+        "last rollout": "committed 2026-11-20T11:03",
     }
 
 
@@ -117,7 +117,7 @@ def test_what_is_odd_is_said_below() -> None:
         "a: drift: unit: edited",
         "a: watch: 1.0 GiB available",
         f"a: release {ID} by ann@desk; its worker is gone, the next deploy takes over",
-        "a: last roll-out reverted: acceptance-short: 0.0 %",
+        "a: last rollout reverted: acceptance-short: 0.0 %",
         "a: out of its rotation",
     ]
 

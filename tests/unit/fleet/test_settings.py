@@ -1,4 +1,4 @@
-"""The knobs of a roll-out at the border: what is taken, and what is refused in words."""
+"""The knobs of a rollout at the border: what is taken, and what is refused in words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a roll-back leads and what a deploy would undo, from journals alone."""
+"""Where a rollback leads and what a deploy would undo, from journals alone."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FIRST = row(A, None, "r1")
     ("history", "other", "goes"),
     [
         ([row(B, A, "r2")], node(B, A, row(B, A, "r2")), True),
-        # The roll-out was resumed: another id, the same release.
+        # The rollout was resumed: another id, the same release.
         ([row(B, A, "r2")], node(B, A, row(B, A, "r3")), True),
         ([row(B, A, "r2")], node(C, A, row(C, A, "r3")), False),
         # A restart, a repair and a failed attempt bring nothing, so they undo nothing.

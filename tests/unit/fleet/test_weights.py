@@ -144,7 +144,7 @@ TWINS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "wrong offsets": (header('"shape":[2,2]', '"shape":[2,3]'), "for BF16 [2, 3]"),
     "unknown type": (header('"dtype":"F32"', '"dtype":"F33"'), "a tensor's entry can't be read"),
-    "index of other shards": (sharded, "47648 tensors stand elsewhere than it says"),
+    "index of other shards": (sharded, "47648 tensors are in other files than it lists"),
     "end of turn missing": (
         lambda f: configured(f, "generation_config.json", lambda d: d.update(eos_token_id=[1, 106, 50])),
         "eos_token_id is [1, 106, 50], expected",

@@ -193,7 +193,7 @@ def test_a_release_that_is_not_staged_is_refused_before_anything_stops(serving: 
 def test_an_incomplete_way_back_is_refused_before_anything_stops(serving: World) -> None:
     del serving.images[OLD["image"]["reference"]]
 
-    with pytest.raises(Refused, match=f"the release to go back to, {OLD['id']} is not complete here"):
+    with pytest.raises(Refused, match=f"the release to roll back to, {OLD['id']} is not complete here"):
         activate(serving)
 
     assert serving.running == OLD["id"]

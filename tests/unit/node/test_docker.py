@@ -40,7 +40,7 @@ def test_a_container_that_is_the_releases_has_no_drift(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda c: c.update(Path="bash"), "entrypoint: the container runs 'bash', the release says 'vllm'"),
+        (lambda c: c.update(Path="bash"), "entrypoint: the container runs 'bash', the release has 'vllm'"),
         (
             lambda c: c["Args"].append("--enforce-eager"),
             "arguments: the container has ['--enforce-eager'] where the release has nothing",
@@ -53,17 +53,17 @@ def test_a_container_that_is_the_releases_has_no_drift(tmp_path: Path) -> None:
             lambda c: c["Args"].reverse(),
             "arguments: the container has the release's arguments in another order or number",
         ),
-        (lambda c: c["Config"].update(Env=[]), "environment: VLLM_FLAG is not set, the release says 'tag'"),
+        (lambda c: c["Config"].update(Env=[]), "environment: VLLM_FLAG is not set, the release has 'tag'"),
         (
             lambda c: c["Config"]["Env"].append("VLLM_FLAG=other"),
-            "environment: VLLM_FLAG is 'other', the release says 'tag'",
+            "environment: VLLM_FLAG is 'other', the release has 'tag'",
         ),
         (lambda c: c.update(Mounts=[]), f"mount: {FOLDER} on /models/gemma4 (read-only) is missing"),
         (
             lambda c: c["Mounts"].append({"Type": "bind", "Source": "/a", "Destination": "/b", "RW": True}),
             "mount: /a on /b (read-write) is not in the release",
         ),
-        (lambda c: c.update(Image="sha256:00"), "image: the container runs sha256:00, the release says sha256:c0"),
+        (lambda c: c.update(Image="sha256:00"), "image: the container runs sha256:00, the release has sha256:c0"),
         (lambda c: c["State"].update(Running=False), "container sparkfleet-serve: it is not running"),
     ],
 )

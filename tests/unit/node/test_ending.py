@@ -369,7 +369,7 @@ def test_a_dead_activation_is_ended_before_another_one_begins(tmp_path: Path) ->
     code = frontend.activate(world.host, Order(other["id"], "rollout-2", "else@where"), lines.append)
 
     assert code == 30
-    assert f"the activation of release {NEW['id']} by ops@desk (roll-out rollout-1): since 2026-" in lines[0]
+    assert f"the activation of release {NEW['id']} by ops@desk (rollout rollout-1): since 2026-" in lines[0]
     is_well(world, lines)
     assert activate(world, other) == DONE
 

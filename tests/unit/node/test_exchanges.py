@@ -129,7 +129,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"stream": streamed(events({"content": "a"}, done=False))},
         "streaming: the stream ended after 1 deltas without [DONE]",
     ),
-    "no usage": ({"stream": streamed(events({"content": "a"}, usage=False))}, "streaming: the stream told no usage"),
+    "no usage": (
+        {"stream": streamed(events({"content": "a"}, usage=False))},
+        "streaming: the stream returned no usage",
+    ),
     "no text in the stream": (
         {"stream": streamed(events({"role": "assistant"}))},
         "streaming: 1 tokens and no text, expected at least 1 token",
@@ -212,7 +215,7 @@ def test_little_power_alone_is_no_wedge(serving: World, change: dict[str, float]
     run = activate(serving, FULL)
 
     assert run.code == DONE
-    assert "not the picture of a wedge" in "\n".join(run.lines)
+    assert "a wedged supply looks different" in "\n".join(run.lines)
 
 
 def test_an_image_without_nvidia_smi_is_no_reason_to_go_back(serving: World) -> None:

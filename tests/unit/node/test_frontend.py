@@ -148,7 +148,7 @@ def test_a_restart_that_fails_twice_is_said_and_left_running(serving: World) -> 
     code, lines = follow(serving, OLD, intent="restart")
 
     assert code == FAILED
-    assert f"going back to {OLD['id']} failed too (what runs is left running, unproven)" in lines[-1]
+    assert f"the rollback to {OLD['id']} failed too (the running engine is left running, unverified)" in lines[-1]
     assert serving.running == OLD["id"]
 
 
@@ -169,7 +169,7 @@ def test_the_same_release_under_way_is_attached_to(serving: World) -> None:
         code, lines = follow(serving)
 
     assert code == DONE
-    assert lines[0].startswith(f"attached: the activation of release {NEW['id']} by else@where (roll-out rollout-0): ")
+    assert lines[0].startswith(f"attached: the activation of release {NEW['id']} by else@where (rollout rollout-0): ")
 
 
 def test_another_release_under_way_is_not_disturbed(serving: World) -> None:
@@ -177,7 +177,7 @@ def test_another_release_under_way_is_not_disturbed(serving: World) -> None:
         code, lines = follow(serving)
 
     assert code == BUSY
-    assert lines[0].startswith(f"the activation of release {OLD['id']} by else@where (roll-out rollout-0): since 2026-")
+    assert lines[0].startswith(f"the activation of release {OLD['id']} by else@where (rollout rollout-0): since 2026-")
     assert lines[0].endswith(", now `starting`; wait for its end")
 
 
@@ -202,7 +202,7 @@ def test_a_worker_that_dies_for_good_is_said(serving: World) -> None:
 
     assert code == FAILED
     assert "the worker ended in `starting` without an outcome" in lines[-1]
-    assert "`systemctl start sparkfleet-activate.service` ends what it left" in lines[-1]
+    assert "`systemctl start sparkfleet-activate.service` finishes what it left" in lines[-1]
 
 
 def test_a_worker_that_never_writes_is_said_soon(serving: World) -> None:

@@ -39,7 +39,7 @@ BAD_ENGINES: dict[str, tuple[Engine, str]] = {
     "garbage": (Engine(chat=lambda _: Answer(200, b"<html>")), "short-chat: HTTP 200, but no chat completion"),
     "hang": (Engine(chat=lambda _: Answer(None, error="no answer within 120 s")), "short-chat: no answer within 120 s"),
     "error": (Engine(chat=lambda _: Answer(500, b"boom")), "short-chat: HTTP 500: boom"),
-    "other version": (Engine(version="0.23.0"), "identity: /version says 0.23.0, the release says 0.22.1"),
+    "other version": (Engine(version="0.23.0"), "identity: /version is 0.23.0, the release has 0.22.1"),
     "other name": (Engine(names=["gemma4"]), "identity: /v1/models does not serve 'gemma4-fast'"),
     "other model": (Engine(root="/models/x"), "identity: /v1/models: root of 'gemma4' is '/models/x'"),
     "other arguments": (Engine(changes={"Args": ["serve"]}), "identity: arguments: the container has nothing where"),
@@ -138,7 +138,7 @@ def test_a_first_release_that_fails_leaves_nothing_that_crash_loops(tmp_path: Pa
     run = activate(world)
 
     assert run.code == FAILED
-    assert "no verified release to go back to" in run.last["error"]
+    assert "no verified release to roll back to" in run.last["error"]
     assert world.running is None
     assert not world.enabled
     assert world.paths.linked("verified") is None
@@ -152,7 +152,7 @@ def test_a_way_back_that_dies_too_is_said_and_stopped(serving: World) -> None:
 
     assert run.code == FAILED
     assert "acceptance-short: 0.0 %" in run.last["error"]
-    assert f"going back to {OLD['id']} failed too (nothing serves)" in run.last["error"]
+    assert f"the rollback to {OLD['id']} failed too (nothing serves)" in run.last["error"]
     assert serving.running is None
     assert serving.enabled, "a reboot may still cure it"
 
@@ -172,7 +172,9 @@ def test_a_way_back_whose_engine_was_killed_is_walked_again(serving: World) -> N
 
     assert run.code == REVERTED
     assert [
-        record for record in run.records if str(record.get("note")).startswith("once more, as nothing else is left")
+        record
+        for record in run.records
+        if str(record.get("note")).startswith("once more, as there is no other release")
     ]
     assert serving.running == OLD["id"]
     assert run.last["error"].startswith("acceptance-short: 0.0 %")
@@ -185,7 +187,7 @@ def test_an_old_release_that_answers_but_fails_a_gate_goes_on_serving(serving: W
     run = activate(serving)
 
     assert run.code == FAILED
-    assert "what runs is left running, unproven" in run.last["error"]
+    assert "the running engine is left running, unverified" in run.last["error"]
     assert serving.running == OLD["id"]
 
 

@@ -1,4 +1,4 @@
-"""The lease: one roll-out at a time, an end by itself, and a token by which a late owner is known."""
+"""The lease: one rollout at a time, an end by itself, and a token by which a late owner is known."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_second_operator_is_refused_with_who_since_when_from_where_and_until_w
 
     found = lease.holder(world.host)
     assert found is not None
-    for part in ("roll-out first of ops@first", "from 10.0.0.9", str(found["since"]), str(found["until"])):
+    for part in ("rollout first of ops@first", "from 10.0.0.9", str(found["since"]), str(found["until"])):
         assert part in str(refused.value)
     assert refused.value.code == 31
 
@@ -57,9 +57,9 @@ def test_an_expired_one_is_taken_over_with_a_larger_token_and_a_line_in_the_jour
     assert second > first
     line = json.loads(world.paths.journal.read_text())
     assert (line["state"], line["rollout"]) == ("lease", "second")
-    assert "taken over from roll-out first of ops@first" in line["note"]
+    assert "taken over from rollout first of ops@first" in line["note"]
     assert journal.read(world.paths) == [], "it belongs to no activation"
-    with pytest.raises(LeaseHeld, match=r"lease 1 of roll-out first is not valid any more \(token now 2\)"):
+    with pytest.raises(LeaseHeld, match=r"lease 1 of rollout first is not valid any more \(token now 2\)"):
         lease.renew(world.host, "first", first, 60.0)
 
 
@@ -105,7 +105,7 @@ def test_an_activation_under_way_keeps_it_however_late_its_renewal_is(tmp_path: 
     world.clock += 3600.0
 
     assert lease.holder(world.host) is not None
-    with pytest.raises(LeaseHeld, match="roll-out rollout-1 of ops@rollout-1 works on this host"):
+    with pytest.raises(LeaseHeld, match="rollout rollout-1 of ops@rollout-1 works on this host"):
         take(world, "second")
 
 
@@ -149,7 +149,7 @@ def test_two_that_take_at_once_get_it_one_after_the_other(world: World) -> None:
 def test_an_activation_is_refused_while_another_roll_out_has_the_host(serving: World) -> None:
     take(serving, "other")
 
-    with pytest.raises(LeaseHeld, match="roll-out other"):
+    with pytest.raises(LeaseHeld, match="rollout other"):
         activate(serving)
 
     assert serving.running == OLD["id"]
@@ -161,7 +161,7 @@ def test_an_activation_with_a_token_that_is_not_valid_any_more_is_refused(servin
     serving.clock += 61.0
     take(serving, "other")
 
-    with pytest.raises(LeaseHeld, match=f"lease {token} of roll-out rollout-1 is not valid"):
+    with pytest.raises(LeaseHeld, match=f"lease {token} of rollout rollout-1 is not valid"):
         activate(serving, token=token)
 
 

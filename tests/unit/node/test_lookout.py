@@ -152,7 +152,7 @@ def test_a_collapse_is_reported_and_cured_only_where_that_is_the_known_cure(tmp_
 
         found = glance(world)
 
-        text = "1.0 % of drafted tokens accepted, expected at least 20.0 % (proven with 60.0 %)"
+        text = "1.0 % of drafted tokens accepted, expected at least 20.0 % (verified with 60.0 %)"
         assert found["findings"]["acceptance"] == text
         assert restarts(world) == int(cure)
 
@@ -240,7 +240,7 @@ def test_an_unfinished_activation_is_a_finding_and_is_ended(world: World) -> Non
 
     assert found["verdict"] == "bad"
     assert found["findings"]["activation"].startswith(
-        "the activation of release ffffffffffffffff by ops@desk (roll-out r1), which stands in `probing` has no worker"
+        "the activation of release ffffffffffffffff by ops@desk (rollout r1), which stands in `probing` has no worker"
     )
     assert resumed(world) == 5
     assert restarts(world) == 0, "what serves may be neither release; its own way back decides"

@@ -66,7 +66,7 @@ def test_a_release_may_ask_for_no_gate(tmp_path: Path, section: object, capsys: 
     path.write_text(json.dumps(release("free", memory=section)))
 
     assert memory.gate(world.host, path, cli.say) == 0
-    assert "asks for none" in capsys.readouterr().out
+    assert "has none" in capsys.readouterr().out
 
 
 def test_the_gate_of_the_unit_refuses_with_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

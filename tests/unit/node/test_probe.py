@@ -154,7 +154,7 @@ def test_an_image_under_a_releases_name_is_told_before_a_start_takes_it(tmp_path
 
     assert fleet["images"] == []
     assert fleet["serving"]["drift"] == [
-        f"image: the name {name} stands for sha256:0ther, the release says {OLD['image']['image_ids'][0]}"
+        f"image: the name {name} stands for sha256:0ther, the release has {OLD['image']['image_ids'][0]}"
     ]
 
 

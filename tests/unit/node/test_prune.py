@@ -149,7 +149,7 @@ def test_nothing_goes_when_a_release_that_stays_cannot_be_read(world: World) -> 
 def test_a_roll_out_between_its_waves_loses_nothing(world: World) -> None:
     lease.take(world.host, "r9", "ann@desk", "10.0.0.9", 60.0)
     before = everything(world)
-    with pytest.raises(LeaseHeld, match="roll-out r9 of ann@desk works on this host"):
+    with pytest.raises(LeaseHeld, match="rollout r9 of ann@desk works on this host"):
         run(world, 0, [])
     assert everything(world) == before
 

@@ -83,7 +83,7 @@ def test_images_that_docker_does_not_list_are_not_called_removed(serving: World)
     serving.docker_silent = True
     _, lines = give_back(serving)
     assert not [line for line in lines if line.endswith(": removed")]
-    assert any(line.startswith("images: left, since Docker did not say which are here: ") for line in lines)
+    assert any(line.startswith("images: left, since Docker did not report which are here: ") for line in lines)
 
 
 def test_a_bare_host_has_nothing_to_lose(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_neither_a_roll_out_nor_an_activation_is_disturbed(serving: World) -> No
     with lock.hold(serving.paths, "pruning"), pytest.raises(Busy, match=r"pruning .* is under way"):
         give_back(serving)
     orders.place(serving.paths, Order(OLD["id"], "r0", "ann@desk"))
-    with pytest.raises(Busy, match=r"by ann@desk \(roll-out r0\) is under way"):
+    with pytest.raises(Busy, match=r"by ann@desk \(rollout r0\) is under way"):
         give_back(serving)
     orders.close(serving.paths)
     lease.take(serving.host, "r0", "ann@desk", "10.0.0.9", 60.0)

@@ -65,7 +65,7 @@ def test_a_release_is_staged_with_its_model_and_its_image(world: World) -> None:
     assert (folder / "sparkfleet-serve.service").read_text() == DOCUMENT["unit"]
     assert lines[-2:] == [
         f"proof: release {DOCUMENT['id']} is complete here",
-        "proof: no release is verified here yet, so there is none to go back to",
+        "proof: no release is verified here yet, so there is none to roll back to",
     ]
 
 
@@ -151,7 +151,7 @@ def test_a_model_in_place_without_its_proof_is_hashed_again(world: World) -> Non
 
     lines = run(world)
 
-    assert any(line.startswith(f"model {REPO}@{COMMIT[:12]}: the files in place are proven") for line in lines)
+    assert any(line.startswith(f"model {REPO}@{COMMIT[:12]}: the files in place are verified") for line in lines)
     assert world.paths.model_stamp(REPO, COMMIT).exists()
 
 
@@ -244,11 +244,11 @@ def test_staging_ends_with_proof_of_the_way_back(world: World) -> None:
     put_release(world.paths, old)
     point(world.paths, "verified", old["id"])
 
-    with pytest.raises(Failed, match=f"the release to go back to, {old['id']} is not complete here: image "):
+    with pytest.raises(Failed, match=f"the release to roll back to, {old['id']} is not complete here: image "):
         run(world)
 
     world.images[old["image"]["reference"]] = {"Id": old["image"]["image_ids"][0]}
-    assert run(world)[-1] == f"proof: the release to go back to, {old['id']}, is complete here"
+    assert run(world)[-1] == f"proof: the release to roll back to, {old['id']}, is complete here"
 
 
 def other_manifest() -> dict[str, Any]:
@@ -301,7 +301,7 @@ def test_what_a_request_says_twice_is_refused(world: World) -> None:
     double = manifest()
     double["files"].append(double["files"][0])
 
-    with pytest.raises(Refused, match="a path stands there twice"):
+    with pytest.raises(Refused, match="a path is listed twice"):
         run(world, manifests=[double])
 
 
