@@ -11,7 +11,8 @@ from pyinfra.api import state
 gc.set_threshold(100_000)
 atexit.register(gc.freeze)
 
-from sparkfleet import files_open, session  # noqa: E402
+from sparkfleet.deploy import session  # noqa: E402
+from sparkfleet.node import files_open  # noqa: E402
 
 config.REQUIRE_PYINFRA_VERSION = ">=3.10,<4"
 config.SUDO = True

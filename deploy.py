@@ -9,7 +9,7 @@ from pathlib import Path
 # pyinfra puts the working folder last on the path, where an installed package named `tasks` would win.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from sparkfleet import session
+from sparkfleet.deploy import session
 from tasks.preflight import preflight
 from tasks.repair import repair
 from tasks.roll_out import roll_out

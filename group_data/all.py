@@ -4,7 +4,7 @@
 Ids of models, images, profiles and hardware come from catalog/; `python -m sparkfleet show HOST` prints the result.
 """
 
-from sparkfleet.transport import attentive as _attentive
+from sparkfleet.node.transport import attentive as _attentive
 
 # --- what to serve --------------------------------------------------------------------------------
 # A row of catalog/models.yaml. The drafter comes with its target; the two are locked, staged and removed together.

@@ -4,7 +4,7 @@ import atexit
 import gc
 import sys
 
-from sparkfleet.cli import main
+from sparkfleet.cli.main import main
 
 # Python would look for garbage once more when it leaves, a tenth of a second, in what ends with the process anyway.
 atexit.register(gc.freeze)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from sparkfleet.table import some
+from sparkfleet.text import some
 
 # A figure that stands alone: no part of a name, a version, an address or a time.
 _FIGURE = re.compile(r"(?<![\w.:/-])\d+(?:\.\d+)?(?![\w:/-]|\.\d)")

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from sparknode import INTENTS, SCHEMAS
+from sparknode.base.paths import Paths
+from sparknode.base.system import Host, RealSystem, ready
 from sparknode.errors import Refused, Stopped
-from sparknode.paths import Paths
-from sparknode.system import Host, RealSystem, ready
 
 # Every other module is imported where its command is carried out: a program in a zip file is compiled anew each time,
 # and what a probe does not need would cost it a quarter of a second.
@@ -41,47 +41,52 @@ OPTIONS: Mapping[str, tuple[str, dict[str, Any]]] = {
 # What carries a command out (module:function), and what that is given after the host: these options, what stands on
 # standard input, `say` and `ready`.
 COMMANDS: tuple[tuple[str, str, str, str], ...] = (
-    ("probe", "probe:probe", "", "print one JSON document about this node"),
-    ("collect", "collect:keep", "folder", "keep what a probe reads, without secrets, for a report"),
-    ("status", "probe:status", "", "print what is staged, serving and under way as JSON"),
-    ("stage", "stage:stage", "stdin say", "read a stage request from stdin and carry it out"),
-    ("fetch", "fetch:fetch", "stdin say", "read a fetch request from stdin and bring its model from the Hub"),
-    ("hub-get", "hub:main", "order say", "what `fetch` calls in the tool environment"),
-    ("prune", "prune:prune", "stdin say", "read a prune request from stdin; remove what no release needs"),
+    ("probe", "facts.probe:probe", "", "print one JSON document about this node"),
+    ("collect", "facts.collect:keep", "folder", "keep what a probe reads, without secrets, for a report"),
+    ("status", "facts.probe:status", "", "print what is staged, serving and under way as JSON"),
+    ("stage", "models.stage:stage", "stdin say", "read a stage request from stdin and carry it out"),
+    ("fetch", "models.fetch:fetch", "stdin say", "read a fetch request from stdin and bring its model from the Hub"),
+    ("hub-get", "models.hub:main", "order say", "what `fetch` calls in the tool environment"),
+    ("prune", "models.prune:prune", "stdin say", "read a prune request from stdin; remove what no release needs"),
     ("sync", "", "", "a model between hosts"),
-    ("sync look", "spread:report", "wait", "print how far this host is, its models and its addresses as JSON"),
+    ("sync look", "models.spread:report", "wait", "print how far this host is, its models and its addresses as JSON"),
     (
         "sync torrent",
-        "spread:metainfo",
+        "models.spread:metainfo",
         "stdin",
         "read a manifest from stdin and print the torrent of its model as base64",
     ),
-    ("sync share", "spread:share", "stdin say", "read a spread request from stdin; give or take until stopped"),
+    ("sync share", "models.spread:share", "stdin say", "read a spread request from stdin; give or take until stopped"),
     (
-        *("sync image", "stage:save_image", "stdin say"),
+        *("sync image", "models.stage:save_image", "stdin say"),
         "read a stage request from stdin; save its image for other hosts and print the manifest",
     ),
-    ("sync stop", "spread:stop", "", "end what `share` does here"),
-    ("verify", "verify:verify", "say", "hash every model that stands here again; exit 1 when one is damaged"),
+    ("sync stop", "models.spread:stop", "", "end what `share` does here"),
+    ("verify", "models.verify:verify", "say", "hash every model that stands here again; exit 1 when one is damaged"),
     (
-        *("activate", "frontend:ordered", "release rollout operator lease retry intent say"),
+        *("activate", "activate.follow:ordered", "release rollout operator lease retry intent say"),
         "exit 0 committed, 10 reverted, 20 failed, 30 another activation is under way, 31 another rollout has "
         "the lease, 32 the release failed its gates here before",
     ),
     (
-        *("retire", "retire:retire", "rollout operator models say"),
+        *("retire", "activate.retire:retire", "rollout operator models say"),
         "drain, stop, and remove everything that belongs to sparkfleet",
     ),
-    ("memory-gate", "memory:gate", "release_json say", "wait until a release's memory is free, or exit 1"),
+    ("memory-gate", "host.memory:gate", "release_json say", "wait until a release's memory is free, or exit 1"),
     (
-        *("work", "activate:work", "say ready"),
+        *("work", "activate.worker:work", "say ready"),
         "what sparkfleet-activate.service calls: carry out the order, or end what is left",
     ),
-    ("watch", "lookout:look", "say", "check the engine once, and restart it if a restart is known to help"),
+    ("watch", "watchdog.lookout:look", "say", "check the engine once, and restart it if a restart is known to help"),
     ("lease", "", "", "who rolls this host"),
-    ("lease take", "lease:take", "rollout operator source ttl", "take it, renew one's own, or take over an ended one"),
-    ("lease renew", "lease:renew", "rollout token ttl", "extend one's own"),
-    ("lease release", "lease:release", "rollout token", "give one's own back"),
+    (
+        "lease take",
+        "state.lease:take",
+        "rollout operator source ttl",
+        "take it, renew one's own, or take over an ended one",
+    ),
+    ("lease renew", "state.lease:renew", "rollout token ttl", "extend one's own"),
+    ("lease release", "state.lease:release", "rollout token", "give one's own back"),
 )
 
 

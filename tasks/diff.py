@@ -3,7 +3,7 @@
 pyinfra inventory/prod.py tasks/diff.py
 """
 
-from sparkfleet import look, session
+from sparkfleet.deploy import look, session
 
 session.intends("look")
 look.diff()

@@ -4,7 +4,7 @@ hosts, and safe during a rollout.
 pyinfra inventory/prod.py tasks/doctor.py --limit spark-03.local
 """
 
-from sparkfleet import look, session
+from sparkfleet.deploy import look, session
 
 session.intends("look")
 look.doctor()

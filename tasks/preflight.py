@@ -3,14 +3,14 @@
 pyinfra inventory/prod.py tasks/preflight.py -y
 """
 
-from sparkfleet import report, session
-from sparkfleet.actions import refuse_unfit
+from sparkfleet.deploy import ending, session
+from sparkfleet.deploy.actions import refuse_unfit
 
 
 def preflight(*, alone: bool = False) -> None:
     """Check every host before any is changed; all reasons of all hosts are shown, and one unfit host ends the run."""
     session.require("deploy", "preflight")
-    report.print_findings(alone=alone)
+    ending.print_findings(alone=alone)
     refuse_unfit()
 
 

@@ -4,8 +4,8 @@ pyinfra inventory/prod.py tasks/prune.py --dry       what would go
 pyinfra inventory/prod.py tasks/prune.py             the same, and after a yes it goes
 """
 
-from sparkfleet import session
-from sparkfleet.operations import prune_host
+from sparkfleet.deploy import session
+from sparkfleet.deploy.operations import prune_host
 
 session.intends("prune")
 prune_host(name="Prune")

@@ -5,9 +5,9 @@ pyinfra inventory/prod.py tasks/repair.py --dry --diff --data 'repairs=["sleep_t
 
 from pyinfra.api import deploy
 
-from sparkfleet import session
-from sparkfleet.operations import repair as repair_one
-from sparkfleet.repairs import REPAIRS
+from sparkfleet.deploy import session
+from sparkfleet.deploy.operations import repair as repair_one
+from sparkfleet.preflight.repairs import REPAIRS
 
 
 @deploy("Repair")

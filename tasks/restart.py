@@ -5,7 +5,7 @@ pyinfra inventory/prod.py tasks/restart.py
 
 from pyinfra import local
 
-from sparkfleet import session
+from sparkfleet.deploy import session
 
 session.intends("restart")
 local.include("tasks/roll_out.py")

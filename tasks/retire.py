@@ -3,8 +3,8 @@
 pyinfra inventory/prod.py tasks/retire.py --limit spark-07.local
 """
 
-from sparkfleet import session
-from sparkfleet.operations import retire
+from sparkfleet.deploy import session
+from sparkfleet.deploy.operations import retire
 
 session.intends("retire")
 retire(name="Retire")

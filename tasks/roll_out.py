@@ -2,9 +2,9 @@
 
 from pyinfra.api import deploy
 
-from sparkfleet import report, session
-from sparkfleet.operations import install_node_program
-from sparkfleet.operations import roll_out as roll_out_in_waves
+from sparkfleet.deploy import ending, session
+from sparkfleet.deploy.operations import install_node_program
+from sparkfleet.deploy.operations import roll_out as roll_out_in_waves
 
 
 @deploy("Roll out")
@@ -13,7 +13,7 @@ def roll_out() -> None:
     waves = session.run().waves
     if waves:
         roll_out_in_waves(name=f"Roll out in {len(waves)} waves" if len(waves) > 1 else "Roll out in one wave")
-    report.print_at_end()
+    ending.print_at_end()
 
 
 # Included by rollback.py and restart.py, for which nothing is staged.

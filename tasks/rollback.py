@@ -5,7 +5,7 @@ pyinfra inventory/prod.py tasks/rollback.py
 
 from pyinfra import local
 
-from sparkfleet import session
+from sparkfleet.deploy import session
 
 session.intends("rollback")
 local.include("tasks/roll_out.py")

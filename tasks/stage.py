@@ -2,8 +2,8 @@
 
 from pyinfra.api import deploy
 
-from sparkfleet import session
-from sparkfleet.operations import install_node_program, keep_verifying, lacking, stage_release, sync_models
+from sparkfleet.deploy import session
+from sparkfleet.deploy.operations import install_node_program, keep_verifying, lacking, stage_release, sync_models
 
 
 @deploy("Stage")

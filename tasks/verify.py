@@ -3,8 +3,8 @@
 pyinfra inventory/prod.py tasks/verify.py -y
 """
 
-from sparkfleet import session
-from sparkfleet.operations import verify_models
+from sparkfleet.deploy import session
+from sparkfleet.deploy.operations import verify_models
 
 session.intends("verify")
 verify_models(name="Verify the weights")

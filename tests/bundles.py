@@ -11,9 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sparknode.collect import COMMANDS, Raw
-from sparknode.probe import facts
-from sparknode.shell import Completed
+from sparknode.base.process import Completed
+from sparknode.facts.collect import COMMANDS, Raw
+from sparknode.facts.probe import facts
 
 FIXTURES = Path(__file__).parent / "fixtures" / "gb10"
 DRIVER = "580.178.04"

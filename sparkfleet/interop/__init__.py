@@ -2,6 +2,9 @@
 
 A reader gives a `Served`, which `profile` turns into a row for `catalog/profiles.yaml`; a writer takes a compiled
 release.
+
+Imports `catalog`, `release`, `preflight`, `inventory`, `rollout`, `report`, `node`, `artefacts`, `deploy` and the
+node's own parsers.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from sparkfleet.interop.profile import ImportedProfile, import_recipe
 from sparkfleet.interop.to_docker import compose_file, run_script
 from sparkfleet.interop.to_docker_model import docker_model_commands
 from sparkfleet.interop.to_sparkrun import sparkrun_recipe
-from sparkfleet.release import Compiled
+from sparkfleet.release.release import Compiled
 
 EXPORTS: dict[str, Callable[[Compiled], str]] = {
     "sparkrun": sparkrun_recipe,

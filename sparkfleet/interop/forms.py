@@ -9,10 +9,10 @@ from typing import Any
 
 import yaml
 
-from sparkfleet.contract import Contract
+from sparkfleet.catalog.contract import Contract
+from sparkfleet.catalog.yamltext import parse_yaml
 from sparkfleet.interop import from_compose, from_recipe, from_script, from_unit
 from sparkfleet.interop.served import Served, cannot_carry
-from sparkfleet.yamltext import parse_yaml
 
 FORMS = (
     "a sparkrun recipe (version 1 or 2), a recipe of eugr's scripts, a Compose file, a script or line with `docker run`"

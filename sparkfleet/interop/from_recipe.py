@@ -11,7 +11,7 @@ import json
 import re
 from typing import Any
 
-from sparkfleet.contract import Contract
+from sparkfleet.catalog.contract import Contract
 from sparkfleet.interop.confidential import refuse_secret, refuse_secret_words
 from sparkfleet.interop.container import Started, arguments_of_shell
 from sparkfleet.interop.served import Served, cannot_carry

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from sparkfleet.catalog import Catalog, Line
-from sparkfleet.contract import Contract, contract_for, recorded_versions
+from sparkfleet.catalog.catalog import Catalog, Line
+from sparkfleet.catalog.contract import Contract, contract_for, recorded_versions
 from sparkfleet.interop.served import MARK, cannot_carry
-from sparkfleet.rules.book import refusal
+from sparkfleet.release.rules.book import refusal
 
 # A version in a tag: «v0.25.1», «2026-07-08-v0.24.0-maxsafe»; not the date, and not CUDA's «cu130».
 _VERSION = re.compile(r"(?<![\d.])v?(0\.\d{1,3}\.\d{1,2})(?![\d.])")

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from sparkfleet.arguments import Reading
-from sparkfleet.catalog import Catalog, Drafter, Model
+from sparkfleet.catalog.arguments import Reading
+from sparkfleet.catalog.catalog import Catalog, Drafter, Model
 from sparkfleet.errors import SettingsError, nearest
 from sparkfleet.interop.served import MARK, Mount, Served, cannot_carry
 

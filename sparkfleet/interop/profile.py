@@ -14,8 +14,9 @@ from typing import Any
 
 import yaml
 
-from sparkfleet.arguments import Reading, read_arguments
-from sparkfleet.catalog import Catalog, Line, with_profile
+from sparkfleet.catalog.arguments import Reading, read_arguments
+from sparkfleet.catalog.catalog import Catalog, Line, with_profile
+from sparkfleet.catalog.yamltext import parse_yaml
 from sparkfleet.errors import FleetError
 from sparkfleet.interop import images
 from sparkfleet.interop.confidential import is_harmless, looks_secret, refuse_secret, secret_found
@@ -25,10 +26,9 @@ from sparkfleet.interop.images import ForeignImage
 from sparkfleet.interop.models import ForeignModel, find
 from sparkfleet.interop.served import MARK, Served, cannot_carry, plain
 from sparkfleet.interop.vllm_words import as_vllm_reads, speculation_of
-from sparkfleet.recipe import Choice, Recipe, compile_recipe
-from sparkfleet.rules import Deployment, failures
+from sparkfleet.release.recipe import Choice, Recipe, compile_recipe
+from sparkfleet.release.rules import Deployment, failures
 from sparkfleet.secrets import names_secret
-from sparkfleet.yamltext import parse_yaml
 
 BASE = "agentic"
 # Named by the model's row, not by a profile.

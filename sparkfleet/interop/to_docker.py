@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from sparkfleet.contract import is_option
+from sparkfleet.catalog.contract import is_option
 from sparkfleet.interop.to_sparkrun import pulled_as
-from sparkfleet.release import STATE, Compiled
+from sparkfleet.release.release import STATE, Compiled
 
 FOLDER = "SPARKFLEET_DATA"
 # The options of an engine that Compose has a key for; one without a value is switched on.

@@ -6,7 +6,7 @@ import json
 import shlex
 
 from sparkfleet.errors import SettingsError
-from sparkfleet.recipe import Recipe
+from sparkfleet.release.recipe import Recipe
 
 # Docker Model Runner writes these parts of the engine's command line itself.
 OWN = {"served_model_name", "host", "port", "max_model_len", "shutdown_timeout"}

@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 
 from sparkfleet.interop.from_recipe import SPARKRUN_NAMES
-from sparkfleet.recipe import Recipe
-from sparkfleet.release import Compiled
+from sparkfleet.release.recipe import Recipe
+from sparkfleet.release.release import Compiled
 
 
 def sparkrun_recipe(compiled: Compiled) -> str:

@@ -11,7 +11,7 @@ import json
 import re
 from typing import Any
 
-from sparkfleet.contract import is_option, whole_number
+from sparkfleet.catalog.contract import is_option, whole_number
 from sparkfleet.interop.served import cannot_carry
 
 _UP_TO_DOT = re.compile(r"(?<=--)[^.]*")

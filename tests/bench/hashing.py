@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from sparknode import manifest as manifests
-from sparknode.shape import Node
+from sparknode.base.shape import Node
+from sparknode.models import manifest as manifests
 from tests.lab.spread.net import document
 
 LIMIT, FILES, ROUNDS = 0.8, 6, 3

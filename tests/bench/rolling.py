@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sparknode.journal import seconds_of
+from sparknode.state.journal import seconds_of
 from tests.bench.snapshot import INVENTORY, PYINFRA, ask, run
 
 OTHER_TAG = "2026-06-04-pr44389"

@@ -11,8 +11,8 @@ from pathlib import Path
 from statistics import median
 
 from sparkfleet import ROOT
-from sparkfleet.entry import HostEntry
-from sparkfleet.fleet import plan_run
+from sparkfleet.inventory.entry import HostEntry
+from sparkfleet.rollout.fleet_run import plan_run
 from tests.bench.measure import LONGEST_S, Series, interleaved, spread
 from tests.bench.snapshot import PYINFRA
 from tests.plan.harness import CURRENT_TAG, PREFIX_TAG, FakeFleet, release_of, serving

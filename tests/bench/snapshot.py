@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sparknode import collect, dockerd
+from sparknode.base import dockerd
+from sparknode.facts import collect
 from tests.bench.lighthosts import Answer, Probe, Snapshot
 from tests.lab.config import LAB_DIR, ROOT
 

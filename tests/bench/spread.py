@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from sparkfleet.spread import Ways, spread
+from sparkfleet.artefacts.spread import Ways, spread
 from tests.lab.spread.net import MBIT, network
 from tests.lab.spread.world import bound_s, make_model, put, wrong
 

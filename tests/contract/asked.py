@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sparkfleet.contract_table import read_table
+from sparkfleet.catalog.contract_table import read_table
 from tests.contract.card import MISTAKES, card
 from tests.contract.real_parser import Result, ask
 from tests.contract.table import Recording
-from tests.unit.controller.combos import rendered
+from tests.unit.sparkfleet.release.combos import rendered
 
 Words = tuple[str, ...]
 

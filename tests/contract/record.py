@@ -12,8 +12,8 @@ import json
 import subprocess
 import sys
 
-from sparkfleet.contract import version_key
-from sparkfleet.contract_table import CONTRACTS, Table, read_table
+from sparkfleet.catalog.contract import version_key
+from sparkfleet.catalog.contract_table import CONTRACTS, Table, read_table
 from tests.contract.table import Recording, changes, written
 from tests.contract.venv import BUILDS, HERE, VenvError, ensure, quiet_environment
 

@@ -1,4 +1,4 @@
-"""Writes recordings into the table of `sparkfleet.contract_table`, and tells two of its states apart."""
+"""Writes recordings into the table of `sparkfleet.catalog.contract_table`, and tells two of its states apart."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from sparkfleet.contract import version_key
-from sparkfleet.contract_table import Table
+from sparkfleet.catalog.contract import version_key
+from sparkfleet.catalog.contract_table import Table
 
 Recording = dict[str, Any]
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import pytest
 
-from sparkfleet.arguments import read_arguments
-from sparkfleet.contract import contract_for, recorded_versions
-from sparkfleet.contract_table import read_table
+from sparkfleet.catalog.arguments import read_arguments
+from sparkfleet.catalog.contract import contract_for, recorded_versions
+from sparkfleet.catalog.contract_table import read_table
 from tests.contract.asked import asked, recipes, samples
 from tests.contract.card import MISTAKES, card
 from tests.contract.real_parser import Result, check
 from tests.contract.venv import BUILDS
-from tests.unit.controller.combos import CATALOG
+from tests.unit.sparkfleet.release.combos import CATALOG
 
 # Building the engine's configuration takes model folders and a minute: the card's version, and the one that can serve.
 DEEP = ("0.22.1", "0.32.0")

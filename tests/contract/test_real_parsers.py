@@ -9,20 +9,20 @@ from typing import Any
 
 import pytest
 
-from sparkfleet.arguments import read_arguments
-from sparkfleet.catalog import Catalog
-from sparkfleet.contract import contract_for
-from sparkfleet.deepcheck import PROGRAM, expectation
+from sparkfleet.catalog.arguments import read_arguments
+from sparkfleet.catalog.catalog import Catalog
+from sparkfleet.catalog.contract import contract_for
 from sparkfleet.errors import RefusedError
-from sparkfleet.recipe import Choice
-from sparkfleet.release import Compiled, compile_release
-from sparkfleet.rules import Deployment
+from sparkfleet.release.deepcheck import PROGRAM, expectation
+from sparkfleet.release.recipe import Choice
+from sparkfleet.release.release import Compiled, compile_release
+from sparkfleet.release.rules import Deployment
 from tests.contract import card as table
 from tests.contract.real_parser import FIXTURES, check
 from tests.contract.test_real_parser import DEEP
 from tests.contract.venv import ensure, quiet_environment
 from tests.lab import labmodels
-from tests.unit.controller.combos import CATALOG, CURRENT, MODEL, TRIAL, compiled, rendered
+from tests.unit.sparkfleet.release.combos import CATALOG, CURRENT, MODEL, TRIAL, compiled, rendered
 
 
 def distinct(model: str | None = None) -> dict[tuple[str, ...], Compiled]:

@@ -19,16 +19,16 @@ from typing import Any
 
 import pytest
 
-from sparknode import liveness
-from sparknode.engine import Chat, Engine, in_flight, total
-from sparknode.liveness import Glimpse, Pulse
-from sparknode.lookout import beat_of
-from sparknode.release import Release, WatchRules, from_node
-from sparknode.shape import Node
-from sparknode.system import RealSystem
+from sparknode.base.shape import Node
+from sparknode.base.system import RealSystem
+from sparknode.engine.client import Chat, Engine, in_flight, total
+from sparknode.state.release import Release, WatchRules, from_node
+from sparknode.watchdog import liveness
+from sparknode.watchdog.liveness import Glimpse, Pulse
+from sparknode.watchdog.lookout import beat_of
 from tests.contract import venv
 from tests.lab import labmodels
-from tests.unit.node.builders import release
+from tests.unit.sparknode.builders import release
 
 VERSION = "0.32.0"
 READY_S = 400.0

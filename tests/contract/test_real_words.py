@@ -9,7 +9,7 @@ import pytest
 
 from sparkfleet.interop.vllm_words import as_vllm_reads
 from tests.contract.venv import HERE, ensure, quiet_environment
-from tests.unit.controller.interop.test_words import REWRITTEN
+from tests.unit.sparkfleet.interop.test_words import REWRITTEN
 
 pytestmark = pytest.mark.contract
 

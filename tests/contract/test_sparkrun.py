@@ -8,9 +8,9 @@ import shlex
 import pytest
 
 from sparkfleet.interop import EXPORTS
-from sparkfleet.release import Compiled
+from sparkfleet.release.release import Compiled
 from tests.contract import real_sparkrun
-from tests.unit.controller.combos import rendered
+from tests.unit.sparkfleet.release.combos import rendered
 
 pytestmark = [
     pytest.mark.contract,

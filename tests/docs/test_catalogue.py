@@ -38,7 +38,7 @@ def test_the_commands_work(number: int, folder: Path) -> None:
 
 
 def test_the_overlay_example_loads(tmp_path: Path) -> None:
-    from sparkfleet.catalog import load
+    from sparkfleet.catalog.catalog import load
 
     example = re.search(r"^   ```yaml\n(.*?)^   ```", TEXT, re.DOTALL | re.MULTILINE)
     assert example is not None

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from sparkfleet import ROOT
-from sparknode import collect
+from sparknode.facts import collect
 from tests import tiers
 from tests.bundles import bundle
 from tests.plan.harness import CURRENT_TAG, PREFIX_TAG, FakeFleet, own_command, release_of, rolled
-from tests.unit.fleet.sshd import Sshd
-from tests.unit.fleet.test_enroll import Desk
+from tests.unit.sparkfleet.cli.test_enroll import Desk
+from tests.unit.sparkfleet.node.sshd import Sshd
 
 PAGES = ("docs/operating.md", "CONTRIBUTING.md")
 TEXTS = {page: (ROOT / page).read_text(encoding="utf-8") for page in PAGES}
@@ -30,7 +30,7 @@ COMMANDS = [
 README = re.findall(
     r"(?:^ +|`)((?:pyinfra|python -m sparkfleet) [^`\n]+)", (ROOT / "README.md").read_text(), re.MULTILINE
 )
-# Resolving names needs the registry and the Hub; tests/lab and tests/unit/fleet/test_lock.py do that.
+# Resolving names needs the registry and the Hub; tests/lab and tests/unit/sparkfleet/release/test_lockfile.py do that.
 OFFLINE = [line for line in README if " lock" not in line and "-h" not in line and "--online" not in line]
 PYINFRA = [line for line in dict.fromkeys(COMMANDS + OFFLINE) if line.startswith("pyinfra ")]
 PYTEST = [line for line in COMMANDS if ".venv/bin/pytest" in line]

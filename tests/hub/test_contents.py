@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from sparkfleet import contents, weights
-from sparkfleet.catalog import Drafter, Model, load
+from sparkfleet.catalog.catalog import Drafter, Model, load
 from sparkfleet.errors import LockError
-from sparkfleet.lock import Lock
-from sparkfleet.resolve import resolve_repo
+from sparkfleet.release import contents, weights
+from sparkfleet.release.lockfile import Lock
+from sparkfleet.release.resolve import resolve_repo
 from tests.lab import toymodels
 from tests.lab.hub import Handler, HubServer
 from tests.lab.hub_faults import Fault, bytes_served, set_faults
-from tests.unit.fleet.test_weights import DRAFTER_TWINS, TWINS
+from tests.unit.sparkfleet.release.test_weights import DRAFTER_TWINS, TWINS
 
 MODEL = load().models["gemma4-26b-a4b-nvfp4"]
 assert MODEL.drafter

@@ -19,11 +19,11 @@ from typing import Any
 
 import pytest
 
+from sparknode.base.paths import Paths
+from sparknode.base.system import Host, RealSystem
 from sparknode.errors import Failed
-from sparknode.fetch import fetch
-from sparknode.paths import Paths
-from sparknode.system import Host, RealSystem
-from tests.unit.node.builders import REPO
+from sparknode.models.fetch import fetch
+from tests.unit.sparknode.builders import REPO
 
 COMMIT = "b" * 40
 SIZE = 8_000_000

@@ -11,7 +11,7 @@ import gevent
 from gevent.event import Event
 from pyinfra.connectors.util import CommandOutput, OutputLine
 
-from sparknode import collect
+from sparknode.facts import collect
 from tests.bundles import bundle
 
 Reply = tuple[bool, CommandOutput]

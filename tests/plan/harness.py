@@ -17,14 +17,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sparkfleet import ROOT, lock, weights
-from sparkfleet.catalog import load
-from sparkfleet.facts import OTHER_PROGRAM
-from sparkfleet.nodeprogram import program_sha256
-from sparkfleet.recipe import Choice
-from sparkfleet.release import compile_release
-from sparkfleet.rules import Deployment
-from sparknode.document import described
+from sparkfleet import ROOT
+from sparkfleet.catalog.catalog import load
+from sparkfleet.node.facts import OTHER_PROGRAM
+from sparkfleet.node.nodeprogram import program_sha256
+from sparkfleet.release import lockfile, weights
+from sparkfleet.release.recipe import Choice
+from sparkfleet.release.release import compile_release
+from sparkfleet.release.rules import Deployment
+from sparknode.base.document import described
 from tests import bundles
 
 TARGET = "AEON-7/Gemma-4-26B-A4B-it-Uncensored-NVFP4"
@@ -44,7 +45,7 @@ def own_command(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess
 def release_of(tag: str) -> dict[str, Any]:
     """The release that the default settings compile to with this image."""
     choice = Choice("gemma4-26b-a4b-nvfp4", tag, "agentic", "gb10")
-    locked = lock.Lock.model_validate(lock_document())
+    locked = lockfile.Lock.model_validate(lock_document())
     return compile_release(load(), locked, choice, Deployment(trial=True)).release
 
 

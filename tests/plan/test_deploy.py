@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sparkfleet import exits
+from sparkfleet.rollout import exit_codes
 from tests.plan.harness import CURRENT_TAG, PREFIX_TAG, FakeFleet, lock_document, probe, release_of, serving
 
 HOSTS = [f"spark-{number}" for number in range(1, 5)]
@@ -86,7 +86,7 @@ def test_the_rollback_tag_gets_its_own_release(fleet: FakeFleet) -> None:
 def test_an_unfit_host_stops_the_run_before_any_change(fleet: FakeFleet) -> None:
     fleet.probes["spark-3"] = probe(gpu={"devices": [], "error": "No devices were found"})
     outcome = fleet.run("-y")
-    assert outcome.code == exits.REFUSED
+    assert outcome.code == exit_codes.REFUSED
     assert "gpu.visible" in outcome.output
     assert not [command for _, command in outcome.changes() if "sparknode" in command]
 
@@ -180,7 +180,7 @@ def test_an_unreadable_lock_is_refused(fleet: FakeFleet, text: str) -> None:
 def test_a_host_that_cannot_be_reached_ends_the_run_before_any_change(fleet: FakeFleet) -> None:
     fleet.nodes["spark-3"]["unreachable"] = True
     outcome = fleet.run("-y")
-    assert outcome.code == exits.UNREACHABLE, outcome.output
+    assert outcome.code == exit_codes.UNREACHABLE, outcome.output
     assert "no route to the host" in outcome.output
     assert outcome.changes() == []
 
@@ -188,7 +188,7 @@ def test_a_host_that_cannot_be_reached_ends_the_run_before_any_change(fleet: Fak
 def test_staging_that_fails_leaves_every_host_on_what_it_served(fleet: FakeFleet) -> None:
     fleet.nodes["spark-3"]["stage"] = "sparknode stage: refused: the image could not be pulled"
     outcome = fleet.run("-y")
-    assert outcome.code == exits.HALTED_OLD, outcome.output
+    assert outcome.code == exit_codes.HALTED_OLD, outcome.output
     assert outcome.activations() == []
 
 
@@ -217,6 +217,6 @@ def test_preflight_alone_asks_and_changes_nothing(fleet: FakeFleet) -> None:
     assert outcome.changes() == []
     fleet.probes["spark-3"] = probe(gpu={"devices": [], "error": "No devices were found"})
     outcome = fleet.run("-y", deploy="tasks/preflight.py")
-    assert outcome.code == exits.REFUSED
+    assert outcome.code == exit_codes.REFUSED
     assert "gpu.visible" in outcome.output
     assert outcome.changes() == []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sparkfleet import exits
+from sparkfleet.rollout import exit_codes
 from tests.plan.harness import (
     FakeFleet,
     probe,
@@ -20,7 +20,7 @@ NO_GPU = probe(gpu={"devices": [], "error": "No devices were found"})
 def test_a_lease_that_cannot_be_written_is_no_other_roll_out(fleet: FakeFleet) -> None:
     fleet.nodes["spark-2"]["lease"] = "sparknode lease: [Errno 28] No space left on device"
     outcome = fleet.run("-y")
-    assert outcome.code == exits.HALTED_OLD, outcome.output
+    assert outcome.code == exit_codes.HALTED_OLD, outcome.output
     assert outcome.activations() == []
 
 
@@ -35,8 +35,8 @@ def test_what_a_login_prints_breaks_nothing(fleet: FakeFleet) -> None:
 @pytest.mark.parametrize(
     ("hosts", "failing", "code"),
     [
-        (HOSTS[:3], HOSTS[1:2], exits.HALTED_MIXED),
-        (HOSTS[:2], HOSTS[:2], exits.HALTED_OLD),
+        (HOSTS[:3], HOSTS[1:2], exit_codes.HALTED_MIXED),
+        (HOSTS[:2], HOSTS[:2], exit_codes.HALTED_OLD),
         (HOSTS[:2], [], 0),
     ],
 )
@@ -57,7 +57,7 @@ def test_a_look_prints_a_document_whoever_answers(fleet: FakeFleet, task: str, u
         fleet.nodes[name]["unreachable"] = True
     with fleet.start("--json", deploy=f"tasks/{task}.py", split=True) as run:
         output, said = run.process.communicate(timeout=120)
-    assert run.process.returncode == (exits.UNREACHABLE if unreachable else 0), said
+    assert run.process.returncode == (exit_codes.UNREACHABLE if unreachable else 0), said
     assert isinstance(json.loads(output), dict)
 
 
@@ -65,24 +65,24 @@ def test_a_look_shows_the_table_of_a_fleet_that_is_gone(fleet: FakeFleet) -> Non
     for name in HOSTS:
         fleet.nodes[name]["unreachable"] = True
     outcome = fleet.run(deploy="tasks/status.py")
-    assert outcome.code == exits.UNREACHABLE, outcome.output
+    assert outcome.code == exit_codes.UNREACHABLE, outcome.output
     assert outcome.output.count("no answer") == len(HOSTS)
 
 
 def test_a_host_without_an_answer_is_no_success(fleet: FakeFleet) -> None:
     fleet.probes["spark-2"] = "Welcome to DGX OS"
     outcome = fleet.run(deploy="tasks/status.py")
-    assert outcome.code == exits.UNREACHABLE, outcome.output
+    assert outcome.code == exit_codes.UNREACHABLE, outcome.output
 
 
 @pytest.mark.parametrize(
     ("spoil", "code"),
     [
-        (lambda fleet: fleet.fails("spark-1", "ready: never"), exits.REVERTED),
-        (lambda fleet: fleet.nodes["spark-1"].update(unreachable=True), exits.UNREACHABLE),
-        (lambda fleet: fleet.probes.update({"spark-1": NO_GPU}), exits.REFUSED),
-        (lambda fleet: fleet.data.update(image_tag="latest"), exits.REFUSED),
-        (lambda fleet: fleet.nodes["spark-1"].update(stage="the disk is full"), exits.HALTED_OLD),
+        (lambda fleet: fleet.fails("spark-1", "ready: never"), exit_codes.REVERTED),
+        (lambda fleet: fleet.nodes["spark-1"].update(unreachable=True), exit_codes.UNREACHABLE),
+        (lambda fleet: fleet.probes.update({"spark-1": NO_GPU}), exit_codes.REFUSED),
+        (lambda fleet: fleet.data.update(image_tag="latest"), exit_codes.REFUSED),
+        (lambda fleet: fleet.nodes["spark-1"].update(stage="the disk is full"), exit_codes.HALTED_OLD),
     ],
 )
 def test_json_prints_a_document_exactly_when_something_went_wrong(fleet: FakeFleet, spoil: object, code: int) -> None:

@@ -11,22 +11,23 @@ from pathlib import Path
 
 import pytest
 
-from sparkfleet import ROOT, exits
+from sparkfleet import ROOT
+from sparkfleet.rollout import exit_codes
 
 SCREEN = 40
 # Each command, and how it ends; none of them writes anything, so that their order changes nothing.
 COMMANDS = {
-    "pyinfra inventory/prod.py deploy.py --dry": exits.REFUSED,
-    "pyinfra inventory/prod.py deploy.py": exits.REFUSED,
-    "pyinfra inventory/prod.py tasks/preflight.py -y": exits.REFUSED,
-    "pyinfra inventory/prod.py tasks/stage.py --dry": exits.REFUSED,
-    "pyinfra inventory/prod.py tasks/status.py": exits.UNREACHABLE,
-    "pyinfra inventory/prod.py tasks/history.py": exits.UNREACHABLE,
-    "pyinfra inventory/prod.py tasks/rollback.py": exits.UNREACHABLE,
-    "pyinfra inventory/prod.py tasks/restart.py -y": exits.UNREACHABLE,
-    "pyinfra inventory/prod.py tasks/retire.py": exits.REFUSED,
-    "sparkfleet deploy": exits.REFUSED,
-    "sparkfleet status": exits.UNREACHABLE,
+    "pyinfra inventory/prod.py deploy.py --dry": exit_codes.REFUSED,
+    "pyinfra inventory/prod.py deploy.py": exit_codes.REFUSED,
+    "pyinfra inventory/prod.py tasks/preflight.py -y": exit_codes.REFUSED,
+    "pyinfra inventory/prod.py tasks/stage.py --dry": exit_codes.REFUSED,
+    "pyinfra inventory/prod.py tasks/status.py": exit_codes.UNREACHABLE,
+    "pyinfra inventory/prod.py tasks/history.py": exit_codes.UNREACHABLE,
+    "pyinfra inventory/prod.py tasks/rollback.py": exit_codes.UNREACHABLE,
+    "pyinfra inventory/prod.py tasks/restart.py -y": exit_codes.UNREACHABLE,
+    "pyinfra inventory/prod.py tasks/retire.py": exit_codes.REFUSED,
+    "sparkfleet deploy": exit_codes.REFUSED,
+    "sparkfleet status": exit_codes.UNREACHABLE,
     "sparkfleet validate inventory/prod.py": 0,
     "sparkfleet": 0,
 }

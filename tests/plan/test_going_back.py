@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sparkfleet import exits
+from sparkfleet.rollout import exit_codes
 from tests.plan.harness import CURRENT_TAG, PREFIX_TAG, FakeFleet, Outcome, probe, release_of, rolled, serving
 
 HOSTS = [f"spark-{number}" for number in range(1, 5)]
@@ -75,7 +75,7 @@ def test_rolling_back_twice_does_not_go_forward(fleet: FakeFleet) -> None:
 def test_nothing_to_go_back_to_is_refused(fleet: FakeFleet, found: dict[str, object], says: str) -> None:
     fleet.probes = dict.fromkeys(HOSTS, found)
     outcome = fleet.run("-y", deploy="tasks/rollback.py")
-    assert outcome.code == exits.REFUSED, outcome.output
+    assert outcome.code == exit_codes.REFUSED, outcome.output
     assert says in outcome.output
     assert outcome.changes() == []
 
@@ -83,7 +83,7 @@ def test_nothing_to_go_back_to_is_refused(fleet: FakeFleet, found: dict[str, obj
 def test_a_host_that_cannot_answer_refuses_the_roll_back(fleet: FakeFleet) -> None:
     fleet.probes["spark-2"] = "Welcome to DGX OS"
     outcome = fleet.run("-y", deploy="tasks/rollback.py")
-    assert outcome.code == exits.REFUSED, outcome.output
+    assert outcome.code == exit_codes.REFUSED, outcome.output
     assert "--exclude" in outcome.output
     assert outcome.changes() == []
 
@@ -92,7 +92,7 @@ def test_the_next_plain_deploy_asks_for_the_choice_in_writing(fleet: FakeFleet) 
     fleet.probes = {name: rolled(NEW, OLD, intent="rollback") for name in HOSTS}
     for arguments in (["-y"], ["--dry"]):
         outcome = fleet.run(*arguments)
-        assert outcome.code == exits.REFUSED, outcome.output
+        assert outcome.code == exit_codes.REFUSED, outcome.output
         assert "would roll forward again: ann@desk rolled back from" in outcome.output
         assert f'image_tag = "{PREFIX_TAG}"' in outcome.output
         assert "never fewer than 3 of 4 hosts serve" in outcome.output, "the plan is shown all the same"
@@ -119,7 +119,7 @@ def test_a_restart_starts_what_serves_in_waves(fleet: FakeFleet) -> None:
     fleet.probes["spark-4"] = probe()
     fleet.data["batch_size"] = 1
     outcome = fleet.run("-y", deploy="tasks/restart.py")
-    assert outcome.code == exits.REFUSED, "a host is down already, and max_unavailable is 1"
+    assert outcome.code == exit_codes.REFUSED, "a host is down already, and max_unavailable is 1"
     fleet.data["max_unavailable"] = 2
     outcome = fleet.run("-y", deploy="tasks/restart.py")
     assert outcome.code == 0, outcome.output
@@ -131,7 +131,7 @@ def test_a_restart_starts_what_serves_in_waves(fleet: FakeFleet) -> None:
 def test_a_restart_that_fails_its_gates_stops(fleet: FakeFleet) -> None:
     fleet.fails("spark-1", "acceptance-short: 0.0 %", state="failed")
     outcome = fleet.run("-y", deploy="tasks/restart.py")
-    assert outcome.code == exits.HOST_DOWN, outcome.output
+    assert outcome.code == exit_codes.HOST_DOWN, outcome.output
     assert outcome.activations() == ["spark-1"]
 
 
@@ -176,7 +176,7 @@ def test_images_that_went_with_the_store_are_staged_again(fleet: FakeFleet, else
 
 def test_a_host_is_retired_by_name_and_keeps_its_weights(fleet: FakeFleet) -> None:
     refused = fleet.run("-y", deploy="tasks/retire.py")
-    assert refused.code == exits.REFUSED, refused.output
+    assert refused.code == exit_codes.REFUSED, refused.output
     assert "add --limit HOST" in refused.output
     assert refused.commands == []
     outcome = fleet.run("-y", "--limit", "@fake/spark-2", deploy="tasks/retire.py")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sparkfleet import exits
+from sparkfleet.rollout import exit_codes
 from tests.plan.harness import PREFIX_TAG, FakeFleet, release_of, serving
 
 HOSTS = [f"spark-{number}" for number in range(1, 4)]
@@ -51,9 +51,14 @@ def test_each_moment_gets_the_roll_out_as_it_stands(fleet: FakeFleet) -> None:
 @pytest.mark.parametrize(
     ("moment", "script", "reached", "code"),
     [
-        ("pre-rollout", "echo change freeze >&2; exit 1", [], exits.HALTED_OLD),
-        ("pre-wave", "grep -q '\"wave\": 2' {told} && echo change freeze && exit 3", HOSTS[:1], exits.HALTED_MIXED),
-        ("post-wave", "echo change freeze; exit 1", HOSTS[:1], exits.HALTED_MIXED),
+        ("pre-rollout", "echo change freeze >&2; exit 1", [], exit_codes.HALTED_OLD),
+        (
+            "pre-wave",
+            "grep -q '\"wave\": 2' {told} && echo change freeze && exit 3",
+            HOSTS[:1],
+            exit_codes.HALTED_MIXED,
+        ),
+        ("post-wave", "echo change freeze; exit 1", HOSTS[:1], exit_codes.HALTED_MIXED),
     ],
 )
 def test_a_no_stops_the_roll_out_there(
@@ -85,7 +90,7 @@ def test_a_gate_that_cannot_be_asked_is_not_passed(fleet: FakeFleet) -> None:
     hook(fleet, "pre-rollout")
     (fleet.folder / "hooks" / "pre-rollout").chmod(0o644)
     outcome = fleet.run("-y", "--limit", "@fake/spark-1")
-    assert outcome.code == exits.HALTED_OLD, outcome.output
+    assert outcome.code == exit_codes.HALTED_OLD, outcome.output
     assert "hook pre-rollout cannot be run: chmod +x" in outcome.output
     (fleet.folder / "hooks" / "pre-rollout").unlink()
     path = fleet.folder / "hooks" / "pre-wave"
@@ -94,7 +99,7 @@ def test_a_gate_that_cannot_be_asked_is_not_passed(fleet: FakeFleet) -> None:
     for report in (fleet.folder / "runs").glob("*"):
         report.unlink()
     outcome = fleet.run("-y")
-    assert outcome.code == exits.HALTED_OLD, outcome.output
+    assert outcome.code == exit_codes.HALTED_OLD, outcome.output
     assert "hook pre-wave cannot be run" in outcome.output
 
 
@@ -108,7 +113,7 @@ def test_a_dry_run_asks_no_hook(fleet: FakeFleet) -> None:
 def test_the_page_stands_beside_the_report(fleet: FakeFleet) -> None:
     fleet.fails("spark-2", "acceptance-short: 0.0 % <b>")
     outcome = fleet.run("-y")
-    assert outcome.code == exits.HALTED_MIXED, outcome.output
+    assert outcome.code == exit_codes.HALTED_MIXED, outcome.output
     (page,) = (fleet.folder / "runs").glob("*.html")
     text = page.read_text()
     assert fleet.report()["hosts"]["@fake/spark-1"]["phases"][0]["state"] == "leased"

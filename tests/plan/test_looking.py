@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sparkfleet import exits
+from sparkfleet.rollout import exit_codes
 from tests.plan.harness import (
     CURRENT_TAG,
     PREFIX_TAG,
@@ -57,7 +57,7 @@ def test_status_asks_nothing_and_changes_nothing(fleet: FakeFleet, arguments: li
 def test_status_shows_the_others_when_a_host_cannot_be_reached(fleet: FakeFleet) -> None:
     fleet.nodes["spark-2"]["unreachable"] = True
     outcome = fleet.run(deploy="tasks/status.py")
-    assert outcome.code == exits.UNREACHABLE, outcome.output
+    assert outcome.code == exit_codes.UNREACHABLE, outcome.output
     assert "@fake/spark-2: it cannot be reached" in outcome.output
     assert "@fake/spark-3  verified" in outcome.output
 
@@ -76,7 +76,7 @@ def test_a_hundred_hosts_are_answered_soon_and_in_a_few_lines(tmp_path: Path) ->
     fleet.probes = {name: serving(NEW) for name in hosts} | {"spark-042": "Welcome to DGX OS"}
     began = time.monotonic()
     outcome = fleet.run(deploy="tasks/status.py")
-    assert outcome.code == exits.UNREACHABLE, outcome.output
+    assert outcome.code == exit_codes.UNREACHABLE, outcome.output
     rows = [line for line in outcome.output.splitlines() if "spark-" in line and "Connected" not in line]
     assert len(rows) == 3
     assert rows[0].startswith("@fake/spark-042  ")
@@ -137,7 +137,7 @@ def test_the_doctor_judges_and_keeps_a_bundle_of_each_host(fleet: FakeFleet) -> 
     fleet.nodes["spark-2"]["bundle"] = "Welcome to DGX OS"
     fleet.nodes["spark-3"]["unreachable"] = True
     outcome = fleet.run(deploy="tasks/doctor.py")
-    assert outcome.code == exits.UNREACHABLE, outcome.output
+    assert outcome.code == exit_codes.UNREACHABLE, outcome.output
     assert outcome.changes() == []
     assert "fail: @fake/spark-3: probe: the host returned no probe: it cannot be reached" in outcome.output
     assert "@fake/spark-2: no bundle: the node's program answered 'Welcome to DGX OS'" in outcome.output

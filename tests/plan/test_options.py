@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sparkfleet import ROOT, exits
+from sparkfleet import ROOT
+from sparkfleet.rollout import exit_codes
 from tests.plan.harness import (
     FakeFleet,
     probe,
@@ -34,7 +35,7 @@ NO_GPU = probe(gpu={"devices": [], "error": "No devices were found"})
 )
 def test_options_that_break_a_promise_are_refused(fleet: FakeFleet, arguments: list[str], says: str) -> None:
     outcome = fleet.run("-y", *arguments)
-    assert outcome.code == exits.REFUSED, outcome.output
+    assert outcome.code == exit_codes.REFUSED, outcome.output
     assert says in outcome.output
     assert outcome.commands == []
 
@@ -43,7 +44,7 @@ def test_options_that_break_a_promise_are_refused(fleet: FakeFleet, arguments: l
 def test_an_unfit_canary_stops_a_run_that_asks(fleet: FakeFleet, answers: str) -> None:
     fleet.probes["spark-1"] = NO_GPU
     outcome = fleet.run(answers=answers)
-    assert outcome.code == exits.REFUSED, outcome.output
+    assert outcome.code == exit_codes.REFUSED, outcome.output
     assert outcome.changes() == []
     assert outcome.output.count("gpu.visible") == 1, "each finding is printed once"
 
@@ -51,14 +52,14 @@ def test_an_unfit_canary_stops_a_run_that_asks(fleet: FakeFleet, answers: str) -
 def test_a_host_that_fails_in_staging_stops_a_run_that_asks(fleet: FakeFleet) -> None:
     fleet.nodes["spark-1"]["stage"] = "sparknode stage: the disk is full"
     outcome = fleet.run(answers="\n" * 6)
-    assert outcome.code == exits.HALTED_OLD, outcome.output
+    assert outcome.code == exit_codes.HALTED_OLD, outcome.output
     assert outcome.activations() == []
 
 
 @pytest.mark.parametrize(("answers", "says"), [("no\n", "Unexpected user input"), ("", "standard input has ended")])
 def test_a_no_is_no_success(fleet: FakeFleet, answers: str, says: str) -> None:
     outcome = fleet.run(answers=answers)
-    assert outcome.code == exits.REFUSED, outcome.output
+    assert outcome.code == exit_codes.REFUSED, outcome.output
     assert says in outcome.output
     assert "Traceback" not in outcome.output
     assert outcome.changes() == []
@@ -80,7 +81,7 @@ def test_enter_is_a_yes(fleet: FakeFleet) -> None:
 )
 def test_an_inventory_that_is_no_file_is_refused(fleet: FakeFleet, inventory: str, says: str) -> None:
     outcome = fleet.run("-y", inventory=Path(inventory))
-    assert outcome.code == exits.REFUSED, outcome.output
+    assert outcome.code == exit_codes.REFUSED, outcome.output
     assert says in outcome.output
 
 

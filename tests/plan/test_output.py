@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sparkfleet import exits
+from sparkfleet.rollout import exit_codes
 from tests.plan.harness import CURRENT_TAG, PREFIX_TAG, FakeFleet, release_of, serving
 
 HOSTS = [f"spark-{number}" for number in range(1, 5)]
@@ -61,7 +61,7 @@ def test_a_failed_gate_is_printed_whole_and_the_rest_of_its_host_folded(fleet: F
     fleet.nodes["spark-1"]["says"]["activate"] += [FAILED, "reverting: tool-call: x; last log lines:", "    CUDA error"]
     fleet.fails("spark-1", "tool-call: the arguments are not JSON")
     outcome = fleet.run("-y")
-    assert outcome.code == exits.REVERTED, outcome.output
+    assert outcome.code == exit_codes.REVERTED, outcome.output
     tail = [FAILED, "reverting: tool-call: x; last log lines:", "    CUDA error"]
     assert of(outcome.output, "spark-1")[-5:-2] == tail, outcome.output
     assert "gate-3 pass" not in outcome.output
@@ -71,7 +71,7 @@ def test_staging_that_fails_prints_its_reason_and_no_layer(fleet: FakeFleet) -> 
     fleet.nodes["spark-2"]["says"] = {"stage": fleet.nodes["spark-2"]["says"]["stage"][:-1]}
     fleet.nodes["spark-2"]["stage"] = "sparknode stage: image x: no route to the registry; is it reachable?"
     outcome = fleet.run("-y")
-    assert outcome.code == exits.HALTED_OLD, outcome.output
+    assert outcome.code == exit_codes.HALTED_OLD, outcome.output
     assert of(outcome.output, "spark-2")[0] == fleet.nodes["spark-2"]["stage"]
     assert "Pull complete" not in outcome.output
 
@@ -79,7 +79,7 @@ def test_staging_that_fails_prints_its_reason_and_no_layer(fleet: FakeFleet) -> 
 def test_quiet_leaves_the_steps_out(fleet: FakeFleet) -> None:
     fleet.fails("spark-2", "acceptance-short: 0.0 %")
     outcome = fleet.run("-y", environment={"SPARKFLEET_QUIET": "1"})
-    assert outcome.code == exits.HALTED_MIXED, outcome.output
+    assert outcome.code == exit_codes.HALTED_MIXED, outcome.output
     assert of(outcome.output, "spark-1") == []
     assert "reverted: acceptance-short: 0.0 %" in of(outcome.output, "spark-2")
 

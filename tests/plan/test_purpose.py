@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sparkfleet import ROOT, exits
+from sparkfleet import ROOT
+from sparkfleet.rollout import exit_codes
 from tests.plan.harness import (
     CURRENT_TAG,
     PREFIX_TAG,
@@ -37,7 +38,7 @@ def own_file(fleet: FakeFleet, *lines: str) -> str:
 )
 def test_several_deploy_files_are_refused(fleet: FakeFleet, files: str) -> None:
     outcome = fleet.run("-y", "--limit", "@fake/spark-1", deploy=files)
-    assert outcome.code == exits.REFUSED, outcome.output
+    assert outcome.code == exit_codes.REFUSED, outcome.output
     assert "2 deploy files were given" in outcome.output
     assert outcome.commands == []
 
@@ -49,11 +50,11 @@ def test_several_deploy_files_are_refused(fleet: FakeFleet, files: str) -> None:
         (['local.include("tasks/retire.py")', 'local.include("deploy.py")'], "started to retire"),
         (['local.include("tasks/stage.py")', 'local.include("tasks/rollback.py")'], "started to stage"),
         (['local.include("deploy.py")', 'local.include("deploy.py")'], "a second time"),
-        (["from sparkfleet.operations import retire", "retire()"], "do not say what it is for"),
+        (["from sparkfleet.deploy.operations import retire", "retire()"], "do not say what it is for"),
         (
             [
-                "from sparkfleet import session",
-                "from sparkfleet.operations import retire",
+                "from sparkfleet.deploy import session",
+                "from sparkfleet.deploy.operations import retire",
                 'session.intends("deploy")',
                 "retire()",
             ],
@@ -64,7 +65,7 @@ def test_several_deploy_files_are_refused(fleet: FakeFleet, files: str) -> None:
 )
 def test_an_own_file_with_two_purposes_or_none_is_refused(fleet: FakeFleet, lines: list[str], says: str) -> None:
     outcome = fleet.run("-y", "--limit", "@fake/spark-1", deploy=own_file(fleet, *lines))
-    assert outcome.code == exits.REFUSED, outcome.output
+    assert outcome.code == exit_codes.REFUSED, outcome.output
     assert says in outcome.output
     assert "Traceback" not in outcome.output
     assert outcome.changes() == []
@@ -81,7 +82,7 @@ def test_only_hosts_that_were_named_are_retired(fleet: FakeFleet, limit: list[st
         "copied": str(copied),
     }
     outcome = fleet.run("-y", *(["--limit", *limit] if limit else []), deploy=files[how])
-    assert outcome.code == exits.REFUSED, outcome.output
+    assert outcome.code == exit_codes.REFUSED, outcome.output
     assert "would be retired without being named" in outcome.output
     assert outcome.changes() == []
     named = fleet.run("-y", "--limit", "@fake/spark-2", deploy=files[how])
@@ -102,8 +103,8 @@ def test_an_own_file_rolls_back_as_ours_does(fleet: FakeFleet, how: str) -> None
 
 
 def test_our_operations_are_not_called_by_name(fleet: FakeFleet) -> None:
-    outcome = fleet.run("-y", deploy="sparkfleet.operations.retire")
-    assert outcome.code == exits.REFUSED, outcome.output
+    outcome = fleet.run("-y", deploy="sparkfleet.deploy.operations.retire")
+    assert outcome.code == exit_codes.REFUSED, outcome.output
     assert "was called by itself" in outcome.output
     assert "Traceback" not in outcome.output
     assert outcome.commands == []

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sparkfleet import exits
+from sparkfleet.rollout import exit_codes
 from tests.plan.harness import CURRENT_TAG, PREFIX_TAG, FakeFleet, Outcome, probe, release_of, serving
 
 HOSTS = [f"spark-{number}" for number in range(1, 5)]
@@ -64,7 +64,7 @@ def test_a_second_operator_is_refused_before_any_host_changes(fleet: FakeFleet) 
     said = "rollout abc of ann@desk works on this host since 10:00 (from 10.0.0.9, until 10:01); wait for it"
     fleet.nodes["spark-3"]["lease"] = said
     outcome = fleet.run("-y")
-    assert outcome.code == exits.LEASE_HELD, outcome.output
+    assert outcome.code == exit_codes.LEASE_HELD, outcome.output
     assert said in outcome.output
     assert outcome.activations() == []
     assert leases(outcome)[1] == ["spark-1", "spark-2", "spark-4"]
@@ -76,7 +76,7 @@ def test_a_lost_lease_stops_before_the_next_wave(fleet: FakeFleet) -> None:
     fleet.nodes["spark-4"]["renew"] = "lease 7 of rollout x is not valid any more"
     fleet.nodes["spark-1"]["activate"] = [{"state": "committed", "delay_s": 7}]
     outcome = fleet.run("-y")
-    assert outcome.code == exits.HALTED_MIXED, outcome.output
+    assert outcome.code == exit_codes.HALTED_MIXED, outcome.output
     assert outcome.activations() == ["spark-1"]
     assert sorted(set(outcome.named("lease renew"))) == HOSTS
     assert "spark-4: the lease was lost" in fleet.report()["reason"]
@@ -95,7 +95,7 @@ def test_a_lost_connection_is_attached_to_and_the_run_goes_on(fleet: FakeFleet) 
 def test_what_ended_while_nobody_listened_is_not_begun_again(fleet: FakeFleet) -> None:
     fleet.nodes["spark-2"]["activate"] = [{"lost": True, "state": "reverted", "error": "acceptance-short: 0.0 %"}]
     outcome = fleet.run("-y")
-    assert outcome.code == exits.HALTED_MIXED, outcome.output
+    assert outcome.code == exit_codes.HALTED_MIXED, outcome.output
     assert outcome.activations() == ["spark-1", "spark-2"]
     assert "spark-2: reverted: acceptance-short: 0.0 %" in outcome.output
 
@@ -103,7 +103,7 @@ def test_what_ended_while_nobody_listened_is_not_begun_again(fleet: FakeFleet) -
 def test_a_connection_that_never_holds_is_given_up(fleet: FakeFleet) -> None:
     fleet.nodes["spark-1"]["activate"] = [{"lost": True}] * 9
     outcome = fleet.run("-y")
-    assert outcome.code == exits.HOST_DOWN, outcome.output
+    assert outcome.code == exit_codes.HOST_DOWN, outcome.output
     assert set(outcome.activations()) == {"spark-1"}
     assert "no answer: the connection was lost" in outcome.output
 
@@ -111,7 +111,7 @@ def test_a_connection_that_never_holds_is_given_up(fleet: FakeFleet) -> None:
 def test_a_refusal_of_the_node_is_said_as_it_is(fleet: FakeFleet) -> None:
     fleet.nodes["spark-1"]["activate"] = [{"refused": "sparknode activate: release x is not staged here"}]
     outcome = fleet.run("-y")
-    assert outcome.code == exits.HALTED_OLD, outcome.output
+    assert outcome.code == exit_codes.HALTED_OLD, outcome.output
     assert "spark-1: refused: sparknode activate: release x is not staged here" in outcome.output
 
 
@@ -164,7 +164,7 @@ def test_a_canary_that_is_worse_goes_back_and_the_run_stops(fleet: FakeFleet) ->
     old, new = ids()
     canary(fleet, tokens_per_second_short=60.0)
     outcome = fleet.run("-y")
-    assert outcome.code == exits.REVERTED, outcome.output
+    assert outcome.code == exit_codes.REVERTED, outcome.output
     calls = [command.split()[2:] for _, command in outcome.commands if "activate" in command]
     assert [call[0] for call in calls] == [new, old]
     assert calls[0][-2:] == calls[1][-2:] == ["--token", "7"]
@@ -206,7 +206,7 @@ def test_revert_all_takes_every_host_of_the_run_back(fleet: FakeFleet) -> None:
     fleet.data["on_failure"] = "revert_all"
     fleet.fails("spark-3", "ready: never")
     outcome = fleet.run("-y")
-    assert outcome.code == exits.REVERTED, outcome.output
+    assert outcome.code == exit_codes.REVERTED, outcome.output
     tried = [(name, command.split()[2]) for name, command in outcome.commands if "activate" in command]
     assert tried[:3] == [("spark-1", new), ("spark-2", new), ("spark-3", new)]
     assert sorted(tried[3:]) == [("spark-1", old), ("spark-2", old)]
@@ -220,7 +220,7 @@ def test_failures_within_the_budget_do_not_stop_but_are_no_success(fleet: FakeFl
     fleet.data["max_failures"] = 1
     fleet.fails("spark-2", "ready: never")
     outcome = fleet.run("-y")
-    assert outcome.code == exits.HALTED_MIXED, outcome.output
+    assert outcome.code == exit_codes.HALTED_MIXED, outcome.output
     assert outcome.activations() == HOSTS
     assert fleet.report()["outcome"] == "incomplete"
 
@@ -230,7 +230,7 @@ def test_the_budget_counts_over_all_waves(fleet: FakeFleet) -> None:
     fleet.fails("spark-1", "ready: never")
     fleet.fails("spark-3", "ready: never")
     outcome = fleet.run("-y")
-    assert outcome.code == exits.HALTED_MIXED, outcome.output
+    assert outcome.code == exit_codes.HALTED_MIXED, outcome.output
     assert outcome.activations() == HOSTS[:3]
     assert "max_failures is 1" in fleet.report()["reason"]
 
@@ -239,7 +239,7 @@ def test_a_failed_host_that_serves_no_more_counts_as_out(fleet: FakeFleet) -> No
     fleet.data["max_failures"] = 3
     fleet.fails("spark-1", "the way back failed too", state="failed")
     outcome = fleet.run("-y")
-    assert outcome.code == exits.HOST_DOWN, outcome.output
+    assert outcome.code == exit_codes.HOST_DOWN, outcome.output
     assert outcome.activations() == ["spark-1"]
     assert "max_unavailable is 1" in fleet.report()["reason"]
 
@@ -258,7 +258,7 @@ def test_a_host_that_falls_silent_on_the_way_stops_the_run(fleet: FakeFleet) -> 
     fleet.data["min_serving"] = 3
     fleet.nodes["spark-4"]["silent"] = True
     outcome = fleet.run("-y")
-    assert outcome.code == exits.HALTED_MIXED, outcome.output
+    assert outcome.code == exit_codes.HALTED_MIXED, outcome.output
     assert outcome.activations() == ["spark-1"]
     assert "2 of 4 hosts would serve while @fake/spark-2 changes" in fleet.report()["reason"]
 

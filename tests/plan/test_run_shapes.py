@@ -17,7 +17,7 @@ from typing import Any
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from sparkfleet.waves import share_of
+from sparkfleet.rollout.waves import share_of
 from tests.plan.harness import CURRENT_TAG, PREFIX_TAG, FakeFleet, Outcome, probe, release_of, rolled, serving
 
 EXAMPLES = int(os.environ.get("SPARKFLEET_EXAMPLES", "10"))

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sparkfleet import ROOT, exits
+from sparkfleet import ROOT
+from sparkfleet.rollout import exit_codes
 from tests.plan.harness import (
     FakeFleet,
     Outcome,
@@ -32,7 +33,7 @@ def test_a_stopped_service_ends_like_ctrl_c(fleet: FakeFleet, number: int) -> No
         run.process.send_signal(number)
         output, _ = run.process.communicate(timeout=60)
     outcome = Outcome(run.process.returncode, output, run.commands())
-    assert outcome.code == exits.INTERRUPTED, output
+    assert outcome.code == exit_codes.INTERRUPTED, output
     assert outcome.activations() == ["spark-1"]
     assert sorted(outcome.named("lease release")) == HOSTS
     assert fleet.report()["outcome"] == "interrupted"
@@ -72,7 +73,7 @@ def test_more_hosts_than_open_files_are_refused_in_words(tmp_path: Path) -> None
         "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (90, 90))\n"
     )
     outcome = fleet.run("-y", environment={"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"})
-    assert outcome.code == exits.REFUSED, outcome.output
+    assert outcome.code == exit_codes.REFUSED, outcome.output
     assert "60 hosts need 108 open files, and this process may have 90" in outcome.output
     assert outcome.commands == []
 
@@ -93,7 +94,7 @@ def test_a_hook_s_time_limit_holds_for_what_it_started(fleet: FakeFleet) -> None
 def test_one_typo_is_told_once(tmp_path: Path) -> None:
     fleet = FakeFleet(tmp_path, [f"spark-{number}" for number in range(50)])
     outcome = fleet.run("-y", "--data", "profil=production")
-    assert outcome.code == exits.REFUSED, outcome.output
+    assert outcome.code == exit_codes.REFUSED, outcome.output
     assert len(outcome.output.splitlines()) < 24
     assert "all 50 hosts: unknown setting 'profil'" in outcome.output
 
@@ -101,7 +102,7 @@ def test_one_typo_is_told_once(tmp_path: Path) -> None:
 def test_quiet_prints_waves_failures_and_the_end(fleet: FakeFleet) -> None:
     fleet.fails("spark-2", "acceptance-short: 0.0 %")
     outcome = fleet.run("-y", environment={"SPARKFLEET_QUIET": "1"})
-    assert outcome.code == exits.HALTED_MIXED, outcome.output
+    assert outcome.code == exit_codes.HALTED_MIXED, outcome.output
     for words in ("Wave 1 of 4", "acceptance-short: 0.0 %", "stopped:"):
         assert words in outcome.output
     assert "Connected" not in outcome.output

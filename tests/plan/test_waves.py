@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sparkfleet import exits
+from sparkfleet.rollout import exit_codes
 from tests.plan.harness import (
     CURRENT_TAG,
     PREFIX_TAG,
@@ -34,7 +34,7 @@ def most_out(outcome: Outcome) -> int:
 def test_an_error_that_nobody_foresaw_is_a_failed_host(fleet: FakeFleet, on_failure: str) -> None:
     fleet.nodes["spark-1"]["activate"] = [{"raises": "unexpected"}]
     outcome = fleet.run("-y", "--data", f"on_failure={on_failure}")
-    assert outcome.code == exits.HOST_DOWN, outcome.output
+    assert outcome.code == exit_codes.HOST_DOWN, outcome.output
     assert outcome.activations() == ["spark-1"]
     assert "no answer: the tool failed here: TypeError" in outcome.output
     assert sorted(set(outcome.named("lease take"))) == sorted(set(outcome.named("lease release")))
@@ -44,7 +44,7 @@ def test_a_canary_that_is_gone_stops_the_run(fleet: FakeFleet) -> None:
     fleet.data.update(max_unavailable=3)
     fleet.nodes["spark-1"]["silent"] = True
     outcome = fleet.run("-y")
-    assert outcome.code == exits.HOST_DOWN, outcome.output
+    assert outcome.code == exit_codes.HOST_DOWN, outcome.output
     assert outcome.activations() == ["spark-1"]
     assert "it committed the release, and has not answered since" in outcome.output
 
@@ -57,7 +57,7 @@ def test_going_back_keeps_the_promises_of_going_forward(tmp_path: Path) -> None:
     fleet.nodes["spark-8"] = {"activate": [{"state": "reverted", "error": "ready: never"}]}
     fleet.data.update(batch_size=[2], max_unavailable=2, min_serving=6, on_failure="revert_all")
     outcome = fleet.run("-y")
-    assert outcome.code == exits.REVERTED, outcome.output
+    assert outcome.code == exit_codes.REVERTED, outcome.output
     assert most_out(outcome) <= 2
     back = [host for host, release, *_ in outcome.spans if release == OLD["id"]]
     assert sorted(back) == hosts[:7]
@@ -71,7 +71,7 @@ def test_nobody_goes_back_where_that_would_leave_too_few(fleet: FakeFleet) -> No
     fleet.data.update(on_failure="revert_all")
     fleet.fails("spark-3", "the way back failed too", state="failed")
     outcome = fleet.run("-y")
-    assert outcome.code == exits.HOST_DOWN, outcome.output
+    assert outcome.code == exit_codes.HOST_DOWN, outcome.output
     assert outcome.activations() == HOSTS[:3]
     assert "2 hosts keep the new release: @fake/spark-3 does not serve" in outcome.output
 
@@ -81,14 +81,14 @@ def test_a_way_back_that_fails_is_the_last(fleet: FakeFleet) -> None:
     fleet.fails("spark-4", "ready: never")
     fleet.nodes["spark-3"]["activate"] = [{"state": "committed"}, {"state": "reverted", "error": "ready: never"}]
     outcome = fleet.run("-y")
-    assert outcome.code == exits.HALTED_MIXED, outcome.output
+    assert outcome.code == exit_codes.HALTED_MIXED, outcome.output
     assert outcome.activations() == [*HOSTS, "spark-3"]
 
 
 def test_unreachable_hosts_end_a_run_and_are_named(fleet: FakeFleet) -> None:
     fleet.nodes["spark-4"]["unreachable"] = True
     outcome = fleet.run(answers="\n\n\n")
-    assert outcome.code == exits.UNREACHABLE, outcome.output
+    assert outcome.code == exit_codes.UNREACHABLE, outcome.output
     assert "1 of 4 hosts cannot be reached: @fake/spark-4; nothing was changed" in outcome.output
     assert "--exclude @fake/spark-4" in outcome.output
     assert outcome.commands == []
@@ -100,5 +100,5 @@ def test_unreachable_hosts_end_a_run_and_are_named(fleet: FakeFleet) -> None:
 def test_a_limit_smaller_than_min_serving_is_told_so(fleet: FakeFleet) -> None:
     fleet.data["min_serving"] = 3
     outcome = fleet.run("-y", "--limit", "@fake/spark-1")
-    assert outcome.code == exits.REFUSED, outcome.output
+    assert outcome.code == exit_codes.REFUSED, outcome.output
     assert "the 3 hosts that --limit or --exclude left out are not counted" in outcome.output

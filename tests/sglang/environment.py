@@ -13,7 +13,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from sparkfleet.contract_table import CONTRACTS, read_table
+from sparkfleet.catalog.contract_table import CONTRACTS, read_table
 from tests.contract import venv
 from tests.contract.table import Recording, changes, written
 

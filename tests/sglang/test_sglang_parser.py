@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from sparkfleet.contract_table import read_table
+from sparkfleet.catalog.contract_table import read_table
 from tests.sglang.environment import VERSION, ask, dump
-from tests.unit.controller.combos import MODEL, rendered
+from tests.unit.sparkfleet.release.combos import MODEL, rendered
 
 RECIPES = {names: outcome for names, outcome in rendered().items() if outcome.recipe.engine.kind == "sglang"}
 

@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
-from sparkfleet.pace import Pace
-from sparkfleet.waves import Member, obstacle, plan_waves
-from sparknode import cli, files, journal
-from sparknode.activate import DONE, FAILED, REVERTED
-from tests.unit.node.builders import release
-from tests.unit.node.world import Engine
+from sparkfleet.inventory.pace import Pace
+from sparkfleet.rollout.waves import Member, obstacle, plan_waves
+from sparknode import cli
+from sparknode.activate.worker import DONE, FAILED, REVERTED
+from sparknode.base import files
+from sparknode.state import journal
+from tests.unit.sparknode.builders import release
+from tests.unit.sparknode.world import Engine
 from tests.walk.hub import Hub, Process
 from tests.walk.machine import Broken, Machine
 
@@ -353,9 +355,9 @@ def wired(fleet: Fleet) -> Iterator[None]:
                 fleet.hub.running.lines.append(text)
 
         patch.setattr(journal, "append", appending)
-        patch.setattr("sparknode.serving.atomic_link", linking)
-        patch.setattr("sparknode.activate.atomic_link", linking)
-        patch.setattr("sparknode.serving.atomic_write", writing)
+        patch.setattr("sparknode.host.drift.atomic_link", linking)
+        patch.setattr("sparknode.activate.worker.atomic_link", linking)
+        patch.setattr("sparknode.host.drift.atomic_write", writing)
         patch.setattr(cli, "say", saying)
         # Nothing here outlives this process, so that waiting for the disk proves nothing.
         patch.setattr("os.fsync", lambda _: None)

@@ -9,12 +9,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sparknode import activate, cli, journal, orders
+from sparknode import cli
+from sparknode.activate import worker
+from sparknode.base.http import Answer, Request
+from sparknode.base.paths import ACTIVATE_UNIT
+from sparknode.base.process import Completed
 from sparknode.errors import Stopped
-from sparknode.paths import ACTIVATE_UNIT
-from sparknode.shell import Completed
-from sparknode.wire import Answer, Request
-from tests.unit.node.world import TOTAL_KIB, Engine, World
+from sparknode.state import journal, orders
+from tests.unit.sparknode.world import TOTAL_KIB, Engine, World
 from tests.walk.hub import Hub, Process
 
 KILLED = "sparkfleet-serve.service: Main process exited, code=exited, status=137/n/a"
@@ -211,7 +213,7 @@ class Machine(World):
 
         def work() -> int:
             try:
-                return activate.work(self.host, cli.say, ready)
+                return worker.work(self.host, cli.say, ready)
             except Stopped as problem:
                 cli.say(str(problem))
                 self._start_again()

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sparkfleet.pace import Pace
-from tests.unit.node.world import Engine
+from sparkfleet.inventory.pace import Pace
+from tests.unit.sparknode.world import Engine
 from tests.walk.fleet import DOCUMENTS, Fleet, Plan, wired
 from tests.walk.walk import walk
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sparkfleet.pace import Pace
-from sparknode import journal
+from sparkfleet.inventory.pace import Pace
+from sparknode.state import journal
 from tests.walk.fleet import DOCUMENTS, FAULTS, LEASE_S, NAME_OF, Fleet, Plan, engine_of, wired
 from tests.walk.hub import Process
 from tests.walk.machine import Machine

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from sparkfleet import exits
+from sparkfleet.rollout import exit_codes
 from tests.lab import control, faults
 from tests.lab.cases.reading import OTHER_TAG, PREFIX_TAG, Node, pyinfra, shown
 
@@ -19,7 +19,7 @@ def test_the_canary_goes_back_and_the_others_are_left_alone(serving: list[Node])
     canary, *others = serving
     outcome = pyinfra("--data", f"image_tag={OTHER_TAG}")
 
-    assert outcome.code == exits.REVERTED, outcome.output
+    assert outcome.code == exit_codes.REVERTED, outcome.output
     assert "short-chat" in outcome.output
     assert canary.link("current") == canary.link("verified") == old[canary.name]
     assert canary.serves()
@@ -31,7 +31,7 @@ def test_the_canary_goes_back_and_the_others_are_left_alone(serving: list[Node])
         assert node.serves()
 
     again = pyinfra("--data", f"image_tag={OTHER_TAG}")
-    assert again.code == exits.REFUSED, again.output
+    assert again.code == exit_codes.REFUSED, again.output
     assert re.search(r"failed here at \S+: short-chat: ", again.output), again.output
     control.clear_knobs()
     retry = f"retry_release={bad[canary.name]}"
@@ -45,7 +45,7 @@ def test_an_unfit_host_is_refused_before_any_change(serving: list[Node]) -> None
     on_disk = [node.files() for node in serving]
     faults.break_gpu(serving[2].name)
     outcome = pyinfra("--data", f"image_tag={PREFIX_TAG}")
-    assert outcome.code == exits.REFUSED, outcome.output
+    assert outcome.code == exit_codes.REFUSED, outcome.output
     assert "gpu.visible" in outcome.output
     assert serving[2].name in outcome.output
     assert [(node.container() or {})["State"]["StartedAt"] for node in serving] == started

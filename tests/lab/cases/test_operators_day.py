@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from sparkfleet import exits
+from sparkfleet.rollout import exit_codes
 from tests.lab.cases.conftest import lab
 from tests.lab.cases.reading import (
     AT_ONCE,
@@ -91,7 +91,7 @@ def test_roll_back_asks_nobody_and_is_not_undone_unasked(upgraded: list[Node]) -
     assert again.code == 0, again.output
     assert "nothing to do" in again.output
     plain = pyinfra()
-    assert plain.code == exits.REFUSED, plain.output
+    assert plain.code == exit_codes.REFUSED, plain.output
     assert "would roll forward again" in plain.output
     new = shown(upgraded[0].name)["id"]
     # Hosts of two kinds have releases of their own, and each choice names one.

@@ -6,8 +6,8 @@ import time
 import uuid
 from typing import Any
 
-from .sim import Piece
-from .tools import Call
+from tests.lab.engine.sim import Piece
+from tests.lab.engine.tools import Call
 
 # How many tokens of an answer with thinking are thought when it is streamed.
 THOUGHT_TOKENS = 16

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from . import logs
-from .knobs import Knobs, checked, merged
+from tests.lab.engine import logs
+from tests.lab.engine.knobs import Knobs, checked, merged
 
 ADDRESS_VARIABLE = "SPARKFLEET_LAB_CONTROL"
 KNOBS_VARIABLE = "SPARKFLEET_LAB_KNOBS"

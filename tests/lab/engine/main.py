@@ -11,15 +11,15 @@ import threading
 import time
 from pathlib import Path
 
-from . import logs, stops
-from .cli import Contract, fixtures, load_contract, non_default, parse, unknown_environment
-from .knobs import Knobs
-from .link import ADDRESS_VARIABLE, Link
-from .metrics import Metrics, template
-from .server import Server
-from .settings import ConfigError, LoadError, Settings, check_load, resolve
-from .sim import KILLED, Engine
-from .tags import DEFAULT, TAGS, Tag
+from tests.lab.engine import logs, stops
+from tests.lab.engine.cli import Contract, fixtures, load_contract, non_default, parse, unknown_environment
+from tests.lab.engine.knobs import Knobs
+from tests.lab.engine.link import ADDRESS_VARIABLE, Link
+from tests.lab.engine.metrics import Metrics, template
+from tests.lab.engine.server import Server
+from tests.lab.engine.settings import ConfigError, LoadError, Settings, check_load, resolve
+from tests.lab.engine.sim import KILLED, Engine
+from tests.lab.engine.tags import DEFAULT, TAGS, Tag
 
 TAG_VARIABLE = "SPARKFLEET_LAB_TAG"
 NOTE = "SIMULATED ENGINE of the sparkfleet lab: no GPU, no weights and no model behind this server"

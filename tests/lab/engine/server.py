@@ -11,11 +11,11 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from . import logs
-from .answer import Answer
-from .sim import Engine, EngineDeadError, Piece, ShutDownError, count_tokens
-from .tags import Tag
-from .tools import Call, call_of
+from tests.lab.engine import logs
+from tests.lab.engine.answer import Answer
+from tests.lab.engine.sim import Engine, EngineDeadError, Piece, ShutDownError, count_tokens
+from tests.lab.engine.tags import Tag
+from tests.lab.engine.tools import Call, call_of
 
 OWNER = "sparkfleet-lab-simulation"
 GUARDED = ("/v1", "/v2", "/inference")

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .cli import Contract
-from .tags import Tag
+from tests.lab.engine.cli import Contract
+from tests.lab.engine.tags import Tag
 
 
 class ConfigError(Exception):

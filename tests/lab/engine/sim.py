@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from .knobs import Knobs
-from .metrics import Metrics
-from .settings import Settings
-from .speculation import Counters, Drafter
-from .tags import Tag
+from tests.lab.engine.knobs import Knobs
+from tests.lab.engine.metrics import Metrics
+from tests.lab.engine.settings import Settings
+from tests.lab.engine.speculation import Counters, Drafter
+from tests.lab.engine.tags import Tag
 
 PASSAGE = '''\
 def binary_search(items: list[int], wanted: int) -> int:

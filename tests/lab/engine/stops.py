@@ -9,9 +9,9 @@ from __future__ import annotations
 import threading
 import time
 
-from . import logs
-from .server import Server
-from .sim import KILLED, Engine
+from tests.lab.engine import logs
+from tests.lab.engine.server import Server
+from tests.lab.engine.sim import KILLED, Engine
 
 CLOSES_AT_ONCE = (0, 26)
 # One request that comes with the signal still gets its 500.

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from sparkfleet import exits
+from sparkfleet.rollout import exit_codes
 from tests.lab.cases.reading import CURRENT_TAG, OTHER_TAG, STATE, Node, Outcome, pyinfra, wait_for
 from tests.lab.config import HOSTS_DIR
 from tests.lab.workers import limits, set_knobs
@@ -66,7 +66,7 @@ class Trial:
         assert self.other.serves()
 
     def went_back(self, outcome: Outcome, says: str) -> None:
-        assert outcome.code == exits.REVERTED, outcome.output
+        assert outcome.code == exit_codes.REVERTED, outcome.output
         assert re.search(says, outcome.output), outcome.output[-3000:]
         last = self.records()[-1]
         assert last["state"] == "reverted", last
@@ -150,7 +150,7 @@ def test_half_the_tokens_a_second_are_worse_than_the_old_release(pair: list[Node
 
     outcome = trial.deploy()
 
-    assert outcome.code == exits.REVERTED, outcome.output
+    assert outcome.code == exit_codes.REVERTED, outcome.output
     assert re.search(r"worse than the old release: .*tokens-per-second", outcome.output), outcome.output[-3000:]
     assert trial.canary.link("current") == trial.canary.link("verified") == trial.old
     assert trial.canary.serves()
@@ -187,7 +187,7 @@ def test_memory_that_does_not_come_back_starts_nothing(pair: list[Node]) -> None
     trial = Trial(pair)
     set_knobs([trial.canary], memory_return_s=30)
     outcome = trial.deploy()
-    assert outcome.code == exits.HOST_DOWN, outcome.output
+    assert outcome.code == exit_codes.HOST_DOWN, outcome.output
     assert re.search(r"memory did not come back: .* GiB", outcome.output), outcome.output[-3000:]
     # Going back finds no memory either: systemd tries again until there is some, and no container is made meanwhile.
     assert trial.canary.unit("ActiveState")["ActiveState"] in ("inactive", "activating")

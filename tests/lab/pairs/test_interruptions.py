@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 
-from sparkfleet import exits
+from sparkfleet.rollout import exit_codes
 from tests.lab import faults
 from tests.lab.cases.reading import LEASE_S, PREFIX_TAG, THIRD_TAG, Node, pyinfra, shown, wait_for
 from tests.lab.pairs.attempts import starting
@@ -55,7 +55,7 @@ def test_power_cut_while_starting(pair: list[Node]) -> None:
     assert attempt.ended() == "reverted"
     assert canary.link("current") == canary.link("verified") == old
     assert canary.serves()
-    assert run.returncode == exits.REVERTED, output
+    assert run.returncode == exit_codes.REVERTED, output
 
 
 def test_power_cut_of_a_verified_server(pair: list[Node]) -> None:
@@ -70,7 +70,7 @@ def test_two_runs_at_once_do_not_mix(pair: list[Node]) -> None:
     with starting(pair, THIRD_TAG, 6, "--limit", canary.name) as (attempt, first):
         second = pyinfra("--data", f"image_tag={PREFIX_TAG}", "--limit", canary.name)
         output, _ = first.communicate(timeout=120)
-    assert second.code == exits.LEASE_HELD, second.output
+    assert second.code == exit_codes.LEASE_HELD, second.output
     assert "works on this host since" in second.output
     assert first.returncode == 0, output
     assert canary.link("verified") == attempt.release

@@ -7,7 +7,7 @@ import os
 import re
 import signal
 
-from sparkfleet import exits
+from sparkfleet.rollout import exit_codes
 from tests.lab.cases.reading import (
     LEASE_S,
     OTHER_TAG,
@@ -39,7 +39,7 @@ def test_a_second_operator_is_told_who_is_at_work_and_ctrl_c_ends_after_the_wave
         first.send_signal(signal.SIGINT)
         output, _ = first.communicate(timeout=120)
 
-    assert second.code == exits.LEASE_HELD, second.output
+    assert second.code == exit_codes.LEASE_HELD, second.output
     assert re.search(r"rollout \w+ of \S+ works on this host since \S+ \(from 10\.83\.\d+\.1, until", second.output)
     assert first.returncode == 130, output
     assert attempt.ended() == "committed"
@@ -56,7 +56,7 @@ def test_the_lease_of_an_owner_who_died_is_taken_over_and_the_journal_says_so(pa
 
     # Nothing happens on this host, and still it is the dead owner's until the lease ends.
     too_early = pyinfra("--data", f"image_tag={PREFIX_TAG}", "--limit", other.name)
-    assert too_early.code == exits.LEASE_HELD, too_early.output
+    assert too_early.code == exit_codes.LEASE_HELD, too_early.output
     assert "works on this host since" in too_early.output
     assert attempt.ended() == "committed"
 
@@ -79,7 +79,7 @@ def test_a_controller_that_comes_back_from_the_dead_touches_nothing_more(pair: l
         output, _ = sleeper.communicate(timeout=120)
 
     assert second.code == 0, second.output
-    assert sleeper.returncode == exits.HALTED_MIXED, output
+    assert sleeper.returncode == exit_codes.HALTED_MIXED, output
     # Its own heartbeat hears of it, or the node refuses the step: whichever comes first after the sleep.
     assert re.search(r"lease \d+ of rollout \w+ is not valid any more", output), output[-3000:]
     assert attempt.ended() == "committed"
@@ -95,7 +95,7 @@ def test_with_revert_all_a_failure_takes_back_the_hosts_that_had_taken_the_relea
 
     outcome = pyinfra(*data, *limits(pair))
 
-    assert outcome.code == exits.REVERTED, outcome.output
+    assert outcome.code == exit_codes.REVERTED, outcome.output
     assert "short-chat" in outcome.output
     for node in pair:
         assert node.link("current") == node.link("verified") == old[node.name], node.name

@@ -23,7 +23,7 @@ from typing import IO, Any
 
 import gevent
 
-from sparkfleet.remote import Answer, ConnectionLost
+from sparkfleet.node.remote import Answer, ConnectionLost
 from tests.lab.config import ROOT
 
 BRIDGE, PREFIX, NETWORK = "sfspread0", "sfs", "10.84.0"
@@ -37,7 +37,7 @@ def ip(*arguments: str, check: bool = True) -> str:
 
 @dataclass
 class Light:
-    """One light host; it is a `sparkfleet.spread.Peer`."""
+    """One light host; it is a `sparkfleet.artefacts.spread.Peer`."""
 
     number: int
     root: Path

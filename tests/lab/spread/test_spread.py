@@ -15,8 +15,8 @@ from typing import Any
 import gevent
 import pytest
 
-from sparkfleet.spread import Ways, spread
-from sparknode.paths import Paths
+from sparkfleet.artefacts.spread import Ways, spread
+from sparknode.base.paths import Paths
 from tests.lab import hub_faults
 from tests.lab.spread.net import Light, Net, network
 from tests.lab.spread.world import COMMIT, REPO, make_model, put, wrong

@@ -7,11 +7,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from sparknode import manifest as manifests
-from sparknode.paths import Paths
-from sparknode.shape import Node
-from sparknode.stage import write_stamp
-from sparknode.system import Host, RealSystem
+from sparknode.base.paths import Paths
+from sparknode.base.shape import Node
+from sparknode.base.system import Host, RealSystem
+from sparknode.models import manifest as manifests
+from sparknode.models.stage import write_stamp
 from tests.lab.spread.net import Light, document
 
 REPO, COMMIT = "acme/toy", "a" * 40

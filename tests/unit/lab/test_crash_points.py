@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sparknode import journal
+from sparknode.state import journal
 from tests.lab.crash.points import LINES, MOMENTS, VICTIMS, chosen, drawn_seed, every_point, line_of
 from tests.lab.crash.strikes import Watched, strike
 

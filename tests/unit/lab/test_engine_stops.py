@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from sparknode.deaths import CORE_VANISHED, read_cause
+from sparknode.engine.deaths import CORE_VANISHED, read_cause
 from tests.unit.lab.conftest import Served, Start
 
 STOPS = Path(__file__).parents[2] / "fixtures/gpu/stops"

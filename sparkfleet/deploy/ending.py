@@ -1,0 +1,269 @@
+"""The one table of the fleet, and what a person reads at the end of a rollout. Rows and layout are pure."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+import click
+from pyinfra.api.state import BaseStateCallback
+from pyinfra.context import ctx_state
+
+from sparkfleet import grouping
+from sparkfleet.deploy import hooks, session
+from sparkfleet.preflight import preflight
+from sparkfleet.report import record
+from sparkfleet.rollout import compare, fleetview
+from sparkfleet.rollout.fleet_run import FleetRun, serves
+from sparkfleet.text import fitted, width
+
+HEADINGS = (
+    "host",
+    "state",
+    "release",
+    "image tag",
+    "digest",
+    "weights",
+    "profile",
+    "drafter",
+    "up",
+    "acceptance",
+    "tok/s",
+    "KV",
+    "memory",
+    "last rollout",
+)
+# What a narrow terminal does without, first to last.
+DISPENSABLE = "digest,weights,profile,last rollout,KV,release,drafter,up,memory,tok/s,acceptance".split(",")
+# From this many hosts on, those that are alike share a row.
+CROWD = 24
+COLORS = {"verified": "green", "unprovisioned": "yellow"}
+NONE = "–"
+KIB_PER_GIB = 1024 * 1024
+
+
+def host_row(name: str, node: Mapping[str, Any], now: datetime | None = None) -> tuple[str, ...]:
+    """Return the cells of a host, as text, in the order of HEADINGS."""
+    fleet = node.get("fleet") or {}
+    release, watch, last = (fleet.get(key) or {} for key in ("release", "watch", "last"))
+    if watch.get("release") != fleet.get("current"):
+        watch = {}
+    proven = compare.figure_of((fleet.get("proof") or {}).get("figures") or {}, "acceptance-short")
+    memory = (node.get("memory") or {}).get("available_kib")
+    cells: tuple[object, ...] = (
+        name,
+        state_of(node),
+        (fleet.get("current") or "")[:8],
+        release.get("image_tag"),
+        (release.get("digest") or "").removeprefix("sha256:")[:12],
+        " ".join(commit[:7] for commit in (release.get("commits") or {}).values()),
+        release.get("profile"),
+        release.get("drafter_backend") or ("none" if release else None),
+        _age(now or datetime.now(UTC), (fleet.get("serving") or {}).get("container_started_at"))
+        if serves(node)
+        else None,
+        _acceptance(watch.get("acceptance"), proven),
+        watch.get("tokens_per_second"),
+        _percent(watch.get("kv_use")),
+        f"{memory / KIB_PER_GIB:.1f} GiB" if memory is not None else None,
+        f"{last['state']} {str(last.get('t'))[:16]}" if last else None,
+    )
+    return tuple(str(cell) if cell not in (None, "") else NONE for cell in cells)
+
+
+def state_of(node: Mapping[str, Any]) -> str:
+    """Return the host's state in a word or two."""
+    if "error" in node:
+        return "no answer"
+    fleet = node.get("fleet") or {}
+    activation, serving = fleet.get("activation"), fleet.get("serving") or {}
+    last = fleet.get("last") or {}
+    if activation:
+        return str(activation.get("state"))
+    if not fleet.get("current"):
+        return "failed" if last.get("state") == "failed" else "unprovisioned"
+    if serving.get("unit") != "active":
+        return f"stopped ({serving.get('unit') or 'unknown'})"
+    if drift(fleet):
+        return "drift"
+    if fleet.get("current") != fleet.get("verified") or last.get("state") == "failed":
+        return "unverified"
+    return "ailing" if (fleet.get("watch") or {}).get("verdict") == "bad" else "verified"
+
+
+def drift(fleet: Mapping[str, Any]) -> list[str]:
+    """Return how the host differs from its release: what runs, the unit, and weights that changed or are gone."""
+    present = {row["repo"]: row["commit"] for row in fleet.get("models") or ()}
+    commits = (fleet.get("release") or {}).get("commits") or {}
+    gone = [repo for repo, commit in commits.items() if present.get(repo) != commit and "models" in fleet]
+    if not fleet.get("current"):
+        return []
+    texts = [str(text) for text in (fleet.get("serving") or {}).get("drift") or ()]
+    return texts + [f"weights of {repo} are changed or missing" for repo in gone]
+
+
+def remarks(name: str, node: Mapping[str, Any]) -> list[str]:
+    """Return what is to be said about a host besides its row, a sentence each."""
+    fleet = node.get("fleet") or {}
+    watch, activation = fleet.get("watch") or {}, fleet.get("activation") or {}
+    texts = [str(node["error"])] if "error" in node else []
+    texts += [f"drift: {text}" for text in drift(fleet)]
+    texts += [f"watch: {text}" for text in (watch.get("findings") or {}).values()]
+    if activation:
+        alive = "" if activation.get("alive") else "; its worker is gone, the next deploy takes over"
+        texts.append(f"release {activation.get('release')} by {activation.get('operator')}{alive}")
+    last = fleet.get("last") or {}
+    if last.get("state") in ("reverted", "failed"):
+        texts.append(f"last rollout {last['state']}: {first_line(last.get('error')) or 'no reason was written down'}")
+    if fleet.get("out_of_rotation"):
+        texts.append("out of its rotation")
+    return [f"{name}: {text}" for text in texts]
+
+
+def first_line(text: object) -> str:
+    return next((line for line in str(text or "").splitlines() if line.strip()), "")
+
+
+def _age(now: datetime, started: object) -> str | None:
+    try:
+        seconds = (now - datetime.fromisoformat(str(started)[:19]).replace(tzinfo=UTC)).total_seconds()
+    except ValueError:
+        return None
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return "0 min"
+
+
+def _percent(value: float | None) -> str | None:
+    return None if value is None else f"{value * 100:.0f} %"
+
+
+def _acceptance(now: float | None, proven: float | None) -> str | None:
+    if proven is None:
+        return None
+    return f"{_percent(proven)} proven" if now is None else f"{_percent(now)} of {_percent(proven)}"
+
+
+def arranged(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Return the rows with the odd ones first; in a crowd, verified hosts that are alike share one."""
+    odd = [row for row in rows if row[1] != "verified"]
+    groups: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
+    for row in rows:
+        if row[1] == "verified":
+            groups.setdefault(row[1:8] if len(rows) > CROWD else row, []).append(row)
+    return odd + [_shared(group) for group in groups.values()]
+
+
+def _shared(rows: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    if len(rows) == 1:
+        return rows[0]
+    found = [f"{len(rows)}: {rows[0][0]} … {rows[-1][0]}"]
+    for column in range(1, len(HEADINGS)):
+        cells = {row[column] for row in rows}
+        values = sorted(cells, key=lambda cell: (len(cell), cell))
+        found.append(values[0] if len(cells) == 1 else _range(values[0], values[-1]))
+    return tuple(found)
+
+
+def _range(first: str, last: str) -> str:
+    """Return both ends; what their ends have in common, such as a unit, once."""
+    words, others = first.split(), last.split()
+    while len(words) > 1 and words[-1] == others[-1]:
+        words, others = words[:-1], others[:-1]
+    return f"{' '.join(words)} … {last}"
+
+
+def print_table(run: FleetRun) -> None:
+    """Print the fleet as it was last seen; a pipe gets every column and no colour."""
+    rows = arranged([host_row(name, run.nodes[name]) for name in run.hosts if name in run.nodes])
+    terminal = sys.stdout.isatty()
+    lines = fitted(HEADINGS, rows, width(), DISPENSABLE)
+    session.say("")
+    session.say(click.style(lines[0], bold=True) if terminal else lines[0])
+    for row, line in zip(rows, lines[1:], strict=True):
+        session.say(click.style(line, fg=COLORS.get(row[1], "red")) if terminal else line)
+    session.say("")
+    said = [*_all_remarks(run), *proofs(run)]
+    for text in [*said, ""] if said else []:
+        session.say(text)
+
+
+def _all_remarks(run: FleetRun) -> list[str]:
+    """Return the remarks on every host, each said once."""
+    names = [name for name in run.hosts if name in run.nodes]
+    said = [(name, text.removeprefix(f"{name}: ")) for name in names for text in remarks(name, run.nodes[name])]
+    return grouping.lines(said, len(run.hosts))
+
+
+def proven(run: FleetRun, name: str) -> str | None:
+    """Say how well proven the image is that a host serves: who saw it run, where and when."""
+    tag = (run.fleet_of(name).get("release") or {}).get("image_tag")
+    return f"image {tag}: {run.hosts[name].settings.catalog().proven(tag)}" if tag else None
+
+
+def proofs(run: FleetRun) -> list[str]:
+    """Return a sentence for each image that is served."""
+    return sorted({text for name in run.hosts if name in run.nodes if (text := proven(run, name))})
+
+
+def print_roll_out(run: FleetRun) -> None:
+    """Print the comparison, if there was one, how each host ended that did not go well, and the rollout in a line."""
+    progress = run.progress
+    if progress.comparison:
+        for line in fitted(compare.HEADINGS, compare.cells(progress.comparison), width(), ("allowed", "canary")):
+            session.say(line)
+        session.say("")
+    for name in progress.failures():
+        session.say(f"{name}: {record.ending(run, name)}", keep=True)
+    for line in record.summary(run):
+        session.say(line, keep=True)
+    session.say(f"report: {record.write(run).with_suffix('.html')}, the same as .json beside it", keep=True)
+    complaint = hooks.call(run, "post-rollout")
+    session.say(complaint or "", keep=bool(complaint))
+
+
+@cache
+def print_findings(*, alone: bool) -> None:
+    """Print what was found on the hosts, once a run; alone, also what is good to know, and the fleet at a glance."""
+    run = session.run()
+    lines = preflight.digest(run.findings, "info" if alone else "warn")
+    if alone:
+        lines += ["", *fitted(fleetview.HEADINGS, fleetview.rows(run), width(), fleetview.DISPENSABLE)]
+        lines.append(f"as JSON: {record.save(record.path(run).with_name('preflight.json'), fleetview.document(run))}")
+    unfit = not all(preflight.fit(found) for found in run.findings.values())
+    # In a deploy they follow its plan.
+    for line in [*[""] * alone, *lines, ""] if lines else []:
+        session.say(line, keep=alone or unfit)
+
+
+class _AtTheEnd(BaseStateCallback):
+    """Prints the table when the last host disconnects: the one moment that also comes when a wave stopped the run."""
+
+    def __init__(self, run: FleetRun) -> None:
+        self.run = run
+        self.left = 0
+
+    def host_disconnect(self, state: Any, host: Any) -> None:  # type: ignore[override]  # pyinfra calls it bound
+        self.left += 1 if host.name in self.run.hosts else 0
+        if self.left != len(state.activated_hosts):
+            return
+        if session.current().parameters.get("dry"):
+            # The plan said what every host serves; so both fit one screen.
+            for text in _all_remarks(self.run):
+                session.say(text)
+            return
+        print_table(self.run)
+        if self.run.progress.begun:
+            self.run.progress.leases.clear()
+            print_roll_out(self.run)
+
+
+def print_at_end() -> None:
+    """Arrange for the table of this run; calls after the first change nothing (deploy code runs once per host)."""
+    state = ctx_state.get()
+    if not any(isinstance(handler, _AtTheEnd) for handler in state.callback_handlers):
+        state.add_callback_handler(_AtTheEnd(session.run()))

@@ -1,0 +1,59 @@
+"""The figures of a first wave, or of canaries, beside those of the old release. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sparkfleet.rollout.compare import Row, comparable, compare
+from sparkfleet.rollout.fleet_run import FleetRun, is_canary, serves
+
+
+def comparison(run: FleetRun, number: int) -> list[Row]:
+    """Return a wave's figures beside those before and those of hosts that still serve the old release.
+
+    Going back and restarting are not judged like this: both are done because something is wrong already.
+    """
+    if run.intent != "deploy":
+        return []
+    rows: list[Row] = []
+    for name in run.waves[number - 1]:
+        plan, outcome = run.hosts[name], run.progress.outcomes.get(name)
+        if not outcome or not outcome.ok or not (number == 1 or is_canary(plan)):
+            continue
+        old = run.progress.before[name]
+        if not comparable(old.get("release"), plan.release):
+            continue
+        before = (old.get("proof") or {}).get("figures") or {}
+        rows += compare(name, _figures(run, name), before, _controls(run, name), _margins(run, name))
+    return rows
+
+
+def _controls(run: FleetRun, name: str) -> list[dict[str, Any]]:
+    return [
+        (fleet.get("proof") or {}).get("figures") or {}
+        for other in run.nodes
+        if other not in run.progress.outcomes
+        and serves(run.nodes[other])
+        and (fleet := run.fleet_of(other)).get("verified") not in (None, run.wanted(name))
+        and comparable(fleet.get("release"), run.hosts[name].release)
+    ]
+
+
+def _figures(run: FleetRun, name: str) -> dict[str, object]:
+    proof = run.fleet_of(name).get("proof") or {}
+    if proof.get("release") == run.wanted(name):
+        return dict(proof.get("figures") or {})
+    return dict(run.progress.outcomes[name].figures)
+
+
+def _margins(run: FleetRun, name: str) -> dict[str, float]:
+    """Return what the profile allows. Nothing is judged on the catalogue's own way back: it is taken because the newer
+    image is worse, whatever the figures of its best days.
+    """
+    plan = run.hosts[name]
+    old = str((run.progress.before[name].get("release") or {}).get("image_tag"))
+    going_back = plan.release["image_tag"] in plan.settings.catalog().ways_back(old)
+    if going_back or not run.pace.judge_canary:
+        return {}
+    margins: dict[str, float] = plan.compiled.recipe.gates.compare.model_dump(exclude_none=True)
+    return margins

@@ -1,0 +1,4 @@
+"""What runs here, and how it differs from its release.
+
+Imports of this project only `base`, `state`.
+"""
