@@ -1,1 +1,1 @@
-"""One file a step of the deploy, and the steps that an operator runs alone."""
+"""What an operator runs beside deploy.py, one file a task."""

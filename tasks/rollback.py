@@ -3,9 +3,9 @@
 pyinfra inventory/prod.py tasks/rollback.py
 """
 
-from pyinfra import local
-
 from sparkfleet.deploy import session
+from sparkfleet.deploy.steps import plan, roll_out
 
 session.intends("rollback")
-local.include("tasks/roll_out.py")
+plan()
+roll_out()

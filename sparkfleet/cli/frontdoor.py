@@ -18,7 +18,7 @@ INVENTORY = "SPARKFLEET_INVENTORY"
 # What `sparkfleet.report.console` reads; pyinfra has no option of its own for it.
 QUIET = "SPARKFLEET_QUIET"
 DEFAULT_INVENTORY = "inventory/prod.py"
-# In the order in which an operator meets them; `roll_out` is a part of deploy.py and no command.
+# In the order in which an operator meets them.
 TASKS = {
     "deploy": "deploy.py",
     **{

@@ -5,8 +5,9 @@ the plan stands: a combination that cannot work is refused while nothing has bee
 host that does not answer. pyinfra has no hook of its own at these points (its callbacks are cleared when the state is
 initialised), hence the two methods of this run's state that are wrapped.
 
-A task states its purpose (`session.intends`), and each operation asks for it where it acts (`session.require`). An end
-leaves the process at once: pyinfra runs deploy files once per host, in greenlets, and would print a traceback for each.
+A task states its purpose (`session.intends`), and each operation asks for it where it acts (`session.require`). The
+session is an attribute of pyinfra's state, so that it begins and ends with the run. An end leaves the process at
+once: pyinfra runs deploy files once per host, in greenlets, and would print a traceback for each.
 """
 
 from __future__ import annotations
@@ -42,8 +43,13 @@ if TYPE_CHECKING:
     from sparkfleet.report.console import Chorus
     from sparkfleet.rollout.fleet_run import FleetRun
 
-# What planning needs, each loaded when there is nothing else to do.
+# What planning needs, and what a run needs once its hosts have answered; each is loaded while nothing else is to do.
 _WANTED_TO_PLAN = ("catalog.catalog", "release.lockfile", "release.release", "rollout.fleet_run", "inventory.inventory")
+_WANTED_NEXT = (
+    *("preflight.preflight", "rollout.fleetview", "rollout.plan", "report.record", "deploy.operations"),
+    "deploy.ending",
+)
+_ATTRIBUTE = "sparkfleet_session"
 UNREACHED = "it cannot be reached"
 
 
@@ -64,6 +70,7 @@ class Session:
         self.conductor: gevent.Greenlet[..., None] | None = None
         self._planning: gevent.Greenlet[..., None] | None = None
         self._problem: FleetError | None = None
+        self._planned = False
         self._stated_by: set[Any] = set()
         self._chorus: Chorus | None = None
 
@@ -113,9 +120,7 @@ class Session:
         self._planning = gevent.spawn(self._plan, hosts)
 
     def _plan(self, hosts: Collection[Any]) -> None:
-        for module in _WANTED_TO_PLAN:
-            gevent.idle()
-            import_module(f"sparkfleet.{module}")
+        _load(_WANTED_TO_PLAN)
         from sparkfleet.inventory import inventory
         from sparkfleet.rollout import fleet_run
 
@@ -135,7 +140,7 @@ class Session:
         assert run is not None, "a plan that cannot stand ends the process"
         if self._unreached() and self.expected not in (None, "look"):
             self._refuse_unreached()
-        answers = facts.ask_all(self.state)
+        answers = facts.ask_all(self.state, lambda: _load(_WANTED_NEXT))
         run.nodes.update({name: answers.get(name) or {"error": UNREACHED} for name in run.hosts})
         if self.state.active_hosts:
             return
@@ -170,8 +175,7 @@ class Session:
         """
         host = ctx_host.get() if ctx_host.isset() else None
         if self.intent is None:
-            self.intent = intent
-            self._settle(intent)
+            self.intent = self.planned().intent = intent
         elif self.intent != intent or host in self._stated_by:
             again = "a second time" if self.intent == intent else f"to {intent}"
             refuse(
@@ -183,12 +187,18 @@ class Session:
             )
         self._stated_by.add(host)
 
-    def _settle(self, intent: Intent) -> None:
+    def planned(self) -> FleetRun:
+        assert self.run is not None, "deploy files and operations run after the hosts were looked up"
+        return self.run
+
+    def plan(self) -> None:
+        """Settle what the run's purpose needs, and print what is about to happen; once, whoever asks for it first."""
         from sparkfleet.rollout import fleet_run, fleetview, plan
 
-        run = self.run
-        assert run is not None, "deploy files run after planning"
-        run.intent = intent
+        run, intent = self.planned(), self.intent
+        if self._planned or intent is None:
+            return
+        self._planned = True
         if intent != "look" and self._unreached():
             self._refuse_unreached()
         try:
@@ -238,12 +248,19 @@ class Session:
         return found
 
 
-_session: Session | None = None
+def _load(modules: Collection[str]) -> None:
+    for module in modules:
+        gevent.idle()
+        import_module(f"sparkfleet.{module}")
+
+
+def _found() -> Session | None:
+    """Return the session of the run that is under way, which pyinfra's state carries."""
+    return getattr(ctx_state.get(), _ATTRIBUTE, None) if ctx_state.isset() else None
 
 
 def begin() -> None:
     """Begin the session of the run that pyinfra is about to make; called by config.py."""
-    global _session
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _on_signal)
     context = click.get_current_context(silent=True)
@@ -253,16 +270,19 @@ def begin() -> None:
         invocation.refuse_own_operation(parameters)
         if invocation.is_fleet_run(parameters):
             _answer_questions()
-            _session = Session(ctx_state.get(), parameters)
-            _session.begin()
+            state = ctx_state.get()
+            session = Session(state, parameters)
+            setattr(state, _ATTRIBUTE, session)
+            session.begin()
     except FleetError as error:
         refuse(error)
 
 
 def current() -> Session:
     """Return the session of the run that is under way; ends the run, or raises PyinfraError, where there is none."""
-    if _session is not None:
-        return _session
+    session = _found()
+    if session is not None:
+        return session
     problem = FleetError(
         "config.py was not loaded, and with it group_data/: found "
         + (f"the working folder {Path.cwd()}" if Path.cwd() != ROOT else "another --config"),
@@ -278,9 +298,9 @@ def current() -> Session:
 
 def run() -> FleetRun:
     """Return the plan of the run that is under way."""
-    found = current().run
-    assert found is not None, "deploy files and operations run after planning"
-    return found
+    session = current()
+    session.plan()
+    return session.planned()
 
 
 def intends(intent: Intent) -> None:
@@ -292,6 +312,7 @@ def require(*intents: Intent) -> None:
     """End the run unless it was started for one of these: asked inside what acts, whichever file called it."""
     session = current()
     if session.intent in intents:
+        session.plan()
         return
     refuse(
         RefusedError(
@@ -313,7 +334,8 @@ def require_named(host: str) -> None:
 
 def as_json() -> bool:
     """Say whether standard output is for a machine."""
-    return _session is not None and _session.as_json
+    session = _found()
+    return session is not None and session.as_json
 
 
 def say(text: str, *, keep: bool = False) -> None:
@@ -334,8 +356,9 @@ def end(code: int, reason: FleetError | None = None) -> NoReturn:
     if reason:
         title = "refused:" if code == exit_codes.REFUSED else "stopped:"
         click.echo(f"{click.style(title, fg='red', bold=True)} {reason.text()}", err=True)
-    if _session and _session.as_json and not console.printed():
-        click.echo(json.dumps(_session.document(code, reason), ensure_ascii=False, indent=1))
+    session = _found()
+    if session and session.as_json and not console.printed():
+        click.echo(json.dumps(session.document(code, reason), ensure_ascii=False, indent=1))
     hooks.end_all()
     console.flush()
     os._exit(code)
@@ -343,10 +366,11 @@ def end(code: int, reason: FleetError | None = None) -> NoReturn:
 
 def leave_interrupted() -> NoReturn:
     """End the process at once; pyinfra's own end would report success, or a failed host."""
-    if _session and _session.run and _session.run.progress.begun:
+    session = _found()
+    if session and session.run and session.run.progress.begun:
         from sparkfleet.report import record
 
-        record.write(_session.run)
+        record.write(session.run)
     end(exit_codes.INTERRUPTED)
 
 
@@ -356,7 +380,8 @@ def _on_signal(_number: int, _frame: FrameType | None) -> None:
     The same for Ctrl-C, a service that is stopped and a terminal that is closed. pyinfra would end with 0; whoever
     scripted this run must see that it did not finish. Connections need no farewell: what runs on a node goes on.
     """
-    found = _session.run if _session else None
+    session = _found()
+    found = session.run if session else None
     if found is None or found.intent == "look":
         leave_interrupted()
     progress = found.progress
@@ -378,8 +403,9 @@ def _on_signal(_number: int, _frame: FrameType | None) -> None:
 
 
 def _when_nobody_reads() -> None:
-    """A rollout goes on when its reader left; who only looks has seen enough."""
-    if _session and _session.intent == "look":
+    """A roll-out goes on when its reader left; who only looks has seen enough."""
+    session = _found()
+    if session and session.intent == "look":
         os._exit(0)
 
 
@@ -392,8 +418,9 @@ def _answer_questions() -> None:
             answer = ask(*prompt)
         except EOFError:
             refuse(FleetError("nobody is there to confirm: standard input has ended", "Enter, or -y", "add -y"))
-        if answer and _session:
-            _session.declined = True
+        session = _found()
+        if answer and session:
+            session.declined = True
         return answer
 
     builtins.input = heard

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections.abc import Callable
 from functools import cache
-from importlib import import_module
 from typing import Any
 
 import gevent
@@ -17,15 +17,6 @@ from sparkfleet.node.nodeprogram import INSTALL_PATH, UNPACK, carried, program, 
 # The probe's own deadline, a slow connection, and the program's way to a host that does not have it.
 ANSWER_S = 60.0
 NO_SUDO = "sudo: a password is required"
-# What a run needs once its hosts have answered: loaded while they think, in the moments when nobody has said anything.
-WANTED_NEXT = (
-    "preflight.preflight",
-    "rollout.fleetview",
-    "rollout.plan",
-    "report.record",
-    "deploy.operations",
-    "deploy.ending",
-)
 OTHER_PROGRAM = "sparknode is missing or of another version"
 # Runs the program that arrives on standard input.
 CARRIED = f't=$(mktemp) && {UNPACK} >"$t" && python3 "$t" {{}}; s=$?; rm -f "$t"; exit $s'
@@ -47,14 +38,15 @@ def _installed(command: str) -> str:
     )
 
 
-def ask_all(state: State) -> dict[str, dict[str, Any]]:
-    """Return every connected host's probe, all asked at the same time: the waves depend on how each of them stands."""
+def ask_all(state: State, meanwhile: Callable[[], None]) -> dict[str, dict[str, Any]]:
+    """Return every connected host's probe, all asked at the same time: the waves depend on how each of them stands.
+
+    `meanwhile` is called while they think.
+    """
     active = state.inventory.get_active_hosts()
     # Active hosts are a set; what is printed later shall have the inventory's order.
     waiting = {host.name: state.pool.spawn(_ask, host) for host in state.inventory if host in active}
-    for module in WANTED_NEXT:
-        gevent.idle()
-        import_module(f"sparkfleet.{module}")
+    meanwhile()
     return {name: greenlet.get() for name, greenlet in waiting.items()}
 
 

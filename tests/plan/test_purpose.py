@@ -60,7 +60,7 @@ def test_several_deploy_files_are_refused(fleet: FakeFleet, files: str) -> None:
             ],
             "for retire was called in a run that was started to deploy",
         ),
-        (['local.include("tasks/roll_out.py")'], "do not say what it is for"),
+        (["from sparkfleet.deploy.steps import roll_out", "roll_out()"], "do not say what it is for"),
     ],
 )
 def test_an_own_file_with_two_purposes_or_none_is_refused(fleet: FakeFleet, lines: list[str], says: str) -> None:
