@@ -205,7 +205,7 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _as_argv(compiled: Compiled) -> str:
-    return json.dumps(compiled.release["argv"], ensure_ascii=False) + "\n"
+    return json.dumps(compiled.argv, ensure_ascii=False) + "\n"
 
 
 def _as_json(compiled: Compiled) -> str:

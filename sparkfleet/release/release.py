@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any, Literal
@@ -47,6 +48,10 @@ class Compiled:
         return str(self.release["id"])
 
     @property
+    def argv(self) -> list[str]:
+        return docker_run(self.release)
+
+    @property
     def overridden(self) -> list[str]:
         return [override.words() for override in self.recipe.overridden]
 
@@ -90,7 +95,6 @@ def compile_release(
     image = _image(recipe, lock, unlocked)
     artefacts = _artefacts(recipe, lock, unlocked)
     container = _container(recipe, image, artefacts, gpu_injection)
-    argv = _docker_run(container, image["reference"], deployment.api_key_file, recipe.engine.docker_options)
     memory = {"utilization": recipe.memory_utilization} if recipe.hardware.unified_memory else None
     operation = operation or Operation()
     timing = recipe.timing
@@ -108,7 +112,6 @@ def compile_release(
         "image": image,
         "artefacts": artefacts,
         "container": container,
-        "argv": argv,
         "serve": {
             "port": recipe.args["port"],
             "served_names": list(recipe.served_names),
@@ -128,10 +131,11 @@ def compile_release(
         "rotation": operation.rotation,
         "watch": _watch(recipe, operation),
         "api_key_file": deployment.api_key_file,
-        "unit": serve_unit(
-            *(argv, CONTAINER, timing, memory is not None, choice.model, recipe.line.engine), operation.drop_caches
-        ),
     }
+    release["unit"] = serve_unit(
+        *(docker_run(release), CONTAINER, timing, memory is not None, choice.model, recipe.line.engine),
+        operation.drop_caches,
+    )
     release["id"] = content_id(release)
     # What is only declared to behave like a known image was not seen itself.
     proven = catalog.proven(choice.image_tag if choice.image_line is None else "")
@@ -206,17 +210,20 @@ def _container(
         "env": dict(recipe.env),
         "mounts": mounts,
         "gpu": list(recipe.hardware.gpu_arguments[gpu_injection]),
+        "options": list(recipe.engine.docker_options),
     }
 
 
-def _docker_run(container: dict[str, Any], reference: str, env_file: str | None, options: tuple[str, ...]) -> list[str]:
+def docker_run(release: Mapping[str, Any]) -> list[str]:
+    """Return the command that starts a release's container, which its unit calls."""
+    container = release["container"]
     argv = ["docker", "run", "--rm", "--name", container["name"], *container["gpu"]]
-    argv += ["--ipc", "host", "--network", "host", "--log-driver", "local", *options]
-    if env_file:
-        argv += ["--env-file", env_file]
+    argv += ["--ipc", "host", "--network", "host", "--log-driver", "local", *container["options"]]
+    if release["api_key_file"]:
+        argv += ["--env-file", release["api_key_file"]]
     for name, value in container["env"].items():
         argv += ["-e", f"{name}={value}"]
     for mount in container["mounts"]:
         suffix = ":ro" if mount["read_only"] else ""
         argv += ["-v", f"{mount['source']}:{mount['target']}{suffix}"]
-    return [*argv, "--entrypoint", container["entrypoint"], reference, *container["args"]]
+    return [*argv, "--entrypoint", container["entrypoint"], release["image"]["reference"], *container["args"]]

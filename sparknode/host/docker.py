@@ -97,10 +97,12 @@ _NOT_STARTED = {125, 126, 127}
 
 def hands_gpu(system: System, release: Release) -> tuple[bool | None, str]:
     """Whether a container of the release's image gets the GPU, tried with the image's own nvidia-smi."""
-    gpu = texts(release.raw["container"].get("gpu"))
     # A Docker without its docker-init (its snap: docker-snap#139) could not start the engine either.
-    init = ["--init"] * ("--init" in texts(release.raw.get("argv")))
-    argv = ["docker", "run", "--rm", *init, *gpu, "--entrypoint", "nvidia-smi", release.image.reference, "-L"]
+    container = release.raw["container"]
+    # What an older release kept beside its container.
+    options = texts(container.get("options") or release.raw.get("argv"))
+    trial = [*["--init"] * ("--init" in options), *texts(container.get("gpu")), "--entrypoint", "nvidia-smi"]
+    argv = ["docker", "run", "--rm", *trial, release.image.reference, "-L"]
     return read_trial(system.run(argv, INSPECT_S))
 
 

@@ -141,5 +141,5 @@ def test_the_deep_check_names_what_does_not_load(tmp_path: Path) -> None:
 def test_trial_and_deploy_render_the_same_arguments() -> None:
     settled = Deployment(allow_unauthenticated="a test", terms_accepted=True)
     asked = Choice(MODEL, CURRENT, "agentic", "gb10")
-    look, deploy = (compile_release(CATALOG, None, asked, how).release["argv"] for how in (TRIAL, settled))
+    look, deploy = (compile_release(CATALOG, None, asked, how).argv for how in (TRIAL, settled))
     assert look == deploy

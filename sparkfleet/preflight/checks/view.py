@@ -127,7 +127,7 @@ class View:
         """The engine's share of the memory: of the machine's, or of the card's own; 0 where it sets none."""
         if self.release["memory"] is not None:
             return float(self.release["memory"]["utilization"] or 0)
-        argv, flag = self.release["argv"], "--gpu-memory-utilization"
+        argv, flag = self.release["container"]["args"], "--gpu-memory-utilization"
         return float(argv[argv.index(flag) + 1]) if flag in argv else 0.0
 
     @cached_property

@@ -191,8 +191,13 @@ def sparkfleet(*arguments: str) -> Outcome:
 
 def shown(host: str, *data: str) -> dict[str, Any]:
     """The release that `sparkfleet show` prints for a host."""
-    extra = [argument for pair in data for argument in ("--data", pair)]
-    outcome = sparkfleet("show", host, "--inventory", "inventory/lab.py", "--format", "json", *extra)
-    assert outcome.code == 0, outcome.output
-    document: dict[str, Any] = json.loads(outcome.output)
+    document: dict[str, Any] = json.loads(printed(host, "json", *data))
     return document
+
+
+def printed(host: str, form: str, *data: str) -> str:
+    """What `sparkfleet show` prints for a host in one of its forms."""
+    extra = [argument for pair in data for argument in ("--data", pair)]
+    outcome = sparkfleet("show", host, "--inventory", "inventory/lab.py", "--format", form, *extra)
+    assert outcome.code == 0, outcome.output
+    return outcome.output

@@ -9,7 +9,7 @@ import pytest
 
 from tests.lab import hub_faults
 from tests.lab.cases.conftest import lab, make_bare, nodes_of_the_lab
-from tests.lab.cases.reading import AT_ONCE, CURRENT_TAG, PREFIX_TAG, STATE, Node, Outcome, pyinfra, shown
+from tests.lab.cases.reading import AT_ONCE, CURRENT_TAG, PREFIX_TAG, STATE, Node, Outcome, printed, pyinfra, shown
 from tests.lab.config import LAB_DIR
 
 
@@ -70,7 +70,7 @@ def test_the_unit_is_right_as_systemd_reads_it(deployed: Outcome, nodes: list[No
         assert node.unit("UnitFileState", unit="sparkfleet-activate.service")["UnitFileState"] == "enabled"
         main_pid = node.unit("MainPID")["MainPID"]
         argv = node.sudo(f"cat /proc/{main_pid}/cmdline").rstrip("\0").split("\0")
-        assert argv[1:] == shown(node.name)["argv"][1:]
+        assert argv[1:] == json.loads(printed(node.name, "argv"))[1:]
 
 
 def test_weights_are_read_only_and_the_seed_was_asked_once(

@@ -77,7 +77,6 @@ def release(tag: str = "new", **changes: Any) -> dict[str, Any]:
             "mounts": [{"source": folder, "target": "/models/gemma4", "read_only": True}],
             "gpu": ["--gpus", "all"],
         },
-        "argv": ["docker", "run"],
         "serve": {
             "port": 8000,
             "served_names": ["gemma4", "gemma4-fast"],

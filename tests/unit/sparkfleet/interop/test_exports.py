@@ -164,7 +164,7 @@ def test_the_script_is_one_that_a_shell_runs(tmp_path: Path) -> None:
     done = subprocess.run(["sh", str(script)], capture_output=True, text=True, check=True, env=env, timeout=30)
     words = done.stdout.split("\0")[:-1]
     expected = ["docker", *words]
-    argv = [word.replace("/var/lib/sparkfleet", "/home/me/sparkfleet") for word in outcome.release["argv"]]
+    argv = [word.replace("/var/lib/sparkfleet", "/home/me/sparkfleet") for word in outcome.argv]
     assert sorted(expected) == sorted(argv)
     arguments = outcome.release["container"]["args"]
     assert words[-len(arguments) :] == arguments

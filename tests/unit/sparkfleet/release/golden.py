@@ -139,7 +139,7 @@ def text(names: tuple[str, str, str], compiled: Compiled) -> str:
         if finding.id not in OF_THE_FLEET
     ]
     card = {DEFAULT: CARD_VLLM, SGLANG: CARD_SGLANG}.get(names)
-    rendered = units(compiled.release["argv"])
+    rendered = units(compiled.argv)
     if card is not None:
         head += ["", "Differences from the model card's own command, and why:", *differences(rendered, card)]
     lines = [f"# {line}".rstrip() for line in head]

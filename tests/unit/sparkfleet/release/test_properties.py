@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sparkfleet.catalog.contract_table import read_table
 from sparkfleet.errors import FleetError
 from sparkfleet.release.recipe import SPECULATIVE_KEYS, Choice
-from sparkfleet.release.release import compile_release
+from sparkfleet.release.release import compile_release, docker_run
 from sparkfleet.release.rules import Deployment, rule_texts
 from tests.unit.sparkfleet.release import systemd
 from tests.unit.sparkfleet.release.combos import CATALOG, rendered
@@ -78,7 +78,7 @@ def check(choice: Choice, deployment: Deployment, injection: Literal["gpus", "cd
     assert release["id"] == hashlib.sha256(canonical.encode()).hexdigest()[:16]
     assert isinstance(release["serve"]["port"], int)
     assert isinstance(release["serve"]["max_model_len"], int)
-    assert systemd.exec_start(release["unit"]) == ["/usr/bin/docker", *release["argv"][1:]]
+    assert systemd.exec_start(release["unit"]) == ["/usr/bin/docker", *docker_run(release)[1:]]
     return True
 
 

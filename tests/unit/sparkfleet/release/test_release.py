@@ -22,7 +22,7 @@ from sparkfleet.release.engine import engines
 from sparkfleet.release.lockfile import Lock
 from sparkfleet.release.nearest import nearest_working
 from sparkfleet.release.recipe import Choice
-from sparkfleet.release.release import compile_release
+from sparkfleet.release.release import compile_release, docker_run
 from sparkfleet.release.rules import Deployment
 from sparkfleet.rollout.fleet_run import plan_run
 from sparknode.base.document import content_id
@@ -82,7 +82,7 @@ def test_rolling_back_changes_backend_and_caching_together() -> None:
     new, old = compiled(image=CURRENT).release, compiled(image=PREFIX).release
     assert (new["serve"]["drafter_backend"], new["serve"]["prefix_caching"]) == ("flash_attn", True)
     assert (old["serve"]["drafter_backend"], old["serve"]["prefix_caching"]) == ("flex_attention", False)
-    assert "--no-enable-prefix-caching" in old["argv"]
+    assert "--no-enable-prefix-caching" in old["container"]["args"]
     assert new["gates"]["long"]["min_acceptance_rate"] == 0.2
     assert old["gates"]["long"] is old["gates"]["very_long"] is None
 
@@ -130,7 +130,7 @@ def test_a_profile_may_choose_another_drafter_of_the_model() -> None:
     asked = choice("production", "2026-08-16-v0.27.1")
     release = compile_release(Catalog.model_validate(document), None, asked, TRIAL).release
     assert [row["repo"] for row in release["artefacts"]][1] == "google/gemma-4-26B-A4B-it-assistant"
-    config = json.loads(release["argv"][release["argv"].index("--speculative-config") + 1])
+    config = json.loads(release["container"]["args"][release["container"]["args"].index("--speculative-config") + 1])
     assert config == {"method": "mtp", "model": "/models/gemma4-assistant", "num_speculative_tokens": 4}
     assert release["gates"]["short"]["min_mean_acceptance_length"] == 1.5
 
@@ -159,8 +159,9 @@ def test_served_names_are_the_operator_s() -> None:
     named = replace(choice(), served_names=("ours", "ours-fast"))
     release = compile_release(CATALOG, None, named, TRIAL).release
     assert release["serve"]["served_names"] == ["ours", "ours-fast"]
-    at = release["argv"].index("--served-model-name")
-    assert release["argv"][at + 1 : at + 4] == ["ours", "ours-fast", "--host"]
+    arguments = release["container"]["args"]
+    at = arguments.index("--served-model-name")
+    assert arguments[at + 1 : at + 4] == ["ours", "ours-fast", "--host"]
 
 
 def test_overrides_are_marked_with_what_they_replace() -> None:
@@ -223,7 +224,8 @@ def test_the_engines_say_how_they_are_found_ready_and_measured() -> None:
     release = compiled().release
     assert release["engine"]["api"]["metrics"]["accepted"] == "vllm:spec_decode_num_accepted_tokens_total"
     shown = compiled("sglang-baseline", "lmsysorg-sglang").release
-    assert shown["argv"][shown["argv"].index("--entrypoint") :][:5] == [
+    argv = docker_run(shown)
+    assert argv[argv.index("--entrypoint") :][:5] == [
         "--entrypoint", "python3", "lmsysorg/sglang:latest", "-m", "sglang.launch_server",
     ]  # fmt: skip
     assert shown["memory"] == {"utilization": 0.8}
@@ -279,6 +281,6 @@ def test_the_power_of_a_wedged_gpu_is_the_machines() -> None:
 @pytest.mark.parametrize("engine", ["vllm", "sglang"])
 def test_an_engine_is_never_pid_1_of_its_container(engine: str) -> None:
     assert "--init" in engines()[engine].docker_options
-    argv = compiled().release["argv"]
+    argv = compiled().argv
     assert argv.index("--init") < argv.index("--entrypoint")
     assert '"--init"' in compiled().release["unit"]

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparkfleet.errors import SettingsError
+from sparkfleet.release.release import docker_run
 from sparkfleet.release.unit import serve_unit, systemd_quote
 from sparknode.activate.steps import STOP_MARGIN_S
 from tests.unit.sparkfleet.release import systemd
@@ -28,7 +29,7 @@ def test_what_a_unit_cannot_hold_is_refused(word: str) -> None:
 
 def test_execstart_is_the_release_argv_of_every_combination() -> None:
     for outcome in rendered().values():
-        argv = outcome.release["argv"]
+        argv = outcome.argv
         assert systemd.exec_start(outcome.release["unit"]) == ["/usr/bin/docker", *argv[1:]]
 
 
@@ -54,7 +55,7 @@ def test_the_limits_of_the_unit_leave_room_for_each_other() -> None:
     assert "Requires" not in settings
     after = {name for line in release["unit"].splitlines() if line.startswith("After=") for name in line[6:].split()}
     assert {"docker.service", "sparkfleet-activate.service", "nvidia-cdi-refresh.service"} < after
-    assert "--restart" not in release["argv"]
+    assert "--restart" not in docker_run(release)
 
 
 def test_caches_are_dropped_before_the_memory_is_measured_and_only_when_asked() -> None:

@@ -69,12 +69,16 @@ def test_a_gpu_that_is_seen_passes() -> None:
     assert read_trial(Completed(("docker", "run"), 0, SEEN, "WARNING: the platform differs"))[0] is True
 
 
-@pytest.mark.parametrize("argv", [["docker", "run", "--rm"], ["docker", "run", "--rm", "--init"]])
-def test_the_trial_starts_with_an_init_where_the_release_does(tmp_path: Path, argv: list[str]) -> None:
+@pytest.mark.parametrize("options", [["--shm-size", "32g"], ["--init"], ["--init", "--shm-size", "32g"]])
+@pytest.mark.parametrize("older", [False, True])
+def test_the_trial_starts_with_an_init_where_the_release_does(tmp_path: Path, options: list[str], older: bool) -> None:
     world = World(tmp_path)
-    release = releases.from_node(Node(sealed(make("new", argv=argv)), "release"))
+    document = make("new", **({"argv": ["docker", "run", "--rm", *options]} if older else {}))
+    if not older:
+        document["container"]["options"] = options
+    release = releases.from_node(Node(sealed(document), "release"))
 
     hands_gpu(world.host.system, release)
 
     (trial,) = [command for command in world.commands if command[:2] == ("docker", "run")]
-    assert ("--init" in trial) == ("--init" in argv)
+    assert ("--init" in trial) == ("--init" in options)
