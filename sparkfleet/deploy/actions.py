@@ -19,7 +19,7 @@ from sparkfleet.node.nodeprogram import INSTALL_PATH, UNPACK, carried, program, 
 from sparkfleet.node.remote import ConnectionLost
 from sparkfleet.release import images
 from sparkfleet.rollout import exit_codes
-from sparkfleet.rollout.fleet_run import HostPlan, serves
+from sparkfleet.rollout.fleet_run import HostPlan
 
 
 def refuse_unfit() -> None:
@@ -59,9 +59,9 @@ def _put(host: Host, content: bytes, path: str, mode: str, tried: str = "true") 
 def retire(state: State, host: Host, arguments: list[str]) -> bool:  # noqa: ARG001
     """Give the host back, and note what became of it where that did not work."""
     run = session.run()
-    served = serves(run.nodes[host.name])
+    served = run.status(host.name).serves
     done = _carried_out(host, arguments)
-    stands = done or not served or (activation.look(host, run) and serves(run.nodes[host.name]))
+    stands = done or not served or (activation.look(host, run) and run.status(host.name).serves)
     run.progress.retired[host.name] = "done" if done else "serves" if stands else "down"
     return done
 

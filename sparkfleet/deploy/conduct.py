@@ -131,7 +131,7 @@ class RollOut:
         committed = [name for name in wave if name in self.progress.outcomes and self.progress.outcomes[name].ok]
         answered = self._look(committed)
         for name in committed:
-            ended = outcome_of(run.fleet_of(name), run.rollout, run.wanted(name))
+            ended = outcome_of(run.status(name), run.rollout, run.wanted(name))
             silent = Outcome("no answer", "it committed the release, and has not answered since")
             self.progress.outcomes[name] = (ended or self.progress.outcomes[name]) if name in answered else silent
         self.progress.comparison += canary.comparison(run, number)
@@ -200,7 +200,7 @@ class RollOut:
             if activation.look(self._host(name), self.run):
                 answered.add(name)
             else:
-                self.run.nodes[name]["fleet"] = {**self.run.fleet_of(name), "serving": None}
+                self.run.nodes[name]["fleet"] = {**(self.run.nodes[name].get("fleet") or {}), "serving": None}
 
         self._together(look, names)
         return answered

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
@@ -17,8 +17,10 @@ from sparkfleet.deploy import hooks, session
 from sparkfleet.preflight import preflight
 from sparkfleet.report import record
 from sparkfleet.rollout import compare, fleetview
-from sparkfleet.rollout.fleet_run import FleetRun, serves
+from sparkfleet.rollout.fleet_run import FleetRun
 from sparkfleet.text import fitted, width
+from sparknode.state.journal import FAILED, REVERTED
+from sparknode.state.status import Look, NodeStatus
 
 HEADINGS = (
     "host",
@@ -45,80 +47,73 @@ NONE = "–"
 KIB_PER_GIB = 1024 * 1024
 
 
-def host_row(name: str, node: Mapping[str, Any], now: datetime | None = None) -> tuple[str, ...]:
+def host_row(run: FleetRun, name: str, now: datetime | None = None) -> tuple[str, ...]:
     """Return the cells of a host, as text, in the order of HEADINGS."""
-    fleet = node.get("fleet") or {}
-    release, watch, last = (fleet.get(key) or {} for key in ("release", "watch", "last"))
-    if watch.get("release") != fleet.get("current"):
-        watch = {}
-    proven = compare.figure_of((fleet.get("proof") or {}).get("figures") or {}, "acceptance-short")
-    memory = (node.get("memory") or {}).get("available_kib")
+    node = run.status(name)
+    release = node.release or {}
+    watch = node.watch if node.watch and node.watch.release == node.current else Look()
+    proven = compare.figure_of(node.figures, "acceptance-short")
+    memory = (run.nodes[name].get("memory") or {}).get("available_kib")
+    started = node.serving.container_started_at if node.serving and node.serves else None
     cells: tuple[object, ...] = (
         name,
-        state_of(node),
-        (fleet.get("current") or "")[:8],
+        state_of(run, name),
+        (node.current or "")[:8],
         release.get("image_tag"),
         (release.get("digest") or "").removeprefix("sha256:")[:12],
         " ".join(commit[:7] for commit in (release.get("commits") or {}).values()),
         release.get("profile"),
         release.get("drafter_backend") or ("none" if release else None),
-        _age(now or datetime.now(UTC), (fleet.get("serving") or {}).get("container_started_at"))
-        if serves(node)
-        else None,
-        _acceptance(watch.get("acceptance"), proven),
-        watch.get("tokens_per_second"),
-        _percent(watch.get("kv_use")),
+        _age(now or datetime.now(UTC), started) if started else None,
+        _acceptance(watch.acceptance, proven),
+        watch.tokens_per_second,
+        _percent(watch.kv_use),
         f"{memory / KIB_PER_GIB:.1f} GiB" if memory is not None else None,
-        f"{last['state']} {str(last.get('t'))[:16]}" if last else None,
+        f"{node.last.state} {str(node.last.t)[:16]}" if node.last else None,
     )
     return tuple(str(cell) if cell not in (None, "") else NONE for cell in cells)
 
 
-def state_of(node: Mapping[str, Any]) -> str:
+def state_of(run: FleetRun, name: str) -> str:
     """Return the host's state in a word or two."""
-    if "error" in node:
+    if "error" in run.nodes[name]:
         return "no answer"
-    fleet = node.get("fleet") or {}
-    activation, serving = fleet.get("activation"), fleet.get("serving") or {}
-    last = fleet.get("last") or {}
-    if activation:
-        return str(activation.get("state"))
-    if not fleet.get("current"):
-        return "failed" if last.get("state") == "failed" else "unprovisioned"
-    if serving.get("unit") != "active":
-        return f"stopped ({serving.get('unit') or 'unknown'})"
-    if drift(fleet):
+    node = run.status(name)
+    failed = node.last is not None and node.last.state == FAILED
+    if node.activation:
+        return node.activation.state
+    if not node.current:
+        return "failed" if failed else "unprovisioned"
+    if not node.serves:
+        return f"stopped ({node.serving.unit if node.serving else 'unknown'})"
+    if drift(node):
         return "drift"
-    if fleet.get("current") != fleet.get("verified") or last.get("state") == "failed":
+    if node.current != node.verified or failed:
         return "unverified"
-    return "ailing" if (fleet.get("watch") or {}).get("verdict") == "bad" else "verified"
+    return "ailing" if node.watch and node.watch.complains else "verified"
 
 
-def drift(fleet: Mapping[str, Any]) -> list[str]:
+def drift(node: NodeStatus) -> list[str]:
     """Return how the host differs from its release: what runs, the unit, and weights that changed or are gone."""
-    present = {row["repo"]: row["commit"] for row in fleet.get("models") or ()}
-    commits = (fleet.get("release") or {}).get("commits") or {}
-    gone = [repo for repo, commit in commits.items() if present.get(repo) != commit and "models" in fleet]
-    if not fleet.get("current"):
+    if not node.current:
         return []
-    texts = [str(text) for text in (fleet.get("serving") or {}).get("drift") or ()]
-    return texts + [f"weights of {repo} are changed or missing" for repo in gone]
+    commits = (node.release or {}).get("commits") or {}
+    gone = [repo for repo, commit in commits.items() if node.models is not None and (repo, commit) not in node.present]
+    return [*node.drift, *(f"weights of {repo} are changed or missing" for repo in gone)]
 
 
-def remarks(name: str, node: Mapping[str, Any]) -> list[str]:
+def remarks(run: FleetRun, name: str) -> list[str]:
     """Return what is to be said about a host besides its row, a sentence each."""
-    fleet = node.get("fleet") or {}
-    watch, activation = fleet.get("watch") or {}, fleet.get("activation") or {}
-    texts = [str(node["error"])] if "error" in node else []
-    texts += [f"drift: {text}" for text in drift(fleet)]
-    texts += [f"watch: {text}" for text in (watch.get("findings") or {}).values()]
-    if activation:
-        alive = "" if activation.get("alive") else "; its worker is gone, the next deploy takes over"
-        texts.append(f"release {activation.get('release')} by {activation.get('operator')}{alive}")
-    last = fleet.get("last") or {}
-    if last.get("state") in ("reverted", "failed"):
-        texts.append(f"last rollout {last['state']}: {first_line(last.get('error')) or 'no reason was written down'}")
-    if fleet.get("out_of_rotation"):
+    node = run.status(name)
+    texts = [str(run.nodes[name]["error"])] if "error" in run.nodes[name] else []
+    texts += [f"drift: {text}" for text in drift(node)]
+    texts += [f"watch: {text}" for text in ((node.watch and node.watch.findings) or {}).values()]
+    if node.activation:
+        alive = "" if node.activation.alive else "; its worker is gone, the next deploy takes over"
+        texts.append(f"release {node.activation.release} by {node.activation.operator}{alive}")
+    if node.last and node.last.state in (REVERTED, FAILED):
+        texts.append(f"last rollout {node.last.state}: {first_line(node.last.error) or 'no reason was written down'}")
+    if node.out_of_rotation:
         texts.append("out of its rotation")
     return [f"{name}: {text}" for text in texts]
 
@@ -179,7 +174,7 @@ def _range(first: str, last: str) -> str:
 
 def print_table(run: FleetRun) -> None:
     """Print the fleet as it was last seen; a pipe gets every column and no colour."""
-    rows = arranged([host_row(name, run.nodes[name]) for name in run.hosts if name in run.nodes])
+    rows = arranged([host_row(run, name) for name in run.hosts if name in run.nodes])
     terminal = sys.stdout.isatty()
     lines = fitted(HEADINGS, rows, width(), DISPENSABLE)
     session.say("")
@@ -195,13 +190,13 @@ def print_table(run: FleetRun) -> None:
 def _all_remarks(run: FleetRun) -> list[str]:
     """Return the remarks on every host, each said once."""
     names = [name for name in run.hosts if name in run.nodes]
-    said = [(name, text.removeprefix(f"{name}: ")) for name in names for text in remarks(name, run.nodes[name])]
+    said = [(name, text.removeprefix(f"{name}: ")) for name in names for text in remarks(run, name)]
     return grouping.lines(said, len(run.hosts))
 
 
 def proven(run: FleetRun, name: str) -> str | None:
     """Say how well proven the image is that a host serves: who saw it run, where and when."""
-    tag = (run.fleet_of(name).get("release") or {}).get("image_tag")
+    tag = (run.status(name).release or {}).get("image_tag")
     return f"image {tag}: {run.hosts[name].settings.catalog().proven(tag)}" if tag else None
 
 

@@ -9,7 +9,7 @@ import base64
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NoReturn, TypeVar
 
@@ -27,6 +27,8 @@ from sparkfleet.report import record
 from sparkfleet.rollout import exit_codes, fleetview
 from sparkfleet.rollout.fleet_run import FleetRun
 from sparkfleet.text import fitted, width, wrapped
+from sparknode.base.shape import written
+from sparknode.state.status import Ended
 
 HISTORY = ("when", "host", "who", "what", "from", "to", "outcome", "took")
 LOG_UNITS = ("sparkfleet-serve.service", "sparkfleet-activate.service", "sparkfleet-watch.service")
@@ -40,40 +42,40 @@ def status() -> NoReturn:
     run = session.run()
     if not session.as_json():
         ending.print_table(run)
-    _end({name: {**_summary(name, node), "proven": ending.proven(run, name)} for name, node in run.nodes.items()})
+    _end({name: {**_summary(run, name), "proven": ending.proven(run, name)} for name in run.nodes})
 
 
-def _summary(name: str, node: Mapping[str, Any]) -> dict[str, Any]:
-    fleet = node.get("fleet") or {}
-    row = dict(zip(ending.HEADINGS, ending.host_row(name, node), strict=True))
-    return {**row, "drift": ending.drift(fleet), "remarks": ending.remarks(name, node), "fleet": fleet}
+def _summary(run: FleetRun, name: str) -> dict[str, Any]:
+    row = dict(zip(ending.HEADINGS, ending.host_row(run, name), strict=True))
+    found = {"drift": ending.drift(run.status(name)), "remarks": ending.remarks(run, name)}
+    return {**row, **found, "fleet": run.nodes[name].get("fleet") or {}}
 
 
 def history() -> NoReturn:
     """What was activated where, by whom, and how it ended; oldest first."""
-    nodes = session.run().nodes
-    found = {name: (node.get("fleet") or {}).get("history") or [] for name, node in nodes.items()}
-    _end(found, "\n".join([*history_lines(found, width()), *_silent()]))
+    found = {name: node.history for name, node in session.run().statuses().items()}
+    text = "\n".join([*history_lines(found, width()), *_silent()])
+    _end({name: written(ended) for name, ended in found.items()}, text)
 
 
-def history_lines(histories: Mapping[str, list[Mapping[str, Any]]], columns: int | None) -> list[str]:
+def history_lines(histories: Mapping[str, Sequence[Ended]], columns: int | None) -> list[str]:
     """Return a line for each activation of the hosts, and below it why it did not end well."""
-    found = [(name, row) for name, rows in histories.items() for row in rows]
-    found.sort(key=lambda pair: (str(pair[1].get("t")), pair[0]))
+    found = [(name, one) for name, ended in histories.items() for one in ended]
+    found.sort(key=lambda pair: (str(pair[1].t), pair[0]))
     rows = [
         (
-            str(row.get("t"))[:19],
+            str(one.t)[:19],
             name,
-            str(row.get("operator")),
-            row.get("intent") or "deploy",
-            str(row.get("from") or "nothing")[:8],
-            str(row.get("release"))[:8],
-            str(row.get("state")),
-            f"{row['seconds']:.0f} s" if row.get("seconds") is not None else ending.NONE,
+            str(one.operator),
+            one.intent or "deploy",
+            (one.before or "nothing")[:8],
+            str(one.release)[:8],
+            one.state,
+            ending.NONE if one.seconds is None else f"{one.seconds:.0f} s",
         )
-        for name, row in found
+        for name, one in found
     ]
-    whys = [next(iter(str(row.get("error") or "").splitlines()), "") for _, row in found]
+    whys = [next(iter((one.error or "").splitlines()), "") for _, one in found]
     heading, *lines = fitted(HISTORY, rows, columns, ("what", "from", "who"))
     told = ([line, f"    {why}"] if why else [line] for line, why in zip(lines, whys, strict=True))
     return [heading, *(part for parts in told for part in parts)]
@@ -95,18 +97,17 @@ def _pending(run: FleetRun, name: str) -> list[str]:
         wanted = run.target(name)
     except FleetError as error:
         return [f"not known: {error.found}"]
-    old = run.fleet_of(name).get("release")
+    old = run.status(name).release
     return differences(old, wanted) if not old or old["id"] != wanted["id"] else []
 
 
 def _drifted(run: FleetRun, name: str) -> list[str]:
-    node, fleet = run.nodes[name], run.fleet_of(name)
-    if "error" in node:
-        return [str(node["error"])]
-    current, verified = (fleet.get(link) for link in ("current", "verified"))
-    odd = current != verified and not fleet.get("activation")
-    links = f"links: current is {current or 'no release'}, verified is {verified or 'no release'}"
-    return ending.drift(fleet) + [links] * odd
+    if "error" in run.nodes[name]:
+        return [str(run.nodes[name]["error"])]
+    node = run.status(name)
+    odd = node.current != node.verified and node.activation is None
+    links = f"links: current is {node.current or 'no release'}, verified is {node.verified or 'no release'}"
+    return ending.drift(node) + [links] * odd
 
 
 def logs() -> NoReturn:

@@ -26,7 +26,7 @@ from sparkfleet.preflight import repairs
 from sparkfleet.preflight.checks.view import View
 from sparkfleet.preflight.repairs import REPAIRS
 from sparkfleet.rollout import fleet_run
-from sparkfleet.rollout.fleet_run import HostPlan
+from sparkfleet.rollout.fleet_run import FleetRun, HostPlan
 from sparkfleet.rollout.intents import ROLLING, Intent
 
 Commands = Generator[StringCommand | FunctionCommand, None, None]
@@ -67,12 +67,12 @@ def _node() -> dict[str, Any]:
     return session.run().nodes[host.name]
 
 
-# What a host lacks, as it said before the run's first change.
-LACKS: Mapping[str, Callable[[HostPlan, dict[str, Any]], object]] = {
-    "program": lambda _, node: (node.get("sparknode") or {}).get("installed_sha256") != program_sha256(),
-    "timer": lambda plan, node: bool((node.get("fleet") or {}).get("verify_timer")) != plan.settings.verify_weekly,
-    "weights": lambda plan, node: sync.missing(plan, node) or sync.image_to_spread(plan, node),
-    "release": lambda plan, node: not fleet_run.staged(plan, node, program_sha256()),
+# What a host lacks, as it was before the run's first change.
+LACKS: Mapping[str, Callable[[FleetRun, str], object]] = {
+    "program": lambda run, name: fleet_run.installed(run.nodes[name]) != program_sha256(),
+    "timer": lambda run, name: run.status(name).verify_timer != run.hosts[name].settings.verify_weekly,
+    "weights": lambda run, name: sync.missing(run, name) or sync.image_to_spread(run, name),
+    "release": lambda run, name: not fleet_run.staged(run, name, program_sha256()),
 }
 
 
@@ -80,13 +80,13 @@ def lacking(what: str) -> bool:
     """Say whether any host of the run lacks it: an operation that no host needs is not worth registering."""
     run = session.run()
     if what not in run.lacking:
-        run.lacking[what] = any(LACKS[what](run.hosts[name], node) for name, node in run.nodes.items())
+        run.lacking[what] = any(LACKS[what](run, name) for name in run.nodes)
     return run.lacking[what]
 
 
 def _has(what: str) -> bool:
     """Say whether this host has it already, and note that it has."""
-    if LACKS[what](_plan(), _node()):
+    if LACKS[what](session.run(), host.name):
         return False
     host.noop(f"the {what} is as wanted")
     return True
@@ -96,11 +96,7 @@ def _is_bare() -> bool:
     """Say whether nothing of this tool is on this host, and note it."""
     node = _node()
     # What can't be told is not nothing: the step itself will say what it meets.
-    if (
-        "error" in node
-        or (node.get("sparknode") or {}).get("installed_sha256")
-        or (node.get("fleet") or {}).get("releases")
-    ):
+    if "error" in node or fleet_run.installed(node) or session.run().status(host.name).releases:
         return False
     host.noop("nothing of sparkfleet is here")
     return True
@@ -201,7 +197,7 @@ def retire() -> Commands:
     run = session.run()
     if _is_bare():
         return
-    if LACKS["program"](_plan(), _node()):
+    if LACKS["program"](run, host.name):
         yield FunctionCommand(actions.install_program, (), {})
     words = ["retire", "--rollout", run.rollout, "--operator", run.operator]
     yield FunctionCommand(actions.retire, (words + ["--models"] * _plan().settings.retire_models,), {})

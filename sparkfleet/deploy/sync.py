@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from sparkfleet.errors import FleetError
 from sparkfleet.node import remote
 from sparkfleet.node.remote import Answer, ConnectionLost
 from sparkfleet.rollout.fleet_run import FleetRun, HostPlan
+from sparknode.state.status import NodeStatus
 
 SEEDS = 2
 # How many of those that have a model give it: in a swarm its takers do most of the work.
@@ -63,21 +64,21 @@ def bring(state: State, host: Host) -> bool:
     return problem is None
 
 
-def missing(plan: HostPlan, node: dict[str, Any]) -> list[dict[str, Any]]:
+def missing(run: FleetRun, name: str) -> list[dict[str, Any]]:
     """Return the manifests of what a host lacks, the target before its drafter."""
-    present = {(row["repo"], row["commit"]) for row in (node.get("fleet") or {}).get("models") or []}
-    return [one for one in download.manifests(plan) if (one["repo"], one["commit"]) not in present]
+    present = run.status(name).present
+    return [one for one in download.manifests(run.hosts[name]) if (one["repo"], one["commit"]) not in present]
 
 
 def _bring_all(state: State, run: FleetRun) -> dict[str, str]:
     problems: dict[str, str] = {}
     active = {host.name for host in state.inventory.get_active_hosts()}
     wanted: dict[tuple[str, str], tuple[dict[str, Any], list[str]]] = {}
-    for name, plan in run.hosts.items():
+    for name in run.hosts:
         if name not in active:
             problems[name] = "it left the run before"
             continue
-        for manifest in missing(plan, run.nodes.get(name) or {}):
+        for manifest in missing(run, name):
             wanted.setdefault((manifest["repo"], manifest["commit"]), (manifest, []))[1].append(name)
     for manifest, names in wanted.values():
         takers = [name for name in names if name not in problems]
@@ -89,22 +90,21 @@ def _bring_all(state: State, run: FleetRun) -> dict[str, str]:
     return problems
 
 
-def image_to_spread(plan: HostPlan, node: dict[str, Any]) -> bool:
+def image_to_spread(run: FleetRun, name: str) -> bool:
     """Say whether the host lacks its image and shall have it from another host."""
-    here = (node.get("fleet") or {}).get("images") or []
-    return plan.settings.image_distribution == "spread" and plan.release["image"]["reference"] not in here
+    plan = run.hosts[name]
+    lacks = plan.release["image"]["reference"] not in run.status(name).images
+    return lacks and plan.settings.image_distribution == "spread"
 
 
 def _bring_images(state: State, run: FleetRun, problems: dict[str, str]) -> None:
     """Have one host pull each image that several lack, and the others take it from there; who gets none pulls it."""
     wanted: dict[str, list[str]] = {}
     for name, plan in run.hosts.items():
-        if name not in problems and image_to_spread(plan, run.nodes.get(name) or {}):
+        if name not in problems and image_to_spread(run, name):
             wanted.setdefault(plan.release["image"]["reference"], []).append(name)
     for reference, takers in wanted.items():
-        holders = [
-            name for name, node in run.nodes.items() if reference in ((node.get("fleet") or {}).get("images") or [])
-        ]
+        holders = [name for name, node in run.statuses().items() if reference in node.images]
         givers = [*holders, *(name for name in seeds(run) if name in takers), *takers]
         for giver in list(dict.fromkeys(givers))[:SEEDS]:
             others = [name for name in takers if name != giver]
@@ -141,7 +141,8 @@ def _bring_one(state: State, run: FleetRun, manifest: dict[str, Any], takers: li
         return _from_controller(state, run, manifest, takers)
     first = seeds(run)
     named = sorted(
-        (name for name in run.nodes if _holds(run.nodes[name], manifest)), key=lambda name: name not in first
+        (name for name, node in run.statuses().items() if _model(manifest) in node.present),
+        key=lambda name: name not in first,
     )
     holders = [_reach(state, name) for name in named[:GIVERS]]
     holders = holders or _outside(state, run, manifest)
@@ -162,9 +163,8 @@ def _bring_one(state: State, run: FleetRun, manifest: dict[str, Any], takers: li
     return spread(manifest, list(holders), peers, _ways(plan), logger.info)
 
 
-def _holds(node: dict[str, Any], manifest: dict[str, Any]) -> bool:
-    models = (node.get("fleet") or node).get("models") or []
-    return any((row["repo"], row["commit"]) == (manifest["repo"], manifest["commit"]) for row in models)
+def _model(manifest: Mapping[str, Any]) -> tuple[str, str]:
+    return manifest["repo"], manifest["commit"]
 
 
 def _reach(state: State, name: str) -> Reached:
@@ -181,7 +181,7 @@ def _outside(state: State, run: FleetRun, manifest: dict[str, Any]) -> list[Reac
     for host in sorted(others, key=lambda host: group not in host.groups)[:OUTSIDE]:
         try:
             host.connect(show_errors=False, raise_exceptions=True)
-            if _holds(look(Reached(host)), manifest):
+            if _model(manifest) in NodeStatus.read(look(Reached(host))).present:
                 found.append(Reached(host))
         except (ConnectError, FleetError) as error:
             logger.info(f"{host.name} outside the --limit gives nothing: {error}")

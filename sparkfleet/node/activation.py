@@ -31,7 +31,7 @@ def activate(host: Host, run: FleetRun, release: str) -> Outcome:
         try:
             if attempt:
                 _wait_for_a_worker(host, run, release)
-                ended = outcome_of(run.fleet_of(host.name), run.rollout, release)
+                ended = outcome_of(run.status(host.name), run.rollout, release)
                 if ended:
                     return ended
             answer = remote.call(host, _arguments(host, run, release), show=True)
@@ -44,11 +44,11 @@ def activate(host: Host, run: FleetRun, release: str) -> Outcome:
             if not remote.reconnect(host, lost):
                 break
             continue
-        ended = outcome_of(run.fleet_of(host.name), run.rollout, release)
+        ended = outcome_of(run.status(host.name), run.rollout, release)
         if ended:
             return ended
         problem = answer.last_line
-        if not under_way(run.fleet_of(host.name), release):
+        if not under_way(run.status(host.name), release):
             return Outcome("refused", problem)
     return Outcome("no answer", f"{problem}; the node finishes or rolls back on its own; `tasks/status.py` shows how")
 
@@ -73,8 +73,8 @@ def _wait_for_a_worker(host: Host, run: FleetRun, release: str) -> None:
     until = time.monotonic() + TAKE_OVER_S
     while True:
         _look(host, run)
-        activation = under_way(run.fleet_of(host.name), release)
-        if not activation or activation.get("alive") or time.monotonic() > until:
+        activation = under_way(run.status(host.name), release)
+        if not activation or activation.alive or time.monotonic() > until:
             return
         gevent.sleep(_LOOK_S)
 

@@ -11,7 +11,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,8 @@ from pyinfra.api.exceptions import ConnectError
 
 from sparkfleet.node.nodeprogram import INSTALL_PATH
 from sparkfleet.report import console
+from sparknode.errors import Refused
+from sparknode.state.status import NodeStatus
 
 # A host that lost its power needs a few minutes until it answers again.
 RECONNECT_S = 300.0
@@ -245,7 +247,11 @@ def status(host: Host) -> dict[str, Any] | None:
     Raises ConnectionLost when it does not answer.
     """
     answer = ask(host, ["status"])
-    return answer.document() if answer.ok else None
+    document = answer.document() if answer.ok else None
+    with suppress(Refused):
+        NodeStatus.read(document)
+        return document
+    return None
 
 
 def reconnect(host: Host, lost: ConnectionLost, patience_s: float = RECONNECT_S) -> bool:

@@ -19,6 +19,8 @@ from sparkfleet.preflight.findings import book, finding, unknown
 from sparkfleet.preflight.waivers import Decisions
 from sparkfleet.release.rules.book import ORDER, Finding, Severity
 from sparkfleet.text import some
+from sparknode.errors import Refused
+from sparknode.state.status import NodeStatus
 
 SCHEMA = 1
 
@@ -31,6 +33,10 @@ def read(line: str) -> dict[str, Any]:
         found = None
     if not isinstance(found, dict) or found.get("schema") != SCHEMA:
         return {"error": f"the node's probe answered {line[:120]!r}"}
+    try:
+        NodeStatus.read(found.get("fleet"))
+    except Refused as problem:
+        return {"error": f"how the node stands cannot be read: {problem}"}
     return found
 
 

@@ -15,6 +15,7 @@ from sparkfleet import ROOT
 from sparkfleet.report.page import page
 from sparkfleet.rollout.compare import cells
 from sparkfleet.rollout.fleet_run import FleetRun
+from sparknode.state.status import Ended
 
 SCHEMA = 1
 
@@ -124,24 +125,23 @@ def _untouched(run: FleetRun) -> list[str]:
 
 
 def _host(run: FleetRun, name: str) -> dict[str, Any]:
-    progress, fleet = run.progress, run.fleet_of(name)
+    progress, node = run.progress, run.status(name)
     activation = progress.outcomes.get(name)
     back = progress.taken_back.get(name)
-    last = fleet.get("last") or {}
-    last = last if last.get("rollout") == run.rollout else {}
+    last = node.last if node.last and node.last.rollout == run.rollout else Ended()
     # A rollback leaves some hosts as they are.
     wanted = run.intent == "deploy" or name in run.targets
     return {
         "release": run.wanted(name) if wanted else None,
         "image_tag": run.target(name)["image_tag"] if wanted else None,
         "before": progress.previous(name),
-        "current": fleet.get("current"),
-        "verified": fleet.get("verified"),
+        "current": node.current,
+        "verified": node.verified,
         "ending": ending(run, name),
         "activation": asdict(activation) if activation else None,
         "taken_back": asdict(back) if back else None,
-        "phases": last.get("phases") or [],
-        "gates": last.get("figures") or {},
+        "phases": [asdict(phase) for phase in last.phases],
+        "gates": last.figures or {},
     }
 
 

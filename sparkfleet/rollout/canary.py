@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from sparkfleet.rollout.compare import Row, comparable, compare
-from sparkfleet.rollout.fleet_run import FleetRun, is_canary, serves
+from sparkfleet.rollout.fleet_run import FleetRun, is_canary
 
 
 def comparison(run: FleetRun, number: int) -> list[Row]:
@@ -21,29 +22,27 @@ def comparison(run: FleetRun, number: int) -> list[Row]:
         if not outcome or not outcome.ok or not (number == 1 or is_canary(plan)):
             continue
         old = run.progress.before[name]
-        if not comparable(old.get("release"), plan.release):
+        if not comparable(old.release, plan.release):
             continue
-        before = (old.get("proof") or {}).get("figures") or {}
-        rows += compare(name, _figures(run, name), before, _controls(run, name), _margins(run, name))
+        rows += compare(name, _figures(run, name), old.figures, _controls(run, name), _margins(run, name))
     return rows
 
 
-def _controls(run: FleetRun, name: str) -> list[dict[str, Any]]:
+def _controls(run: FleetRun, name: str) -> list[Mapping[str, Any]]:
     return [
-        (fleet.get("proof") or {}).get("figures") or {}
-        for other in run.nodes
+        node.figures
+        for other, node in run.statuses().items()
         if other not in run.progress.outcomes
-        and serves(run.nodes[other])
-        and (fleet := run.fleet_of(other)).get("verified") not in (None, run.wanted(name))
-        and comparable(fleet.get("release"), run.hosts[name].release)
+        and node.serves
+        and node.verified not in (None, run.wanted(name))
+        and comparable(node.release, run.hosts[name].release)
     ]
 
 
-def _figures(run: FleetRun, name: str) -> dict[str, object]:
-    proof = run.fleet_of(name).get("proof") or {}
-    if proof.get("release") == run.wanted(name):
-        return dict(proof.get("figures") or {})
-    return dict(run.progress.outcomes[name].figures)
+def _figures(run: FleetRun, name: str) -> Mapping[str, Any]:
+    node = run.status(name)
+    proven = node.proof is not None and node.proof.release == run.wanted(name)
+    return node.figures if proven else run.progress.outcomes[name].figures
 
 
 def _margins(run: FleetRun, name: str) -> dict[str, float]:
@@ -51,7 +50,7 @@ def _margins(run: FleetRun, name: str) -> dict[str, float]:
     image is worse, whatever the figures of its best days.
     """
     plan = run.hosts[name]
-    old = str((run.progress.before[name].get("release") or {}).get("image_tag"))
+    old = str((run.progress.before[name].release or {}).get("image_tag"))
     going_back = plan.release["image_tag"] in plan.settings.catalog().ways_back(old)
     if going_back or not run.pace.judge_canary:
         return {}

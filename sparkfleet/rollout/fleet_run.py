@@ -29,6 +29,7 @@ from sparkfleet.rollout.intents import FROM_INVENTORY, Intent
 from sparkfleet.rollout.verdict import Progress
 from sparkfleet.rollout.waves import Member, first_obstacle, least_of, plan_waves
 from sparknode.base.document import described
+from sparknode.state.status import NodeStatus
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,11 @@ class FleetRun:
     lacking: dict[str, bool] = field(default_factory=dict)
     # Why weights did not come, by host; None until they were brought.
     sync_problems: dict[str, str] | None = None
+    # Each node's status, with the document that it was read from.
+    _read: dict[str, tuple[Mapping[str, Any], NodeStatus]] = field(default_factory=dict, repr=False)
+
+    def statuses(self) -> dict[str, NodeStatus]:
+        return {name: self.status(name) for name in self.nodes}
 
     def wanted(self, name: str) -> str:
         """Return the id of the release that a host shall serve."""
@@ -92,9 +98,13 @@ class FleetRun:
         """Return the release that a host shall serve, as a node describes one."""
         return self.targets[name] if name in self.targets else described(self.hosts[name].release)
 
-    def fleet_of(self, name: str) -> dict[str, Any]:
-        """Return what a node last said about its releases; empty when it could not say."""
-        return self.nodes.get(name, {}).get("fleet") or {}
+    def status(self, name: str) -> NodeStatus:
+        """Return how a node stood when it was last read; one that could not be read has nothing."""
+        document = self.nodes.get(name, {}).get("fleet") or {}
+        known = self._read.get(name)
+        if known is None or known[0] is not document:
+            known = self._read[name] = document, NodeStatus.read(document)
+        return known[1]
 
 
 def _user() -> str:
@@ -222,14 +232,14 @@ def settle_waves(run: FleetRun) -> None:
     """
     if run.intent == "deploy":
         # What a host without an answer serves is not known; preflight refuses it.
-        changing = [name for name, node in run.nodes.items() if not converged(run.hosts[name], node)]
+        changing = [name for name in run.nodes if not run.status(name).runs(run.wanted(name))]
         _refuse_known_bad(run, changing)
     else:
-        run.targets = rollback.targets(run.intent, run.nodes)
+        run.targets = rollback.targets(run.intent, run.statuses(), _silence(run))
         changing = [name for name in run.hosts if name in run.targets]
-    members = [_member(run.hosts[name], run.nodes[name]) for name in changing]
+    members = [_member(run.hosts[name], run.status(name)) for name in changing]
     run.waves = plan_waves(members, run.pace, len(run.hosts))
-    run.progress.before = {name: run.fleet_of(name) for name in changing}
+    run.progress.before = {name: run.status(name) for name in changing}
     reason = first_obstacle(run.waves, serving(run), run.pace)
     if reason:
         raise FleetError(reason, "enough hosts that serve throughout", _remedy(run))
@@ -237,7 +247,12 @@ def settle_waves(run: FleetRun) -> None:
 
 def serving(run: FleetRun) -> dict[str, bool]:
     """Return which hosts of the run serve, as far as they said; one without an answer counts as down."""
-    return {name: serves(run.nodes.get(name, {})) for name in run.hosts}
+    return {name: run.status(name).serves for name in run.hosts}
+
+
+def _silence(run: FleetRun) -> dict[str, str]:
+    """Return why hosts could not be read."""
+    return {name: str(node["error"]) for name, node in run.nodes.items() if "error" in node}
 
 
 def _remedy(run: FleetRun) -> str:
@@ -256,18 +271,18 @@ def refuse_to_undo(run: FleetRun, given: Collection[str]) -> None:
     if run.intent != "deploy" or "image_tag" in given:
         return
     for name in (name for wave in run.waves for name in wave):
-        undone = rollback.undone(run.fleet_of(name), run.target(name))
+        undone = rollback.undone(run.status(name), run.target(name))
         if undone and run.hosts[name].settings.roll_forward != run.wanted(name):
             raise RefusedError(
                 f"{name} would roll forward again: {undone}, and the inventory still names it",
                 "the choice in writing",
-                f'to stay, write image_tag = "{(run.fleet_of(name)["release"] or {}).get("image_tag")}" into '
+                f'to stay, write image_tag = "{(run.status(name).release or {}).get("image_tag")}" into '
                 f'group_data/all.py; to go forward, roll_forward = "{run.wanted(name)}", or give it with --data',
             )
 
 
-def _member(plan: HostPlan, node: Mapping[str, Any]) -> Member:
-    return Member(plan.entry.name, is_canary(plan), serves(node), healthy(node))
+def _member(plan: HostPlan, status: NodeStatus) -> Member:
+    return Member(plan.entry.name, is_canary(plan), status.serves, status.healthy)
 
 
 def is_canary(plan: HostPlan) -> bool:
@@ -278,9 +293,9 @@ def _refuse_known_bad(run: FleetRun, names: list[str]) -> None:
     known = []
     for name in names:
         wanted = run.wanted(name)
-        failed = (run.fleet_of(name).get("failed_releases") or {}).get(wanted)
+        failed = run.status(name).failure(wanted)
         if failed and run.hosts[name].settings.retry_release != wanted:
-            known.append((name, f"release {wanted} failed here at {failed.get('t')}: {failed.get('error')}"))
+            known.append((name, f"release {wanted} failed here at {failed.t}: {failed.error}"))
     if known:
         raise FleetError(
             "\n".join(grouping.lines(known, len(run.hosts))),
@@ -289,42 +304,19 @@ def _refuse_known_bad(run: FleetRun, names: list[str]) -> None:
         )
 
 
-def serves(node: Mapping[str, Any]) -> bool:
-    """Say whether the node's server is up."""
-    return bool(((node.get("fleet") or {}).get("serving") or {}).get("unit") == "active")
+def installed(node: Mapping[str, Any]) -> str | None:
+    """Return the hash of the node's program that is installed there, where one is."""
+    found: str | None = (node.get("sparknode") or {}).get("installed_sha256")
+    return found
 
 
-def healthy(node: Mapping[str, Any]) -> bool:
-    """Say whether the node serves the release it was proven with, and its watch has no complaint."""
-    fleet = node.get("fleet") or {}
-    drift = (fleet.get("serving") or {}).get("drift")
-    complaint = (fleet.get("watch") or {}).get("verdict") == "bad"
-    return serves(node) and not drift and not complaint and fleet.get("current") == fleet.get("verified")
-
-
-def converged(plan: HostPlan, node: Mapping[str, Any]) -> bool:
-    """Say whether the node runs the planned release, verified, and exactly as the release says."""
-    fleet = node.get("fleet") or {}
-    serving = fleet.get("serving") or {}
-    wanted = plan.compiled.id
-    return bool(
-        fleet.get("current") == wanted
-        and fleet.get("verified") == wanted
-        and serving.get("release") == wanted
-        and not serving.get("drift")
-        and not fleet.get("activation")
-    )
-
-
-def staged(plan: HostPlan, node: Mapping[str, Any], program_sha256: str) -> bool:
-    """Say whether everything of the planned release is on the node and proven, and the way back has its images."""
-    fleet = node.get("fleet") or {}
-    models = {(row["repo"], row["commit"]) for row in fleet.get("models") or []}
-    wanted = {(row["repo"], row["commit"]) for row in plan.release["artefacts"]}
-    return bool(
-        (node.get("sparknode") or {}).get("installed_sha256") == program_sha256
-        and plan.compiled.id in (fleet.get("releases") or [])
-        and plan.release["image"]["reference"] in (fleet.get("images") or [])
+def staged(run: FleetRun, name: str, program_sha256: str) -> bool:
+    """Say whether everything of a host's release is on it and proven, and the way back has its images."""
+    plan, node, status = run.hosts[name], run.nodes[name], run.status(name)
+    return (
+        installed(node) == program_sha256
+        and plan.compiled.id in status.releases
+        and plan.release["image"]["reference"] in status.images
         and not (node.get("docker") or {}).get("lost")
-        and wanted <= models
+        and {(row["repo"], row["commit"]) for row in plan.release["artefacts"]} <= status.present
     )

@@ -8,9 +8,10 @@ from typing import Any
 
 from sparkfleet.grouping import whom
 from sparkfleet.release.differences import differences
-from sparkfleet.rollout.fleet_run import FleetRun, serves
+from sparkfleet.rollout.fleet_run import FleetRun
 from sparkfleet.rollout.rollback import stays
 from sparkfleet.text import some
+from sparknode.state.status import NodeStatus
 
 # Of many waves, so many are shown, and the last two.
 SHOWN = 8
@@ -32,14 +33,14 @@ def lines(run: FleetRun) -> list[str]:
 
 
 def _change(run: FleetRun, name: str) -> Iterator[str]:
-    old, new = run.fleet_of(name).get("release"), run.target(name)
+    old, new = run.status(name).release, run.target(name)
     if run.intent == "restart":
         yield f"release {new['id']} ({new['image_tag']}) is started again"
         return
     before = f"{old['image_tag']} (release {old['id']})" if old else "nothing"
     if old and old["id"] == new["id"]:
         how = "is started again" if restarts(run, name) else "is put right without a restart"
-        yield f"{before} {how}: {'; '.join(_why_again(run.fleet_of(name)))}"
+        yield f"{before} {how}: {'; '.join(_why_again(run.status(name)))}"
         return
     yield f"{before} → {new['image_tag']} (release {new['id']})"
     yield from (f"      {line}" for line in differences(old, new))
@@ -54,24 +55,23 @@ def _change(run: FleetRun, name: str) -> Iterator[str]:
 
 def restarts(run: FleetRun, name: str) -> bool:
     """Say whether the host's engine is stopped: not where what serves is right, and only what it starts from is not."""
-    fleet = run.fleet_of(name)
-    serving = fleet.get("serving") or {}
-    as_wanted = fleet.get("current") == fleet.get("verified") == run.target(name)["id"]
-    in_place = run.intent != "restart" and as_wanted and serving.get("drift") and serving.get("restarts") == []
-    return not (in_place and not fleet.get("activation"))
+    node = run.status(name)
+    as_wanted = node.current == node.verified == run.target(name)["id"]
+    in_place = run.intent != "restart" and as_wanted and node.drift and node.serving and node.serving.restarts == ()
+    return not (in_place and not node.activation)
 
 
-def _why_again(fleet: Mapping[str, Any]) -> list[str]:
-    serving = fleet.get("serving") or {}
-    if serving.get("drift"):
-        return [str(text) for text in serving.get("restarts") or serving["drift"]]
-    unproven = fleet.get("verified") != fleet.get("current")
-    return ["it is not verified here" if unproven else f"its unit is {serving.get('unit') or 'not there'}"]
+def _why_again(node: NodeStatus) -> Sequence[str]:
+    if node.serving and node.drift:
+        return node.serving.restarts or node.drift
+    if node.verified != node.current:
+        return ["it is not verified here"]
+    return [f"its unit is {node.serving.unit if node.serving else 'not there'}"]
 
 
 def _left(run: FleetRun, name: str) -> str:
     if run.intent == "rollback":
-        return f"stays: {stays(name, run.nodes)}"
+        return f"stays: {stays(name, run.statuses())}"
     return "stays: serves nothing that is verified" if run.intent == "restart" else "stays: serves its release already"
 
 
@@ -82,17 +82,16 @@ def _downloads(run: FleetRun, names: Sequence[str]) -> Iterator[str]:
         return
     wanted: dict[str, list[str]] = {}
     for name in names:
-        plan, fleet = run.hosts[name], run.fleet_of(name)
+        plan, node = run.hosts[name], run.status(name)
         image = plan.release["image"]
-        if image["reference"] not in (fleet.get("images") or ()):
+        if image["reference"] not in node.images:
             locked = plan.lock.images[plan.release["image_tag"]].platforms[image["architecture"]]
             size = f"{locked.compressed_bytes / 1e9:.1f} GB"
             if plan.release["id"] in _left_behind(run.nodes[name]):
                 size += " (or out of Docker's other image store)"
             wanted.setdefault(f"image {plan.release['image_tag']}, {size}", []).append(name)
-        present = {(row["repo"], row["commit"]) for row in fleet.get("models") or ()}
         for row in plan.release["artefacts"]:
-            if (row["repo"], row["commit"]) not in present:
+            if (row["repo"], row["commit"]) not in node.present:
                 size = f"{plan.lock.repos[row['repo']].total_bytes / 1e9:.1f} GB"
                 wanted.setdefault(f"{row['repo']}@{row['commit'][:12]}, {size}", []).append(name)
     if not wanted:
@@ -107,7 +106,7 @@ def _left_behind(node: Mapping[str, Any]) -> set[str]:
 
 
 def _waves(run: FleetRun) -> Iterator[str]:
-    now = {name: serves(node) for name, node in run.nodes.items()}
+    now = {name: run.status(name).serves for name in run.nodes}
     least, total, unknown = len(now), 0.0, False
     for number, wave in enumerate(run.waves, start=1):
         down = [name for name in wave if restarts(run, name)]
@@ -131,14 +130,13 @@ def _waves(run: FleetRun) -> Iterator[str]:
 
 def expected_s(run: FleetRun, name: str) -> float | None:
     """Return how long a host's activation will take: the median of its own, or else of the fleet's, committed ones."""
-    own = _durations(run.fleet_of(name))
-    every = own or [seconds for other in run.nodes for seconds in _durations(run.fleet_of(other))]
+    own = _durations(run.status(name))
+    every = own or [seconds for other in run.nodes for seconds in _durations(run.status(other))]
     return median(every) if every else None
 
 
-def _durations(fleet: Mapping[str, Any]) -> list[float]:
-    rows = fleet.get("history") or ()
-    return [float(row["seconds"]) for row in rows if row.get("state") == "committed" and row.get("seconds") is not None]
+def _durations(node: NodeStatus) -> list[float]:
+    return [one.seconds for one in node.committed if one.seconds is not None]
 
 
 def minutes(seconds: float) -> str:

@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from sparkfleet.inventory.pace import Pace
+from sparknode.state.status import NodeStatus, UnderWay
 
 if TYPE_CHECKING:
     from sparkfleet.rollout.compare import Row
 
 Retired = Literal["done", "serves", "down"]
 State = Literal["committed", "reverted", "failed", "refused", "no answer"]
+# How a node writes that an activation ended.
+_ENDS: tuple[State, ...] = ("committed", "reverted", "failed")
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Verdict:
 
 @dataclass
 class Progress:
-    before: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    before: dict[str, NodeStatus] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     taken_back: dict[str, Outcome] = field(default_factory=dict)
     comparison: list[Row] = field(default_factory=list)
@@ -64,7 +67,7 @@ class Progress:
 
     def previous(self, name: str) -> str | None:
         """Return the verified release that a host had before this run."""
-        return self.before.get(name, {}).get("verified")
+        return self.before[name].verified if name in self.before else None
 
     def failures(self) -> list[str]:
         """Return the hosts that do not serve the new release although they tried."""
@@ -106,17 +109,16 @@ def _worse(row: Row) -> str:
     return f"{row.host} {row.figure} {row.now:g}, {', '.join(against)}, {row.margin:.0%} allowed"
 
 
-def outcome_of(fleet: Mapping[str, Any], rollout: str, release: str) -> Outcome | None:
+def outcome_of(node: NodeStatus, rollout: str, release: str) -> Outcome | None:
     """Return how this rollout's activation of the release ended, as the node's journal says; None while it has not."""
-    last = fleet.get("last") or {}
-    if fleet.get("activation") or last.get("rollout") != rollout or last.get("release") != release:
+    last = node.last
+    if node.activation or last is None or (last.rollout, last.release) != (rollout, release):
         return None
-    state = last.get("state")
-    if state not in ("committed", "reverted", "failed"):
-        return None
-    return Outcome(state, last.get("error") or "", last.get("figures") or {}, last.get("load_s"))
+    for state in _ENDS:
+        if last.state == state:
+            return Outcome(state, last.error or "", last.figures or {}, last.load_s)
+    return None
 
 
-def under_way(fleet: Mapping[str, Any], release: str) -> Mapping[str, Any] | None:
-    activation: Mapping[str, Any] = fleet.get("activation") or {}
-    return activation if activation.get("release") == release else None
+def under_way(node: NodeStatus, release: str) -> UnderWay | None:
+    return node.activation if node.activation and node.activation.release == release else None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import Field, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, ClassVar, Protocol, TypeVar, get_args, get_type_hints
 
 from sparknode.errors import Refused
@@ -110,18 +110,19 @@ class Node:
     def build(self, kind: type[T], **given: object) -> T:
         """A dataclass whose fields are keys of this object, read as they are annotated; `given` ones are not read.
 
-        What may be None or is False by default may be left out; a field that is a dataclass is an object of its own.
+        What has a default or may be None may be left out; a field that is a dataclass is an object of its own, and one
+        whose key is no name in Python has it as metadata.
         """
         types = get_type_hints(kind)
         read = {field.name: self._read(field, types[field.name]) for field in fields(kind) if field.name not in given}
         return kind(**read, **given)
 
     def _read(self, field: Field[Any], kind: Any) -> object:
-        key, parts = field.name, get_args(kind)
-        if self.raw.get(key) is None and (field.default is False or type(None) in parts):
-            return False if field.default is False else None
+        key, parts = _key(field), get_args(kind)
+        if self.raw.get(key) is None and (field.default is not MISSING or type(None) in parts):
+            return None if field.default is MISSING else field.default
         if type(None) in parts:
-            kind = parts[0]
+            kind, parts = parts[0], get_args(parts[0])
         if isinstance(kind, type) and is_dataclass(kind):
             return self.node(key).build(kind)
         item = parts[0] if parts else None
@@ -134,9 +135,21 @@ class Node:
             float: self.number,
             tuple[str, ...]: self.texts,
             dict[str, str]: self.mapping,
+            dict[str, Any]: lambda key: self.node(key).raw,
         }
         return readers[kind](key)
 
     def schema(self, known: int) -> None:
         if self.raw.get("schema") != known:
             raise self._wrong("schema", f"{known}; install the sparknode that belongs to this controller")
+
+
+def written(value: Any) -> Any:
+    """A dataclass as the JSON object that `Node.build` reads it from."""
+    if is_dataclass(value):
+        return {_key(field): written(getattr(value, field.name)) for field in fields(value)}
+    return [written(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _key(field: Field[Any]) -> str:
+    return str(field.metadata.get("key", field.name))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from sparknode.base import dockerd, locks
@@ -13,6 +14,7 @@ from sparknode.base.files import read_object
 from sparknode.base.parse import json_rows
 from sparknode.base.paths import Paths
 from sparknode.base.process import Completed
+from sparknode.base.shape import written
 from sparknode.base.system import Host, System
 from sparknode.errors import Refused
 from sparknode.host import docker, units
@@ -20,6 +22,7 @@ from sparknode.host.drift import Drift, folder_problems, name_drift, read_stamp,
 from sparknode.state import journal, lease, orders
 from sparknode.state.journal import Attempt, Record
 from sparknode.state.release import Release, load, load_linked
+from sparknode.state.status import Ended, NodeStatus, Phase, Proof, Serving, StagedModel, UnderWay
 
 CONTAINER_NAME = "sparkfleet-serve"
 QUESTIONS: Mapping[str, tuple[str, ...]] = {
@@ -30,32 +33,36 @@ QUESTIONS: Mapping[str, tuple[str, ...]] = {
 
 
 def fleet(host: Host, answers: Mapping[str, Completed]) -> dict[str, Any]:
-    """The document's `fleet` object, out of the answers to QUESTIONS and the files."""
+    """The document's `fleet` object: a NodeStatus, with lease and look as they were written, which hold more."""
+    records, _ = history(host.paths)
+    look = look_since(journal.last_ended(records), last_look(host))
+    return {**written(status(host, answers, records)), "lease": lease.holder(host), "watch": look}
+
+
+def status(host: Host, answers: Mapping[str, Completed], records: list[Record]) -> NodeStatus:
+    """How this node stands, out of the answers to QUESTIONS, the files and the journal; but for lease and look."""
     paths = host.paths
     current, back = load_linked(paths, "current"), load_linked(paths, "previous")
-    records, _ = history(paths)
-    last = journal.last_ended(records)
     tags = images(answers["images"], repositories(paths))
     moved = moved_name(host.system, current, tags)
-    return {
-        "releases": paths.staged(),
-        **{name: paths.linked(name) for name in ("current", "previous", "verified")},
-        "serving": serving(host, current, answers, moved),
-        "activation": under_way(paths, records),
-        "last": ended(last),
-        "proof": proof(records, paths.linked("verified")),
-        "lease": lease.holder(host),
-        "failed_releases": journal.known_bad(records),
-        "watch": look_since(last, last_look(host)),
-        "out_of_rotation": paths.out_of_rotation.exists(),
-        "verify_timer": paths.verify_timer.is_symlink(),
-        "loads": journal.loads(records, current.load_key)[-10:] if current else [],
-        "history": [plain(attempt) for attempt in journal.attempts(records) if attempt.ended][-20:],
-        "release": described(current.raw) if current else None,
-        "back": described(back.raw) if back else None,
-        "models": models(paths),
-        "images": [name for name in tags if not (moved and current and name == current.image.reference)],
-    }
+    return NodeStatus(
+        releases=tuple(paths.staged()),
+        current=paths.linked("current"),
+        previous=paths.linked("previous"),
+        verified=paths.linked("verified"),
+        serving=serving(host, current, answers, moved),
+        activation=under_way(paths, records),
+        last=ended(journal.last_ended(records)),
+        proof=proof(records, paths.linked("verified")),
+        failed_releases=journal.known_bad(records),
+        out_of_rotation=paths.out_of_rotation.exists(),
+        verify_timer=paths.verify_timer.is_symlink(),
+        history=tuple(plain(attempt) for attempt in journal.attempts(records) if attempt.ended)[-20:],
+        release=described(current.raw) if current else None,
+        back=described(back.raw) if back else None,
+        models=models(paths),
+        images=tuple(name for name in tags if not (moved and current and name == current.image.reference)),
+    )
 
 
 def history(paths: Paths) -> tuple[list[Record], str | None]:
@@ -68,7 +75,7 @@ def history(paths: Paths) -> tuple[list[Record], str | None]:
 
 def serving(
     host: Host, current: Release | None, answers: Mapping[str, Completed], moved: list[Drift]
-) -> dict[str, Any] | None:
+) -> Serving | None:
     """What runs, and how that and what a start would bring differ from the current release; None where nothing may."""
     found, state = docker.read_lookup(answers["container"]), units.read_state(answers["units"])
     if found.found is None and state and not state.exists:
@@ -78,15 +85,14 @@ def serving(
     else:
         differences = [Drift(text) for text in docker.drift(host.system, current, found)]
         ours, drift = not differences, unit_drift(host.paths, current, state) + differences + moved
-    return {
-        "release": current.id if current and ours else None,
-        "unit": state.active if state else "unknown",
-        "container_started_at": found.text("State", "StartedAt"),
-        "image_id": found.text("Image"),
-        "drift": [one.text for one in drift],
-        # Of these, what is put right by starting the engine again; the rest needs no restart.
-        "restarts": [one.text for one in drift if one.restarts],
-    }
+    return Serving(
+        release=current.id if current and ours else None,
+        unit=state.active if state else "unknown",
+        container_started_at=found.text("State", "StartedAt") or None,
+        image_id=found.text("Image") or None,
+        drift=tuple(one.text for one in drift),
+        restarts=tuple(one.text for one in drift if one.restarts),
+    )
 
 
 def last_look(host: Host) -> Record | None:
@@ -101,49 +107,51 @@ def look_since(last: Attempt | None, look: Record | None) -> Record | None:
     return None if seen is not None and changed is not None and seen <= changed else look
 
 
-def under_way(paths: Paths, records: list[Record]) -> dict[str, Any] | None:
-    """The activation that has not ended; `alive` is false where nobody works on it until its unit is started again."""
+def under_way(paths: Paths, records: list[Record]) -> UnderWay | None:
+    """The activation that has not ended."""
     order = orders.pending(paths)
     if order is None:
         return None
     attempt = journal.attempt(records, order.activation)
-    return {
-        "release": order.release,
-        "state": attempt.state if attempt else journal.LEASED,
-        "since": attempt.since if attempt else None,
-        "rollout": order.rollout,
-        "operator": order.operator,
-        "alive": locks.held(paths),
-    }
+    return UnderWay(
+        release=order.release,
+        state=attempt.state if attempt else journal.LEASED,
+        since=attempt.since if attempt else None,
+        rollout=order.rollout or None,
+        operator=order.operator or None,
+        alive=locks.held(paths),
+    )
 
 
-def ended(attempt: Attempt | None) -> dict[str, Any] | None:
+def ended(attempt: Attempt | None) -> Ended | None:
     """How the last activation that ended did end, with the figures of its gates."""
     if attempt is None:
         return None
     forth = attempt.forth
-    return {**plain(attempt), "load_s": forth.load_s, "figures": forth.figures, "phases": attempt.phases}
+    phases = tuple(Phase(phase["state"], phase["t"]) for phase in attempt.phases)
+    return replace(plain(attempt), load_s=forth.load_s, figures=forth.figures, phases=phases)
 
 
-def plain(attempt: Attempt) -> dict[str, Any]:
-    keys = ("t", "release", "state", "from", "rollout", "operator", "intent", "error")
-    return {**{key: attempt.last.get(key) for key in keys}, "seconds": attempt.seconds}
+def plain(attempt: Attempt) -> Ended:
+    keys = ("t", "release", "rollout", "operator", "intent", "error")
+    told: dict[str, Any] = {key: attempt.last.get(key) or None for key in keys}
+    return Ended(state=attempt.state, before=attempt.last.get("from") or None, seconds=attempt.seconds, **told)
 
 
-def proof(records: list[journal.Record], verified: str | None) -> dict[str, Any] | None:
+def proof(records: list[journal.Record], verified: str | None) -> Proof | None:
     """The figures with which the verified release was proven last, also on the way back to it."""
     way = journal.proof_of(records, verified) if verified else None
-    return {"release": verified, "load_s": way.load_s, "figures": way.figures} if way else None
+    return Proof(verified, way.load_s, way.figures) if way else None
 
 
-def models(paths: Paths) -> list[dict[str, str]]:
+def models(paths: Paths) -> tuple[StagedModel, ...]:
     """The models that were proven here and still stand, each file at its size."""
     found = []
     for repo, commit, _ in paths.stamps():
         stamp = read_stamp(paths, repo, commit)
         if stamp and not folder_problems(paths.model_dir(repo, commit), stamp):
-            found.append({"repo": repo, "commit": commit})
-    return found
+            found.append(StagedModel(repo, commit))
+    return tuple(found)
 
 
 _OURS = re.compile(r"(?P<repository>.+):sha256-(?P<digest>[0-9a-f]{64})")

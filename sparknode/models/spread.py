@@ -22,7 +22,7 @@ from sparknode.base.files import atomic_write
 from sparknode.base.locks import hold_file
 from sparknode.base.process import environment
 from sparknode.base.progress import Meter, look
-from sparknode.base.shape import parse
+from sparknode.base.shape import parse, written
 from sparknode.base.system import Host, Tell
 from sparknode.errors import Failed
 from sparknode.host import node_status
@@ -75,7 +75,7 @@ def report(host: Host, wait_s: float = 0) -> dict[str, Any]:
         links = json.loads(done.stdout)
         return {
             "progress": progress,
-            "models": node_status.models(host.paths),
+            "models": written(node_status.models(host.paths)),
             "addresses": [entry["local"] for link in links for entry in link.get("addr_info", [])],
             "tools": [engine for engine, program in _TOOLS.items() if _has(program)],
         }

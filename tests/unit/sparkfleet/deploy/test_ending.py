@@ -9,7 +9,10 @@ import pytest
 
 from sparkfleet.deploy.ending import DISPENSABLE, HEADINGS, arranged, host_row, remarks, state_of
 from sparkfleet.deploy.look import history_lines
+from sparkfleet.inventory.pace import Pace
+from sparkfleet.rollout.fleet_run import FleetRun
 from sparkfleet.text import fitted, table, wrapped
+from sparknode.state.status import Ended
 
 ID = "0123456789abcdef"
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -37,6 +40,17 @@ FLEET: dict[str, Any] = {
         "commits": {"org/target": "c" * 40},
     },
 }
+
+
+def seen(name: str, node: dict[str, Any]) -> FleetRun:
+    """A run that read one node."""
+    return FleetRun({}, Pace(), nodes={name: node})
+
+
+def row_of(name: str, node: dict[str, Any], now: datetime | None = None) -> tuple[str, ...]:
+    return host_row(seen(name, node), name, now)
+
+
 NODE: dict[str, Any] = {"fleet": FLEET, "memory": {"available_kib": 21 * 1024 * 1024}}
 
 
@@ -56,24 +70,24 @@ NODE: dict[str, Any] = {"fleet": FLEET, "memory": {"available_kib": 21 * 1024 * 
     ],
 )
 def test_states(changes: dict[str, Any], state: str) -> None:
-    assert state_of({"fleet": {**FLEET, **changes}}) == state
+    assert state_of(seen("a", {"fleet": {**FLEET, **changes}}), "a") == state
 
 
 def test_a_host_without_an_answer() -> None:
-    assert state_of({"error": "x"}) == "no answer"
-    assert remarks("a", {"error": "it cannot be reached"}) == ["a: it cannot be reached"]
+    assert state_of(seen("a", {"error": "x"}), "a") == "no answer"
+    assert remarks(seen("a", {"error": "it cannot be reached"}), "a") == ["a: it cannot be reached"]
 
 
 @pytest.mark.parametrize(
     ("error", "says"), [("", "no reason"), (None, "no reason"), ("\n\n", "no reason"), ("a\nb", "a")]
 )
 def test_a_roll_out_that_ended_without_a_reason_costs_no_table(error: str | None, says: str) -> None:
-    (text,) = remarks("a", {"fleet": {"last": {"state": "failed", "error": error}}})
+    (text,) = remarks(seen("a", {"fleet": {"last": {"state": "failed", "error": error}}}), "a")
     assert text.startswith(f"a: last rollout failed: {says}")
 
 
 def test_the_row_of_a_verified_host() -> None:
-    row = dict(zip(HEADINGS, host_row("spark-1", NODE, NOW), strict=True))
+    row = dict(zip(HEADINGS, row_of("spark-1", NODE, NOW), strict=True))
     assert row == {
         "host": "spark-1",
         "state": "verified",
@@ -94,12 +108,12 @@ def test_the_row_of_a_verified_host() -> None:
 
 @pytest.mark.parametrize("watch", [{"release": "another", "acceptance": 0.1, "tokens_per_second": 3}, None])
 def test_figures_of_another_release_are_not_shown(watch: dict[str, Any] | None) -> None:
-    row = dict(zip(HEADINGS, host_row("spark-1", {"fleet": {**FLEET, "watch": watch}}, NOW), strict=True))
+    row = dict(zip(HEADINGS, row_of("spark-1", {"fleet": {**FLEET, "watch": watch}}, NOW), strict=True))
     assert (row["acceptance"], row["tok/s"], row["KV"]) == ("60 % proven", "–", "–")
 
 
 def test_a_bare_host_shows_dashes() -> None:
-    row = host_row("spark-9", {"fleet": {}})
+    row = row_of("spark-9", {"fleet": {}})
     assert row[:2] == ("spark-9", "unprovisioned")
     assert set(row[2:]) == {"–"}
 
@@ -113,7 +127,7 @@ def test_what_is_odd_is_said_below() -> None:
         "last": {"state": "reverted", "error": "acceptance-short: 0.0 %\nlog"},
         "out_of_rotation": True,
     }
-    assert remarks("a", {"fleet": fleet}) == [
+    assert remarks(seen("a", {"fleet": fleet}), "a") == [
         "a: drift: unit: edited",
         "a: watch: 1.0 GiB available",
         f"a: release {ID} by ann@desk; its worker is gone, the next deploy takes over",
@@ -123,14 +137,14 @@ def test_what_is_odd_is_said_below() -> None:
 
 
 def test_columns_line_up() -> None:
-    lines = table(HEADINGS, [host_row("spark-1", NODE), host_row("a-much-longer-name", {"fleet": {}})])
+    lines = table(HEADINGS, [row_of("spark-1", NODE), row_of("a-much-longer-name", {"fleet": {}})])
     starts = {line.index("verified") if "verified" in line else line.index("unprovisioned") for line in lines[1:]}
     assert len(starts) == 1
 
 
 @pytest.mark.parametrize("width", [80, 120, 160, None])
 def test_a_narrow_terminal_loses_columns_and_no_word_is_cut(width: int | None) -> None:
-    rows = [host_row("spark-01.local", NODE, NOW), host_row("spark-02.local", {"error": "x"})]
+    rows = [row_of("spark-01.local", NODE, NOW), row_of("spark-02.local", {"error": "x"})]
     lines = fitted(HEADINGS, rows, width, DISPENSABLE)
     assert width is None or max(map(len, lines)) <= width
     for heading in ("host", "state", "image tag", "acceptance"):
@@ -146,7 +160,7 @@ def test_a_hundred_hosts_stay_readable() -> None:
     nodes["spark-077"] = {"fleet": {**FLEET, "serving": {"unit": "active", "drift": ["another image"]}}}
     slow = {**FLEET, "watch": {**FLEET["watch"], "tokens_per_second": 9.5, "acceptance": 0.41}}
     nodes["spark-099"] = {**NODE, "fleet": slow}
-    rows = arranged([host_row(name, node, NOW) for name, node in nodes.items()])
+    rows = arranged([row_of(name, node, NOW) for name, node in nodes.items()])
     assert [row[:2] for row in rows] == [
         ("spark-050", "no answer"),
         ("spark-077", "drift"),
@@ -156,13 +170,13 @@ def test_a_hundred_hosts_stay_readable() -> None:
     usual = rows[-1][HEADINGS.index("acceptance")].partition(" … ")[2]
     assert rows[-1][HEADINGS.index("acceptance")] == f"41 … {usual}"
     assert max(map(len, fitted(HEADINGS, rows, 80, DISPENSABLE))) <= 80
-    few = [host_row(f"spark-{number}", NODE, NOW) for number in range(4)]
+    few = [row_of(f"spark-{number}", NODE, NOW) for number in range(4)]
     assert arranged(few) == few
 
 
 def test_history_is_one_story_of_all_hosts() -> None:
-    rows: dict[str, Any] = {
-        name: [{"t": t, "release": ID, "from": None, "state": state, **more}]
+    rows = {
+        name: [Ended(t=t, release=ID, state=state, **more)]
         for name, t, state, more in (
             ("b", "2026-11-02T10:00:00.000Z", "reverted", {"error": "0.0 %\nlog", "operator": "ann@desk"}),
             ("a", "2026-11-03T10:00:00.000Z", "committed", {"intent": "rollback", "seconds": 240.2}),

@@ -8,6 +8,7 @@ import pytest
 
 from sparkfleet.errors import FleetError
 from sparkfleet.rollout.rollback import stays, targets, undone
+from sparknode.state.status import NodeStatus
 
 A, B, C = ({"id": name * 16, "image_tag": f"tag-{name}"} for name in "abc")
 
@@ -25,9 +26,9 @@ def row(release: dict[str, str], source: dict[str, str] | None, rollout: str, **
     }
 
 
-def node(now: dict[str, str], back: dict[str, str] | None, *history: dict[str, Any]) -> dict[str, Any]:
-    fleet = {"current": now["id"], "verified": now["id"], "release": now, "back": back, "history": list(history)}
-    return {"fleet": fleet}
+def node(now: dict[str, str], back: dict[str, str] | None, *history: dict[str, Any], **more: Any) -> NodeStatus:
+    document = {"current": now["id"], "verified": now["id"], "release": now, "back": back, "history": list(history)}
+    return NodeStatus.read({**document, **more})
 
 
 FIRST = row(A, None, "r1")
@@ -47,39 +48,36 @@ FIRST = row(A, None, "r1")
         ([], node(B, A, row(B, A, "r2")), True),
     ],
 )
-def test_a_roll_back_undoes_the_newest_roll_out(
-    history: list[dict[str, Any]], other: dict[str, Any], goes: bool
-) -> None:
+def test_a_roll_back_undoes_the_newest_roll_out(history: list[dict[str, Any]], other: NodeStatus, goes: bool) -> None:
     nodes = {"a": node(B, A, FIRST, *history), "b": other}
     assert (stays("a", nodes) is None) is goes
-    assert ("a" in targets("rollback", nodes)) is goes
+    assert ("a" in targets("rollback", nodes, {})) is goes
 
 
 def test_a_host_alone_goes_back_whatever_came_later_elsewhere() -> None:
-    assert targets("rollback", {"a": node(B, A, FIRST, row(B, A, "r2"))}) == {"a": A}
+    assert targets("rollback", {"a": node(B, A, FIRST, row(B, A, "r2"))}, {}) == {"a": A}
 
 
 def test_who_went_back_stays() -> None:
     nodes = {"a": node(A, B, FIRST, row(B, A, "r2"), row(A, B, "r3", intent="rollback"))}
-    assert targets("rollback", nodes) == {}
+    assert targets("rollback", nodes, {}) == {}
     assert "was rolled back at 2026-11-03 already" in str(stays("a", nodes))
 
 
 def test_nothing_anywhere_to_go_back_to_is_refused() -> None:
     with pytest.raises(FleetError, match="was never verified with another release"):
-        targets("rollback", {"a": node(A, None, FIRST)})
+        targets("rollback", {"a": node(A, None, FIRST)}, {})
 
 
 @pytest.mark.parametrize("intent", ["rollback", "restart"])
 def test_a_node_without_an_answer_refuses_both(intent: str) -> None:
     with pytest.raises(FleetError, match="a: no answer"):
-        targets(intent, {"a": {"error": "no answer"}, "b": node(B, A, row(B, A, "r2"))})
+        targets(intent, {"a": NodeStatus(), "b": node(B, A, row(B, A, "r2"))}, {"a": "no answer"})
 
 
 def test_a_restart_is_for_what_is_verified() -> None:
-    unproven = node(B, A, row(B, A, "r2"))
-    unproven["fleet"]["verified"] = A["id"]
-    assert targets("restart", {"a": unproven, "b": node(B, A), "c": {"fleet": {}}}) == {"b": B}
+    unproven = node(B, A, row(B, A, "r2"), verified=A["id"])
+    assert targets("restart", {"a": unproven, "b": node(B, A), "c": NodeStatus()}, {}) == {"b": B}
 
 
 ROLLED = (FIRST, row(B, A, "r2"), row(A, B, "r3", intent="rollback", operator="ann@desk"))
@@ -98,6 +96,6 @@ ROLLED = (FIRST, row(B, A, "r2"), row(A, B, "r3", intent="rollback", operator="a
     ],
 )
 def test_what_a_deploy_would_undo(history: tuple[dict[str, Any], ...], wanted: dict[str, str], says: bool) -> None:
-    found = undone(node(A, B, *history)["fleet"], wanted)
+    found = undone(node(A, B, *history), wanted)
     assert bool(found) is says
     assert not says or found == f"ann@desk rolled back from {wanted['image_tag']} (release {B['id']}) at 2026-11-03"

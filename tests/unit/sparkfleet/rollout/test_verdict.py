@@ -9,12 +9,13 @@ import pytest
 from sparkfleet.inventory.pace import Pace
 from sparkfleet.rollout.compare import Row
 from sparkfleet.rollout.verdict import Outcome, Progress, judge, outcome_of, under_way
+from sparknode.state.status import NodeStatus, UnderWay
 
 GOOD, BAD = Outcome("committed"), Outcome("reverted", "acceptance-short: 0.0 %")
 
 
 def progress(outcomes: dict[str, Outcome], **fields: Any) -> Progress:
-    return Progress(before={name: {"verified": f"old-{name}"} for name in outcomes}, outcomes=outcomes, **fields)
+    return Progress(before={name: NodeStatus(verified=f"old-{name}") for name in outcomes}, outcomes=outcomes, **fields)
 
 
 def worse(host: str) -> Row:
@@ -45,7 +46,7 @@ def test_a_member_without_an_outcome_stops_whatever_may_fail(allowed: int) -> No
 
 def test_revert_all_takes_back_who_had_something_before() -> None:
     state = progress({"a": GOOD, "bare": GOOD, "c": BAD})
-    state.before["bare"] = {"verified": None}
+    state.before["bare"] = NodeStatus()
     assert judge(state, ["c"], Pace(on_failure="revert_all")).take_back == ("a",)
 
 
@@ -83,11 +84,11 @@ LAST = {"rollout": "r1", "release": "new", "state": "reverted", "error": "no", "
     ],
 )
 def test_an_outcome_is_this_run_s_and_this_release_s(fleet: dict[str, Any], state: str | None) -> None:
-    found = outcome_of(fleet, "r1", "new")
+    found = outcome_of(NodeStatus.read(fleet), "r1", "new")
     assert (found.state if found else None) == state
 
 
 def test_under_way_is_this_release_s() -> None:
-    assert under_way({"activation": {"release": "new", "alive": True}}, "new")
-    assert not under_way({"activation": {"release": "other"}}, "new")
-    assert not under_way({}, "new")
+    assert under_way(NodeStatus(activation=UnderWay("new", alive=True)), "new")
+    assert not under_way(NodeStatus(activation=UnderWay("other")), "new")
+    assert not under_way(NodeStatus(), "new")

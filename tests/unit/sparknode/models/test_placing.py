@@ -17,6 +17,7 @@ from sparknode.base import files
 from sparknode.errors import Failed
 from sparknode.host.node_status import models
 from sparknode.models import stage
+from sparknode.state.status import StagedModel
 from tests.unit.sparknode.builders import COMMIT, FILES, REPO, write_model
 from tests.unit.sparknode.models.test_stage import IMAGE, SOURCE, in_place, incoming, run
 from tests.unit.sparknode.world import World
@@ -76,13 +77,13 @@ def test_a_cut_at_any_step_leaves_it_whole_or_absent(tmp_path: Path, error: Base
             # What only says how far it is may fail for itself.
             with suppress(Cut, OSError, Failed):
                 run(world)
-        assert in_place(world).is_dir() or models(world.paths) == []
+        assert in_place(world).is_dir() or models(world.paths) == ()
         if in_place(world).is_dir():
             assert all((in_place(world) / name).read_bytes() == data for name, data in FILES.items()), number
 
         run(world)
 
-        assert models(world.paths) == [{"repo": REPO, "commit": COMMIT}], number
+        assert models(world.paths) == (StagedModel(REPO, COMMIT),), number
         assert all((in_place(world) / name).read_bytes() == data for name, data in FILES.items())
 
 
@@ -92,6 +93,6 @@ def test_clocks_prove_nothing_and_spoil_nothing(world: World, year_s: float) -> 
         os.utime(path, (year_s, year_s))
     world.clock = 4e9 - year_s
     run(world)
-    assert models(world.paths) == [{"repo": REPO, "commit": COMMIT}]
+    assert models(world.paths) == (StagedModel(REPO, COMMIT),)
     shutil.rmtree(world.paths.incoming)
     assert any("already staged" in line for line in run(world))

@@ -13,6 +13,7 @@ from sparknode.host.node_status import models
 from sparknode.models import stage as stages
 from sparknode.models.stage import stage
 from sparknode.models.verify import verify
+from sparknode.state.status import StagedModel
 from tests.unit.sparknode.builders import COMMIT, FILES, REPO, manifest, release, write_model
 from tests.unit.sparknode.models.test_stage import IMAGE, SOURCE, incoming
 from tests.unit.sparknode.world import World
@@ -59,11 +60,11 @@ def test_bit_rot_is_named_by_file_and_the_model_is_brought_again(staged: World) 
     assert verify(staged.host, lines.append) == 1
 
     assert any("damaged: model.safetensors: sha256 " in line for line in lines)
-    assert models(staged.paths) == []
+    assert models(staged.paths) == ()
     write_model(incoming(staged))
     run(staged)
     assert (staged.paths.model_dir(REPO, COMMIT) / "model.safetensors").read_bytes() == FILES["model.safetensors"]
-    assert models(staged.paths) == [{"repo": REPO, "commit": COMMIT}]
+    assert models(staged.paths) == (StagedModel(REPO, COMMIT),)
     assert verify(staged.host, lines.append) == 0
 
 
@@ -74,7 +75,7 @@ def test_a_model_that_was_mended_is_counted_again(staged: World) -> None:
 
     assert verify(staged.host, lambda _: None) == 0
 
-    assert models(staged.paths) == [{"repo": REPO, "commit": COMMIT}]
+    assert models(staged.paths) == (StagedModel(REPO, COMMIT),)
 
 
 def test_a_proof_that_cannot_be_read_is_said(staged: World) -> None:

@@ -1,0 +1,94 @@
+"""A node's status is one schema: what the node writes is what the controller reads, and nothing else gets through."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparknode.base.shape import written
+from sparknode.base.system import asking
+from sparknode.errors import Refused
+from sparknode.host import node_status
+from sparknode.state.status import Ended, NodeStatus, Phase, Proof, Serving, StagedModel, UnderWay
+from tests.unit.sparknode.world import World
+
+texts = st.text(min_size=1, max_size=8)
+maybe = st.none() | texts
+seconds = st.none() | st.floats(0, 1e6)
+ended = st.builds(
+    Ended,
+    *(maybe, maybe, texts, maybe, maybe, maybe, maybe, maybe, seconds, seconds),
+    figures=st.none() | st.dictionaries(texts, st.fixed_dictionaries({"figure": seconds})),
+    phases=st.lists(st.builds(Phase, texts, maybe), max_size=3).map(tuple),
+)
+several = st.lists(texts, max_size=3).map(tuple)
+statuses = st.builds(
+    NodeStatus,
+    *(several, maybe, maybe, maybe),
+    serving=st.none() | st.builds(Serving, maybe, texts, maybe, maybe, several, several),
+    activation=st.none() | st.builds(UnderWay, texts, texts, maybe, maybe, maybe, st.booleans()),
+    last=st.none() | ended,
+    proof=st.none() | st.builds(Proof, maybe, seconds, st.none()),
+    history=st.lists(ended, max_size=2).map(tuple),
+    release=st.none() | st.dictionaries(texts, st.text(max_size=3)),
+    models=st.none() | st.lists(st.builds(StagedModel, texts, texts), max_size=2).map(tuple),
+    images=several,
+)
+
+
+@settings(max_examples=50)
+@given(statuses)
+def test_what_a_node_writes_is_read_as_it_was(status: NodeStatus) -> None:
+    assert NodeStatus.read(written(status)) == status
+
+
+def test_a_host_that_has_nothing_is_written_with_every_key(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    document = node_status.fleet(world.host, asking(world.host.system, node_status.QUESTIONS, 1.0)())
+
+    assert set(document) == {field.name for field in fields(NodeStatus)}
+    assert not NodeStatus.read(document).serves
+
+
+@pytest.mark.parametrize(
+    ("document", "names"),
+    [
+        ({"current": 5}, "status.current: found 5"),
+        ({"serving": "active"}, 'status.serving: found "active", expected an object'),
+        ({"serving": {"unit": True}}, "status.serving.unit: found true"),
+        ({"history": {"state": "committed"}}, "status.history: found"),
+        ({"models": [{"repo": "a"}]}, "status.models[0].commit: found nothing"),
+        ({"images": [1]}, "status.images: found [1]"),
+    ],
+)
+def test_what_cannot_be_told_is_refused_with_its_key(document: dict[str, Any], names: str) -> None:
+    with pytest.raises(Refused) as refused:
+        NodeStatus.read(document)
+    assert names in str(refused.value)
+
+
+def test_a_text_that_is_empty_is_one_that_was_not_told() -> None:
+    found = NodeStatus.read({"last": {"state": "failed", "error": ""}, "release": {"args": {"--x": ""}}})
+    assert found.last == Ended(state="failed")
+    assert found.release == {"args": {"--x": ""}}
+
+
+@pytest.mark.parametrize(
+    ("document", "serves", "healthy"),
+    [
+        ({}, False, False),
+        ({"serving": {"unit": "failed"}, "current": "a", "verified": "a"}, False, False),
+        ({"serving": {"unit": "active"}, "current": "a", "verified": "a"}, True, True),
+        ({"serving": {"unit": "active", "drift": ["x"]}, "current": "a", "verified": "a"}, True, False),
+        ({"serving": {"unit": "active"}, "current": "a", "verified": "b"}, True, False),
+        ({"serving": {"unit": "active"}, "current": "a", "verified": "a", "watch": {"verdict": "bad"}}, True, False),
+    ],
+)
+def test_who_serves_and_who_is_healthy(document: dict[str, Any], serves: bool, healthy: bool) -> None:
+    found = NodeStatus.read(document)
+    assert (found.serves, found.healthy) == (serves, healthy)
