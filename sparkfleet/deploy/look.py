@@ -23,7 +23,7 @@ from sparkfleet.deploy import ending, session
 from sparkfleet.errors import FleetError
 from sparkfleet.node import facts
 from sparkfleet.release.differences import differences
-from sparkfleet.report import record
+from sparkfleet.report import fleet_table, record
 from sparkfleet.rollout import exit_codes, fleetview
 from sparkfleet.rollout.fleet_run import FleetRun
 from sparkfleet.text import fitted, width, wrapped
@@ -42,12 +42,12 @@ def status() -> NoReturn:
     run = session.run()
     if not session.as_json():
         ending.print_table(run)
-    _end({name: {**_summary(run, name), "proven": ending.proven(run, name)} for name in run.nodes})
+    _end({name: {**_summary(run, name), "proven": fleet_table.proven(run, name)} for name in run.nodes})
 
 
 def _summary(run: FleetRun, name: str) -> dict[str, Any]:
-    row = dict(zip(ending.HEADINGS, ending.host_row(run, name), strict=True))
-    found = {"drift": ending.drift(run.status(name)), "remarks": ending.remarks(run, name)}
+    row = dict(zip(fleet_table.HEADINGS, fleet_table.host_row(run, name), strict=True))
+    found = {"drift": fleet_table.drift(run.status(name)), "remarks": fleet_table.remarks(run, name)}
     return {**row, **found, "fleet": run.nodes[name].get("fleet") or {}}
 
 
@@ -71,7 +71,7 @@ def history_lines(histories: Mapping[str, Sequence[Ended]], columns: int | None)
             (one.before or "nothing")[:8],
             str(one.release)[:8],
             one.state,
-            ending.NONE if one.seconds is None else f"{one.seconds:.0f} s",
+            fleet_table.NONE if one.seconds is None else f"{one.seconds:.0f} s",
         )
         for name, one in found
     ]
@@ -107,7 +107,7 @@ def _drifted(run: FleetRun, name: str) -> list[str]:
     node = run.status(name)
     odd = node.current != node.verified and node.activation is None
     links = f"links: current is {node.current or 'no release'}, verified is {node.verified or 'no release'}"
-    return ending.drift(node) + [links] * odd
+    return fleet_table.drift(node) + [links] * odd
 
 
 def logs() -> NoReturn:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from sparkfleet.deploy.ending import DISPENSABLE, HEADINGS, arranged, host_row, remarks, state_of
 from sparkfleet.deploy.look import history_lines
 from sparkfleet.inventory.pace import Pace
+from sparkfleet.report.fleet_table import DISPENSABLE, HEADINGS, arranged, host_row, remarks, state_of
 from sparkfleet.rollout.fleet_run import FleetRun
 from sparkfleet.text import fitted, table, wrapped
 from sparknode.state.status import Ended
