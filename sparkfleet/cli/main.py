@@ -89,6 +89,9 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, str]]:
     explain = commands.add_parser("explain", help="what an id means: rule, check, gate, state or exit code")
     explain.add_argument("id", nargs="?", metavar="ID")
     explain.add_argument("--preflight", action="store_true", help="print docs/preflight.md: every check of a host")
+    explain.add_argument(
+        "--status", action="store_true", help="print docs/node-status.md: what a node reports of itself"
+    )
     explain.set_defaults(run=_explain)
 
     checking = commands.add_parser("check", parents=[_choice_parser(host=False)], help="judge a host by its probe")
@@ -330,6 +333,11 @@ def _overlays(options: argparse.Namespace) -> tuple[Path, ...]:
 def _explain(options: argparse.Namespace) -> int:
     if options.preflight:
         print(handbook(), end="")
+        return 0
+    if options.status:
+        from sparkfleet.cli.status_page import status_page
+
+        print(status_page(), end="")
         return 0
     from sparkfleet.cli.explain import explanation, known
 

@@ -139,26 +139,41 @@ def _told(value: Any) -> Any:
 class NodeStatus:
     """All of it. A host that was never deployed to has none of this."""
 
+    # The ids of the releases that are staged.
     releases: tuple[str, ...] = ()
+    # The release that the serving unit starts.
     current: str | None = None
-    # What a rollback of the host leads to.
+    # The release that a rollback of the host leads to.
     previous: str | None = None
+    # The release that passed every gate last.
     verified: str | None = None
+    # What runs; null where no unit was ever installed.
     serving: Serving | None = None
+    # The activation that has not ended, if there is one.
     activation: UnderWay | None = None
+    # The newest activation that ended.
     last: Ended | None = None
+    # The figures of the verified release.
     proof: Proof | None = None
+    # The rollout that holds the host, if one does.
     lease: Lease | None = None
+    # By release: the gate that it failed here (`gate`, `error`, `t`), unless it was verified since.
     failed_releases: dict[str, Any] | None = None
+    # What the watchdog saw last, unless an activation has ended since.
     watch: Look | None = None
+    # Whether requests are kept from this host.
     out_of_rotation: bool = False
+    # Whether the weights are hashed once a week.
     verify_timer: bool = False
-    # The newest last.
+    # The last 20 activations that ended, the newest last.
     history: tuple[Ended, ...] = ()
+    # The current release: image, model, profile, arguments, gates and limits.
     release: dict[str, Any] | None = None
+    # The previous release, in the same form.
     back: dict[str, Any] | None = None
-    # None where nobody looked.
+    # The models that are verified here and complete; null where they were not looked up.
     models: tuple[StagedModel, ...] | None = None
+    # The images of releases that Docker has here.
     images: tuple[str, ...] = ()
 
     @classmethod

@@ -1,0 +1,60 @@
+"""docs/node-status.md, written from the schema: every key of the status document that a node writes."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Iterator
+
+from sparknode.state import status
+
+_HEAD = """\
+# The status of a node
+
+Generated from the schema by `python -m sparkfleet explain --status > docs/node-status.md`.
+
+`sparknode status` prints this document on a host, a probe holds it under `fleet`, and `status --json` shows it for each
+host. The controller refuses a document whose values are of other types, and treats that host as one without an answer.
+"""
+# How types are written for people; the first that matches counts.
+_TYPES = (
+    (re.compile(r"tuple\[(\w+), \.\.\.\]"), r"list of \1"),
+    (re.compile(r"dict\[str, Any\]"), "object"),
+    (re.compile(r"\bstr\b"), "text"),
+    (re.compile(r"\bfloat\b"), "number"),
+    (re.compile(r"\bbool\b"), "true or false"),
+    (re.compile(r" \| None"), ", or null"),
+)
+
+
+def status_page() -> str:
+    """Return the page, the whole document first and its parts after it."""
+    source = inspect.getsource(status)
+    classes = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
+    whole, *parts = classes[-1:] + classes[:-1]
+    sections = ["\n".join([f"## {one.name}\n", *_table(one, source.splitlines())]) for one in (whole, *parts)]
+    return "\n".join([_HEAD, *(f"{section}\n" for section in sections)]).rstrip("\n") + "\n"
+
+
+def _table(found: ast.ClassDef, lines: list[str]) -> Iterator[str]:
+    told = " ".join((ast.get_docstring(found) or "").split())
+    if told:
+        yield f"{told}\n"
+    yield from ("| key | value | what it says |", "|---|---|---|")
+    for field in found.body:
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+            kind = ast.unparse(field.annotation)
+            for pattern, words in _TYPES:
+                kind = pattern.sub(words, kind)
+            above = lines[field.lineno - 2].strip()
+            about = above.removeprefix("# ") if above.startswith("# ") else ""
+            yield f"| `{_key(field, field.target.id)}` | {kind} | {about} |"
+
+
+def _key(field: ast.AnnAssign, name: str) -> str:
+    """Return the key in the document, which metadata gives where it is no name in Python."""
+    for node in ast.walk(field):
+        if isinstance(node, ast.Dict) and isinstance(value := node.values[0], ast.Constant):
+            return str(value.value)
+    return name
