@@ -54,7 +54,7 @@ def test_files_that_are_named_exist(name: str) -> None:
 
 
 def test_the_index_has_every_page_once() -> None:
-    listed = re.findall(r"^\| \[([\w.]+)\]\(\1\) \| .+ \|$", text_of(ROOT / "docs/README.md"), re.MULTILINE)
+    listed = re.findall(r"^\| \[([\w.-]+)\]\(\1\) \| .+ \|$", text_of(ROOT / "docs/README.md"), re.MULTILINE)
     assert sorted(listed) == sorted(page.name for page in (ROOT / "docs").glob("*.md") if page.name != "README.md")
 
 
