@@ -403,7 +403,7 @@ def _on_signal(_number: int, _frame: FrameType | None) -> None:
 
 
 def _when_nobody_reads() -> None:
-    """A roll-out goes on when its reader left; who only looks has seen enough."""
+    """A rollout goes on when its reader left; who only looks has seen enough."""
     session = _found()
     if session and session.intent == "look":
         os._exit(0)
