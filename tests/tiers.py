@@ -34,6 +34,7 @@ class Tier:
     commands: tuple[tuple[str, ...], ...]
     lane: str
     needs_lab: bool = False
+    limit_s: float = TIER_S
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -79,7 +80,7 @@ TIERS = {
     "hub": Tier((_pytest("-n", "4", "tests/hub"),), "others"),
     "walk": Tier((_pytest("-n", "2", "tests/walk"),), "others"),
     "contract": Tier((_pytest("tests/contract", "tests/sglang"),), "others"),
-    "crash-all": _on_lab("crash", 0, "-n", "3", SPARKFLEET_CRASH="all"),
+    "crash-all": replace(_on_lab("crash", 0, "-n", "3", SPARKFLEET_CRASH="all"), limit_s=2 * TIER_S),
 }
 LAB = ("spread", "cases", "newcomer", "selftest", "pairs", "crash", "realcases")
 GROUPS = {"lab": LAB, "all": tuple(name for name in TIERS if name != "crash-all")}
@@ -148,10 +149,12 @@ class Run:
             skipped.touch()
             verdict = "passed"
             for command in tier.commands:
-                status = self._command(command, {**tier.environment, "SPARKFLEET_SKIPPED": str(skipped)}, log)
+                status = self._command(
+                    command, {**tier.environment, "SPARKFLEET_SKIPPED": str(skipped)}, log, tier.limit_s
+                )
                 self._show(f"$ {' '.join((Path(command[0]).name, *command[1:]))}\n{log.read_text(errors='replace')}")
                 if status != 0:
-                    verdict = "failed" if status is not None else f"failed: not done within {TIER_S} s"
+                    verdict = "failed" if status is not None else f"failed: not done within {tier.limit_s:.0f} s"
                     break
             rows = [line.split("\t", 1) for line in skipped.read_text().splitlines()]
         told = tuple(f"{count} × {reason}" for count, reason in rows)
@@ -159,7 +162,7 @@ class Run:
             verdict = f"passed, {sum(int(count) for count, _ in rows)} skipped"
         return Result(verdict, time.monotonic() - started, told)
 
-    def _command(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> int | None:
+    def _command(self, command: Sequence[str], environment: Mapping[str, str], log: Path, limit_s: float) -> int | None:
         with log.open("wb") as output:
             child = subprocess.Popen(
                 command,
@@ -175,7 +178,7 @@ class Run:
                 # It was started while `stop` looked through the others.
                 self._interrupt(child.pid)
             try:
-                return child.wait(timeout=TIER_S)
+                return child.wait(timeout=limit_s)
             except subprocess.TimeoutExpired:
                 os.killpg(child.pid, signal.SIGKILL)
                 child.wait()

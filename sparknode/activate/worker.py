@@ -30,7 +30,7 @@ EXIT_OF = {journal.COMMITTED: DONE, journal.REVERTED: REVERTED, journal.FAILED: 
 # Whatever else holds the lock (the watch, a prune) is soon done.
 LOCK_S = 60.0
 # systemd ends what is left within its own time-outs.
-SHUTDOWN_S = 600.0
+SHUTDOWN_S, SHUTDOWN_POLL_S = 600.0, 2.0
 
 
 def work(host: Host, tell: Tell, ready: Callable[[], None]) -> int:
@@ -142,10 +142,15 @@ class Activation:
         return self._go_back(StepFailed(str(next(causes, f"cut off in `{cut.state}`: its worker ended"))))
 
     def _leave_if_going_down(self) -> None:
-        """What ends because this host is shut down has not failed: the boot ends the activation."""
-        if units.shutting_down(self._host.system):
-            self._host.system.sleep(SHUTDOWN_S)
-            raise StepFailed("this host is going down; its next boot ends the activation")
+        """What ends because this host is shut down has not failed: the boot ends the activation. Nor has what systemd
+        did not answer to: nothing can be stopped or started before it does.
+        """
+        until = self._host.system.monotonic() + SHUTDOWN_S
+        while (going_down := units.shutting_down(self._host.system)) is not False:
+            if self._host.system.monotonic() >= until:
+                why = "this host is going down" if going_down else f"systemd has not answered for {SHUTDOWN_S:.0f} s"
+                raise StepFailed(f"{why}; the next start of the unit, at the latest by a boot, ends the activation")
+            self._host.system.sleep(SHUTDOWN_POLL_S)
 
     def _go_back(self, failure: StepFailed) -> str:
         story, back = self._story, self._back

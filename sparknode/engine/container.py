@@ -15,6 +15,8 @@ from sparknode.host import docker, units
 from sparknode.state.release import Release
 
 SETTLE_S = 10.0
+# How long `docker run` may take to follow its container, and systemd to write how that ended.
+EXIT_S, EXIT_POLL_S = 5.0, 0.1
 # 64 open streams leave some 8,000 lines of echoes behind the cause.
 DEATH_LINES = 50_000
 SHOWN_LINES = 15
@@ -58,6 +60,7 @@ class Watch:
         reason = self._unit_death() or self._container_death()
         if reason is None:
             return None
+        self._await_exit()
         log = self.last_log(DEATH_LINES)
         found = deaths.read_cause(log)
         shown = log[max(0, found.position + 1 - SHOWN_LINES) : found.position + 1]
@@ -67,6 +70,12 @@ class Watch:
         return Death(
             f"{reason}: {text}" if text else reason, found.memory or killed is not None, shown, found.from_outside
         )
+
+    def _await_exit(self) -> None:
+        """Who ended an engine stands in the line that systemd writes for its exit: not there as soon as it is gone."""
+        until = self._host.system.monotonic() + EXIT_S
+        while self._unit_death() is None and self._host.system.monotonic() < until:
+            self._host.system.sleep(EXIT_POLL_S)
 
     def _killed_for_memory(self) -> str | None:
         argv = ["journalctl", self._since, f"--lines={OOM_LINES}", "--output=cat", "--no-pager", *_KILLERS]

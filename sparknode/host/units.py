@@ -69,10 +69,14 @@ def order(system: System, verb: str, *options: str, timeout: float = ORDER_S) ->
     return system.run(["systemctl", verb, *options, SERVE_UNIT], timeout)
 
 
-def shutting_down(system: System) -> bool:
-    """Does this host go down? Then units end for that and for no fault of theirs."""
+def shutting_down(system: System) -> bool | None:
+    """Does this host go down? Then units end for that and for no fault of theirs. None where systemd does not answer,
+    as it does in the last moments of a host.
+    """
     done = system.run(["systemctl", "show", "shutdown.target", "--property=ActiveState", "--property=Job"], SHOW_S)
-    found = properties(done.stdout) if done.ok else {}
+    if not done.ok:
+        return None
+    found = properties(done.stdout)
     return found.get("ActiveState") in {"active", "activating"} or found.get("Job", "0") not in {"", "0"}
 
 

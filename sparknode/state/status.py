@@ -125,13 +125,16 @@ class StagedModel:
     commit: str
 
 
+_OBJECTS = {"release", "back", "figures", "findings", "failed_releases"}
+
+
 def _told(value: Any) -> Any:
     """The same without texts that are empty: what is not told must not make the rest unreadable.
 
-    Releases stay whole: an empty value of theirs is a setting.
+    What is an object to this schema stays whole: an empty value of a release is a setting.
     """
     if isinstance(value, dict):
-        return {key: item if key in ("release", "back") else _told(item) for key, item in value.items() if item != ""}
+        return {key: item if key in _OBJECTS else _told(item) for key, item in value.items() if item != ""}
     return [_told(item) for item in value] if isinstance(value, list) else value
 
 

@@ -79,8 +79,8 @@ def test_a_skipped_test_is_in_the_summary_with_its_reason(monkeypatch: pytest.Mo
 
 
 def test_a_tier_that_hangs_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiers, "TIER_S", 0.2)
-    run = run_of(monkeypatch, a=Tier(((sys.executable, "-c", "input.__class__; import time; time.sleep(60)"),), "x"))
+    sleeper = (sys.executable, "-c", "import time; time.sleep(60)")
+    run = run_of(monkeypatch, a=Tier((sleeper,), "x", limit_s=0.2))
     run.lane(["a"])
     assert run.results["a"].verdict.startswith("failed: not done within")
 

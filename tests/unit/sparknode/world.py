@@ -87,7 +87,10 @@ class World:
     # What systemd calls the activation's unit where that is neither of the two.
     worker_unit: str = ""
     shutting_down: bool = False
+    # Until when systemd does not answer.
+    manager_gone_until: float = -1.0
     on_sleep: Callable[[], None] | None = None
+    on_command: Callable[[], None] | None = None
     requests: list[Request] = field(default_factory=list)
     hooks: dict[str, str | None] = field(default_factory=dict)
     power_w: float = 40.0
@@ -242,6 +245,8 @@ class World:
     def run(self, argv: Sequence[str], timeout: float) -> Completed:
         command = tuple(argv)
         self.commands.append(command)
+        if self.on_command:
+            self.on_command()
         if command[0] == "systemctl":
             return self._systemctl(command, timeout)
         if command[0] in ("docker", "dockerd") and self.docker_silent:
@@ -272,6 +277,8 @@ class World:
 
     def _systemctl(self, command: tuple[str, ...], timeout: float) -> Completed:
         verb = command[1]
+        if self.clock < self.manager_gone_until:
+            return Completed(command, 1, "", "Failed to connect to bus: Connection reset by peer")
         if command[-1] == ACTIVATE_UNIT:
             if verb == "start":
                 return self.on_work() if self.on_work else Completed(command, 0)

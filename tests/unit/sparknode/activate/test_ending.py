@@ -99,6 +99,11 @@ def lines_of(root: Path, engine: Engine | None) -> int:
     return len(journal.read(world.paths))
 
 
+def last_state(world: World) -> str | None:
+    records = journal.read(world.paths)
+    return str(records[-1]["state"]) if records else None
+
+
 def is_well(world: World, said: list[str]) -> None:
     attempt = journal.last_attempt(journal.read(world.paths))
     serves = world.running
@@ -316,6 +321,42 @@ def test_a_host_that_goes_down_is_no_fault_of_the_release(tmp_path: Path) -> Non
 
     is_well(world, [])
     assert journal.known_bad(journal.read(world.paths)) == {}
+
+
+@pytest.mark.parametrize("state", ["draining", "stopping", "switching", "starting", "soaking"])
+def test_a_systemd_that_does_not_answer_is_waited_for(tmp_path: Path, state: str) -> None:
+    """So it is in a host's last moments, and while a busy one starts its manager anew."""
+    world = node(tmp_path)
+
+    def gone() -> None:
+        if world.manager_gone_until < 0 and last_state(world) == state:
+            world.manager_gone_until = world.clock + 60.0
+
+    world.on_command = gone
+    acting.activate(world, NEW)
+
+    is_well(world, [])
+    assert journal.known_bad(journal.read(world.paths)) == {}
+    assert orders.pending(world.paths) is None
+
+
+def test_a_systemd_that_never_answers_leaves_the_activation_to_the_next_start(tmp_path: Path) -> None:
+    world = node(tmp_path)
+
+    def gone() -> None:
+        if world.manager_gone_until < 0 and last_state(world) == "switching":
+            world.manager_gone_until = 1e9
+
+    world.on_command = gone
+    acting.activate(world, NEW)
+    assert last_state(world) == "switching", "nothing is written down as failed"
+    assert orders.pending(world.paths) is not None
+    world.on_command, world.manager_gone_until = None, -1.0
+
+    reboot(world)
+
+    is_well(world, [])
+    assert world.running == OLD["id"]
 
 
 def test_what_follows_a_commit_is_done_by_the_next_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

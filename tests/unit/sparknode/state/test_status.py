@@ -73,8 +73,10 @@ def test_what_cannot_be_told_is_refused_with_its_key(document: dict[str, Any], n
 
 
 def test_a_text_that_is_empty_is_one_that_was_not_told() -> None:
-    found = NodeStatus.read({"last": {"state": "failed", "error": ""}, "release": {"args": {"--x": ""}}})
-    assert found.last == Ended(state="failed")
+    figures = {"health": {"figure": None, "unit": ""}}
+    last = {"state": "failed", "error": "", "figures": figures}
+    found = NodeStatus.read({"last": last, "release": {"args": {"--x": ""}}})
+    assert found.last == Ended(state="failed", figures=figures)
     assert found.release == {"args": {"--x": ""}}
 
 
