@@ -334,7 +334,8 @@ def test_two_that_stage_one_release_at_once_both_find_it_in_place(tmp_path: Path
         assert all((in_place(world) / name).read_bytes() == data for name, data in FILES.items())
 
 
-def test_whoever_waits_is_told_for_what(tmp_path: Path) -> None:
+def test_whoever_waits_is_told_for_what(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sparknode.models.stage.STORE_S", 60.0)
     world = World(tmp_path)
     write_model(incoming(world))
     world.images[SOURCE] = dict(IMAGE)
@@ -344,4 +345,4 @@ def test_whoever_waits_is_told_for_what(tmp_path: Path) -> None:
     with busy, hold_file(world.paths.store_lock, "fetching acme/tiny"):
         stage(world.host, json.dumps(request), lines.append)
     assert lines[0].startswith("waiting: fetching acme/tiny (pid ")
-    assert world.clock == pytest.approx(3600.0)
+    assert world.clock == pytest.approx(60.0)
