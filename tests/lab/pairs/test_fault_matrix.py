@@ -145,7 +145,7 @@ def test_an_acceptance_that_decays_passes_the_gates_and_not_the_soak(pair: list[
 
 def test_a_quarter_of_the_tokens_a_second_is_worse_than_the_old_release(pair: list[Node]) -> None:
     """A quarter of the speed is above every floor, and still not what the fleet had."""
-    trial = Trial(pair)
+    trial = Trial(pair, data=["judge_canary=true"])
     set_knobs(pair, OTHER_TAG, slowdown=4.0)
 
     outcome = trial.deploy()
