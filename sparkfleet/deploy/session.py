@@ -69,7 +69,6 @@ class Session:
         # What rolls out, once the first host that changes is at it.
         self.conductor: gevent.Greenlet[..., None] | None = None
         self._planning: gevent.Greenlet[..., None] | None = None
-        self._problem: FleetError | None = None
         self._planned = False
         self._stated_by: set[Any] = set()
         self._chorus: Chorus | None = None
@@ -169,13 +168,13 @@ class Session:
         end(exit_codes.UNREACHABLE, FleetError(f"{what}; nothing was changed", remedy=self.how_to_reach()))
 
     def intends(self, intent: Intent) -> None:
-        """Take a task's word for what this run is for, from each host once; plan what that needs.
+        """Take a task's word for what this run is for, from each host once.
 
         Ends the run where another task said something else: what would be planned for one must not carry out the other.
         """
         host = ctx_host.get() if ctx_host.isset() else None
         if self.intent is None:
-            self.intent = self.planned().intent = intent
+            self.intent = self.fleet().intent = intent
         elif self.intent != intent or host in self._stated_by:
             again = "a second time" if self.intent == intent else f"to {intent}"
             refuse(
@@ -187,7 +186,7 @@ class Session:
             )
         self._stated_by.add(host)
 
-    def planned(self) -> FleetRun:
+    def fleet(self) -> FleetRun:
         assert self.run is not None, "deploy files and operations run after the hosts were looked up"
         return self.run
 
@@ -195,10 +194,9 @@ class Session:
         """Settle what the run's purpose needs, and print what is about to happen; once, whoever asks for it first."""
         from sparkfleet.rollout import fleet_run, fleetview, plan
 
-        run, intent = self.planned(), self.intent
+        run, intent = self.fleet(), self.intent
         if self._planned or intent is None:
             return
-        self._planned = True
         if intent != "look" and self._unreached():
             self._refuse_unreached()
         try:
@@ -214,6 +212,8 @@ class Session:
                 fleet_run.refuse_to_undo(run, self._given())
         except FleetError as error:
             refuse(error)
+        # Not before: what was planned in part must not be carried out.
+        self._planned = True
 
     def _given(self) -> set[str]:
         """Return the settings that the command line gives."""
@@ -300,7 +300,7 @@ def run() -> FleetRun:
     """Return the plan of the run that is under way."""
     session = current()
     session.plan()
-    return session.planned()
+    return session.fleet()
 
 
 def intends(intent: Intent) -> None:

@@ -24,6 +24,7 @@ from sparkfleet.errors import FleetError
 from sparkfleet.node import remote
 from sparkfleet.node.remote import Answer, ConnectionLost
 from sparkfleet.rollout.fleet_run import FleetRun, HostPlan
+from sparknode.errors import Refused
 from sparknode.state.status import NodeStatus
 
 SEEDS = 2
@@ -183,7 +184,8 @@ def _outside(state: State, run: FleetRun, manifest: dict[str, Any]) -> list[Reac
             host.connect(show_errors=False, raise_exceptions=True)
             if _model(manifest) in NodeStatus.read(look(Reached(host))).present:
                 found.append(Reached(host))
-        except (ConnectError, FleetError) as error:
+        # Whatever program such a host has, it is left alone.
+        except (ConnectError, FleetError, Refused) as error:
             logger.info(f"{host.name} outside the --limit gives nothing: {error}")
     return found
 

@@ -35,11 +35,12 @@ _PROOF = "proof: "
 # What `docker pull` prints of its layers.
 _LAYER = re.compile(r"  (?:[0-9a-f]{12}: |\S+: Pulling from |Digest: |Status: |\S+@sha256:[0-9a-f]{64}$)")
 
+_NUMBER = r"\d+(?:\.\d+)?"
 # The figures that a line of passing gates shows: by gate, what it is called and how it stands in the gate's sentence.
 _FIGURES = {
-    "acceptance-short": ("acceptance rate ", re.compile(r"([\d.]+) (%)")),
-    "mean-acceptance-length-short": ("mean acceptance length ", re.compile(r"([\d.]+)()")),
-    "tokens-per-second-short": ("", re.compile(r"([\d.]+) (tok/s)")),
+    "acceptance-short": ("acceptance rate ", re.compile(rf"({_NUMBER}) (%)")),
+    "mean-acceptance-length-short": ("mean acceptance length ", re.compile(rf"({_NUMBER})()")),
+    "tokens-per-second-short": ("", re.compile(rf"({_NUMBER}) (tok/s)")),
 }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, Field, fields, is_dataclass
-from typing import Any, ClassVar, Protocol, TypeVar, get_args, get_type_hints
+from typing import Any, ClassVar, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
 from sparknode.errors import Refused
 
@@ -125,8 +125,11 @@ class Node:
             kind, parts = parts[0], get_args(parts[0])
         if isinstance(kind, type) and is_dataclass(kind):
             return self.node(key).build(kind)
-        item = parts[0] if parts else None
+        item = parts[-1] if get_origin(kind) is dict else parts[0] if parts else None
         if isinstance(item, type) and is_dataclass(item):
+            if get_origin(kind) is dict:
+                inner = self.node(key)
+                return {name: inner.node(name).build(item) for name in inner.raw}
             return tuple(node.build(item) for node in self.nodes(key))
         readers: dict[object, Callable[[str], object]] = {
             str: self.text,
@@ -148,6 +151,8 @@ def written(value: Any) -> Any:
     """A dataclass as the JSON object that `Node.build` reads it from."""
     if is_dataclass(value):
         return {_key(field): written(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, dict):
+        return {key: written(item) for key, item in value.items()}
     return [written(item) for item in value] if isinstance(value, tuple) else value
 
 

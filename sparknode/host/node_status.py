@@ -22,7 +22,7 @@ from sparknode.host.drift import Drift, folder_problems, name_drift, read_stamp,
 from sparknode.state import journal, lease, orders
 from sparknode.state.journal import Attempt, Record
 from sparknode.state.release import Release, load, load_linked
-from sparknode.state.status import Ended, NodeStatus, Phase, Proof, Serving, StagedModel, UnderWay
+from sparknode.state.status import Ended, Failure, NodeStatus, Phase, Proof, Serving, StagedModel, UnderWay
 
 CONTAINER_NAME = "sparkfleet-serve"
 QUESTIONS: Mapping[str, tuple[str, ...]] = {
@@ -54,7 +54,10 @@ def status(host: Host, answers: Mapping[str, Completed], records: list[Record]) 
         activation=under_way(paths, records),
         last=ended(journal.last_ended(records)),
         proof=proof(records, paths.linked("verified")),
-        failed_releases=journal.known_bad(records),
+        failed_releases={
+            name: Failure(_text(bad, "gate"), _text(bad, "error"), _text(bad, "t"))
+            for name, bad in journal.known_bad(records).items()
+        },
         out_of_rotation=paths.out_of_rotation.exists(),
         verify_timer=paths.verify_timer.is_symlink(),
         history=tuple(plain(attempt) for attempt in journal.attempts(records) if attempt.ended)[-20:],
@@ -128,14 +131,20 @@ def ended(attempt: Attempt | None) -> Ended | None:
     if attempt is None:
         return None
     forth = attempt.forth
-    phases = tuple(Phase(phase["state"], phase["t"]) for phase in attempt.phases)
+    phases = tuple(Phase(phase["state"], _text(phase, "t")) for phase in attempt.phases)
     return replace(plain(attempt), load_s=forth.load_s, figures=forth.figures, phases=phases)
 
 
 def plain(attempt: Attempt) -> Ended:
     keys = ("t", "release", "rollout", "operator", "intent", "error")
-    told: dict[str, Any] = {key: attempt.last.get(key) or None for key in keys}
-    return Ended(state=attempt.state, before=attempt.last.get("from") or None, seconds=attempt.seconds, **told)
+    told: dict[str, Any] = {key: _text(attempt.last, key) for key in keys}
+    return Ended(state=attempt.state, before=_text(attempt.last, "from"), seconds=attempt.seconds, **told)
+
+
+def _text(record: Record, key: str) -> str | None:
+    """A text of the journal; a line of it that something else wrote must not hide how the host stands."""
+    value = record.get(key)
+    return value if isinstance(value, str) and value else None
 
 
 def proof(records: list[journal.Record], verified: str | None) -> Proof | None:

@@ -125,7 +125,7 @@ class StagedModel:
     commit: str
 
 
-_OBJECTS = {"release", "back", "figures", "findings", "failed_releases"}
+_OBJECTS = {"release", "back", "figures", "findings"}
 
 
 def _told(value: Any) -> Any:
@@ -160,8 +160,8 @@ class NodeStatus:
     proof: Proof | None = None
     # The rollout that holds the host, if one does.
     lease: Lease | None = None
-    # By release: the gate that it failed here (`gate`, `error`, `t`), unless it was verified since.
-    failed_releases: dict[str, Any] | None = None
+    # By release: what it failed here, unless it was verified since.
+    failed_releases: dict[str, Failure] | None = None
     # What the watchdog saw last, unless an activation has ended since.
     watch: Look | None = None
     # Whether requests are kept from this host.
@@ -182,7 +182,7 @@ class NodeStatus:
     @classmethod
     def read(cls, document: Mapping[str, Any] | None) -> NodeStatus:
         """Read what a node wrote; raises Refused where a key holds something else than it should."""
-        return Node(_told(dict(document or {})), "status").build(cls)
+        return Node(_told({} if document is None else document), "status").build(cls)
 
     @property
     def serves(self) -> bool:
@@ -220,9 +220,8 @@ class NodeStatus:
         )
 
     def failure(self, release: str) -> Failure | None:
-        """How this release failed here, unless it was proven since."""
-        found = (self.failed_releases or {}).get(release)
-        return Node(found, f"status.failed_releases.{release}").build(Failure) if found else None
+        """How this release failed here, unless it was verified since."""
+        return (self.failed_releases or {}).get(release)
 
     @property
     def committed(self) -> list[Ended]:

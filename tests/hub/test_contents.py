@@ -17,6 +17,7 @@ from sparkfleet.release import contents, weights
 from sparkfleet.release.lockfile import Lock
 from sparkfleet.release.resolve import resolve_repo
 from tests.lab import toymodels
+from tests.lab.cases.reading import wait_for
 from tests.lab.hub import Handler, HubServer
 from tests.lab.hub_faults import Fault, bytes_served, set_faults
 from tests.unit.sparkfleet.release.test_weights import DRAFTER_TWINS, TWINS
@@ -73,13 +74,34 @@ def test_a_model_that_is_what_the_catalogue_says_is_read_and_not_downloaded(hub:
 
 
 def test_a_hub_that_knows_no_ranges_is_not_read_to_the_end(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    def whole(handler: Handler) -> None:
-        del handler.headers["Range"]
-        ranged(handler)
+    """Each of its large files goes on for a GiB more, which no buffer between the two takes."""
+    begun, sent, more = [], [], 1 << 30
+    route, head, body = Handler._route, Handler._head, Handler._body
 
-    lock, ranged = hub.lock(), Handler._route
-    monkeypatch.setattr(Handler, "_route", whole)
+    def without_ranges(handler: Handler) -> None:
+        del handler.headers["Range"]
+        route(handler)
+
+    def longer(handler: Handler, status: int, headers: dict[str, str], length: int) -> None:
+        head(handler, status, headers, length + more * handler.path.startswith("/lfs/"))
+
+    def endless(handler: Handler, source: Path, start: int, end: int, fault: Fault | None) -> None:
+        begun.append(source)
+        try:
+            body(handler, source, start, end, fault)
+            for _ in range(more >> 20) if handler.path.startswith("/lfs/") else ():
+                handler.wfile.write(bytes(1 << 20))
+                handler._sent += 1 << 20
+        finally:
+            sent.append(handler._sent)
+
+    lock = hub.lock()
+    monkeypatch.setattr(Handler, "_route", without_ranges)
+    monkeypatch.setattr(Handler, "_head", longer)
+    monkeypatch.setattr(Handler, "_body", endless)
     hub.require(MODEL.repo, lock)
+    wait_for("the end of what was sent", lambda: len(sent) == len(begun) > 1, 30)
+    assert max(sent) < more // 4
 
 
 @pytest.mark.parametrize("name", TWINS)
@@ -132,7 +154,17 @@ def test_a_header_that_came_wrong_is_no_header(hub: Hub) -> None:
         hub.require(MODEL.repo, lock)
 
 
-def test_an_answer_that_breaks_off_once_is_asked_for_again(hub: Hub) -> None:
+def test_an_answer_that_breaks_off_once_is_asked_for_again(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, content = [], Handler._content
+
+    def noted(handler: Handler, repo: str, commit: str, path: str, fault: Fault | None) -> None:
+        asked.append(path)
+        content(handler, repo, commit, path, fault)
+
     lock = hub.lock()
+    monkeypatch.setattr(Handler, "_content", noted)
+    hub.require(MODEL.repo, lock)
+    undisturbed = len(asked)
     set_faults(Fault("truncate", "/lfs/*", times=2), folder=hub.folder)
     hub.require(MODEL.repo, lock)
+    assert len(asked) == 2 * undisturbed + 2

@@ -130,6 +130,27 @@ def test_a_node_added_alone_takes_from_hosts_that_the_limit_left_out(fleet: Fake
     assert all("sparknode sync" in command for command in others), others
 
 
+@pytest.mark.parametrize("models", [[{"repo": 5}], "all of them", [["a", "b"]]])
+def test_a_host_outside_the_run_with_an_unreadable_document_gives_nothing(fleet: FakeFleet, models: object) -> None:
+    has(fleet, "spark-2", "spark-3")
+    fleet.probes["spark-1"]["fleet"]["models"] = models
+    outcome = stage(fleet, "--limit", "@fake/spark-4")
+    assert outcome.code == 0, outcome.output
+    assert "spark-1 outside the --limit gives nothing: status.models" in outcome.output
+    assert "Traceback" not in outcome.output
+    assert counts(outcome)["fetch"] == []
+
+
+def test_a_host_of_the_run_with_an_unreadable_document_ends_it_unchanged(fleet: FakeFleet) -> None:
+    fleet.probes["spark-1"]["fleet"]["history"] = {"state": "committed"}
+    outcome = stage(fleet)
+    assert outcome.code != 0
+    assert "spark-1: probe: " in outcome.output
+    assert "status.history: found" in outcome.output
+    assert "Traceback" not in outcome.output
+    assert outcome.changes() == []
+
+
 def test_a_host_that_gets_nothing_fails_alone_before_anything_is_activated(fleet: FakeFleet) -> None:
     has(fleet, "spark-1")
     fleet.nodes["spark-3"]["share"] = "10.9.0.1:6891 does not give"

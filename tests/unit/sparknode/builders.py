@@ -13,6 +13,20 @@ from sparknode.base.paths import Paths
 COMMIT = "a" * 40
 REPO = "acme/tiny-model"
 FILES = {"config.json": b'{"model_type": "gemma4"}', "model.safetensors": b"weights" * 100, "sub/tokenizer.json": b"{}"}
+# What a release asks of the watchdog, unless a test sets it otherwise.
+WATCH: dict[str, Any] = {
+    "enabled": True,
+    "restart_on_collapse": False,
+    "min_acceptance_rate": 0.2,
+    "window_drafts": 200,
+    "stalled_s": 120,
+    "slow_factor": 3,
+    "wedged_power_w": 30,
+    "min_available_gib": 4,
+    "max_stall_percent": 0.1,
+    "forget_s": 3600,
+    "max_restarts": 1,
+}
 
 
 def canonical(value: object) -> bytes:

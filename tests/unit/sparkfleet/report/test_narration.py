@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sparkfleet.report.narration import SIGN_S, Narration, Said
 from sparknode.state.journal import STATES
@@ -176,6 +179,21 @@ def test_a_whole_staging_is_one_line(node: World) -> None:
     said = stage(node)
     assert len(said) > 6
     assert [line.partition(": ")[0] for line in printed(said)] == ["s staged"]
+
+
+WORDS = st.sampled_from([*STATES, *"pass fail no-data acceptance-short tokens-per-second-short ready proof".split()])
+MARKS = st.sampled_from([":", ": ", " ", "  ", "...", "1.2.3 %", ". tok/s"])
+ANY_LINE = st.lists(WORDS | st.text(max_size=8) | MARKS, max_size=7)
+
+
+@given(st.lists(ANY_LINE.map("".join), max_size=12))
+def test_any_lines_can_be_told_and_no_failure_is_lost(lines: list[str]) -> None:
+    story = Narration()
+    heard = [one for at, line in enumerate(lines) for one in story.hear(line, float(at))]
+    said = "\n".join(one.text for one in [*heard, *story.end()])
+    for line in lines:
+        if re.match("(reverted|failed)(: .*)?$", line) or re.match("probing: [a-z-]+ (fail|no-data): ", line):
+            assert line in said
 
 
 def test_nothing_is_printed_twice() -> None:

@@ -16,24 +16,12 @@ from sparknode.gates.prompts import burst_prompts
 from sparknode.gates.table import GATES
 from sparknode.state import journal
 from tests.unit.sparknode.acting import activate
-from tests.unit.sparknode.builders import release
+from tests.unit.sparknode.builders import WATCH, release
 from tests.unit.sparknode.gates.test_exchanges import EVERYTHING, FULL, Capable, call, events, on, streamed
 from tests.unit.sparknode.world import Engine, World
 
 ROOT = Path(__file__).parents[4]
-WATCH = {
-    "enabled": True,
-    "min_acceptance_rate": 0.05,
-    "window_drafts": 200,
-    "stalled_s": 120,
-    "slow_factor": 3,
-    "wedged_power_w": 30,
-    "min_available_gib": 4,
-    "max_stall_percent": 0.1,
-    "forget_s": 3600,
-    "max_restarts": 1,
-}
-WATCHED = release("watched-full", **EVERYTHING, watch=WATCH)
+WATCHED = release("watched-full", **EVERYTHING, watch={**WATCH, "min_acceptance_rate": 0.05})
 
 
 def figures(run: Any) -> dict[str, Any]:

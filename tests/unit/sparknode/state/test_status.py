@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from sparknode.base.shape import written
 from sparknode.base.system import asking
 from sparknode.errors import Refused
 from sparknode.host import node_status
-from sparknode.state.status import Ended, NodeStatus, Phase, Proof, Serving, StagedModel, UnderWay
+from sparknode.state.status import Ended, Failure, Lease, Look, NodeStatus, Phase, Proof, Serving, StagedModel, UnderWay
 from tests.unit.sparknode.world import World
 
 texts = st.text(min_size=1, max_size=8)
@@ -27,6 +29,11 @@ ended = st.builds(
     phases=st.lists(st.builds(Phase, texts, maybe), max_size=3).map(tuple),
 )
 several = st.lists(texts, max_size=3).map(tuple)
+KEYS = [
+    str(field.metadata.get("key", field.name))
+    for part in (NodeStatus, Serving, UnderWay, Ended, Proof, Lease, Look, Failure)
+    for field in fields(part)
+]
 statuses = st.builds(
     NodeStatus,
     *(several, maybe, maybe, maybe),
@@ -36,6 +43,7 @@ statuses = st.builds(
     proof=st.none() | st.builds(Proof, maybe, seconds, st.none()),
     history=st.lists(ended, max_size=2).map(tuple),
     release=st.none() | st.dictionaries(texts, st.text(max_size=3)),
+    failed_releases=st.none() | st.dictionaries(texts, st.builds(Failure, maybe, maybe, maybe), max_size=2),
     models=st.none() | st.lists(st.builds(StagedModel, texts, texts), max_size=2).map(tuple),
     images=several,
 )
@@ -45,6 +53,22 @@ statuses = st.builds(
 @given(statuses)
 def test_what_a_node_writes_is_read_as_it_was(status: NodeStatus) -> None:
     assert NodeStatus.read(written(status)) == status
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS) | texts, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=200)
+@given(JSON)
+def test_any_json_is_a_status_or_is_refused(document: Any) -> None:
+    with suppress(Refused):
+        found = NodeStatus.read(document)
+        assert found.failure("x") is None or found.failed_releases
+        assert isinstance(found.serves or found.healthy or found.runs("x"), bool)
 
 
 def test_a_host_that_has_nothing_is_written_with_every_key(tmp_path: Path) -> None:
@@ -64,12 +88,26 @@ def test_a_host_that_has_nothing_is_written_with_every_key(tmp_path: Path) -> No
         ({"history": {"state": "committed"}}, "status.history: found"),
         ({"models": [{"repo": "a"}]}, "status.models[0].commit: found nothing"),
         ({"images": [1]}, "status.images: found [1]"),
+        ({"failed_releases": {"a": 5}}, "status.failed_releases.a: found 5, expected an object"),
+        (["current"], "status: found"),
     ],
 )
-def test_what_cannot_be_told_is_refused_with_its_key(document: dict[str, Any], names: str) -> None:
+def test_what_cannot_be_told_is_refused_with_its_key(document: Any, names: str) -> None:
     with pytest.raises(Refused) as refused:
         NodeStatus.read(document)
     assert names in str(refused.value)
+
+
+def test_a_strange_line_of_the_journal_hides_nothing(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    strange = {"activation": "a", "t": 5, "release": ["x"], "rollout": {}, "operator": None, "error": 1, "blame": 2}
+    line = json.dumps({**strange, "state": "reverted", "from": 7})
+    world.paths.journal.parent.mkdir(parents=True, exist_ok=True)
+    world.paths.journal.write_text(f"{line}\n")
+
+    found = NodeStatus.read(node_status.fleet(world.host, asking(world.host.system, node_status.QUESTIONS, 1.0)()))
+
+    assert [one.state for one in found.history] == ["reverted"]
 
 
 def test_a_text_that_is_empty_is_one_that_was_not_told() -> None:

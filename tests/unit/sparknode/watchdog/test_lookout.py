@@ -23,27 +23,14 @@ from sparknode.state.release import Release
 from sparknode.watchdog import lookout
 from sparknode.watchdog.lookout import Sight, look
 from tests.unit.sparknode.acting import activate
-from tests.unit.sparknode.builders import release
+from tests.unit.sparknode.builders import WATCH, release
 from tests.unit.sparknode.world import World
 
-RULES = {
-    "enabled": True,
-    "restart_on_collapse": False,
-    "min_acceptance_rate": 0.2,
-    "window_drafts": 200,
-    "stalled_s": 120,
-    "slow_factor": 3,
-    "wedged_power_w": 30,
-    "min_available_gib": 4,
-    "max_stall_percent": 0.1,
-    "forget_s": 3600,
-    "max_restarts": 1,
-}
-WATCHED = release("watched", watch=RULES)
+WATCHED = release("watched", watch=WATCH)
 
 
 def serving_release(root: Path, **changes: Any) -> World:
-    document = release("watched", watch={**RULES, **changes})
+    document = release("watched", watch={**WATCH, **changes})
     world = World(root)
     world.stage(document)
     assert activate(world, document).code == 0
@@ -373,7 +360,7 @@ def test_restarts_by_systemd_are_counted(world: World) -> None:
 
 def test_an_engine_that_fell_silent_and_a_unit_that_failed_are_found(world: World) -> None:
     glance(world)
-    world.engines[release("watched", watch=RULES)["id"]].never_ready = True
+    world.engines[release("watched", watch=WATCH)["id"]].never_ready = True
     assert "silent" in glance(world, 2)["findings"]
     world.failed, world.running = True, None
 
