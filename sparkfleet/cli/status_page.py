@@ -21,6 +21,7 @@ host. The controller refuses a document whose values are of other types, and tre
 _TYPES = (
     (re.compile(r"tuple\[(\w+), \.\.\.\]"), r"list of \1"),
     (re.compile(r"dict\[str, Any\]"), "object"),
+    (re.compile(r"dict\[str, (\w+)\]"), r"object of \1"),
     (re.compile(r"\bstr\b"), "text"),
     (re.compile(r"\bfloat\b"), "number"),
     (re.compile(r"\bbool\b"), "true or false"),
