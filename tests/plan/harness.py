@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from sparkfleet.release.release import compile_release
 from sparkfleet.release.rules import Deployment
 from sparknode.base.document import described
 from tests import bundles
+from tests.plan import preloaded
 
 TARGET = "AEON-7/Gemma-4-26B-A4B-it-Uncensored-NVFP4"
 TARGET_COMMIT = "1d7e8dbc4456fedeacd12e5308c7d43fd489dfa6"
@@ -142,6 +143,25 @@ def is_probe(command: str) -> bool:
     return "sparknode probe" in command or "sparknode collect " in command or "base64 -d" in command
 
 
+def plain(text: str) -> str:
+    """Return the text without its colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def _rows(trace: Path) -> list[dict[str, Any]]:
+    lines = trace.read_text().splitlines() if trace.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def commands_in(trace: Path) -> list[tuple[str, str]]:
+    return [(row["host"], row["command"]) for row in _rows(trace) if "command" in row]
+
+
+def spans_in(trace: Path) -> list[tuple[str, str, float, float]]:
+    """Each activation with its release, when it began and when it ended, on one clock."""
+    return [(row["host"], row["activated"], row["began"], row["ended"]) for row in _rows(trace) if "activated" in row]
+
+
 @dataclass
 class Run:
     """A pyinfra that is under way; ended with the block that started it."""
@@ -158,14 +178,12 @@ class Run:
         self.process.wait(timeout=30)
 
     def commands(self) -> list[tuple[str, str]]:
-        lines = self.trace.read_text().splitlines() if self.trace.exists() else []
-        return [(row["host"], row["command"]) for row in map(json.loads, lines) if "command" in row]
+        return commands_in(self.trace)
 
-    def spans(self) -> list[tuple[str, str, float, float]]:
-        """Each activation with its release, when it began and when it ended, on one clock."""
-        lines = self.trace.read_text().splitlines() if self.trace.exists() else []
-        rows = [row for row in map(json.loads, lines) if "activated" in row]
-        return [(row["host"], row["activated"], row["began"], row["ended"]) for row in rows]
+    def outcome(self, limit_s: float = 120) -> Outcome:
+        """Wait for its end."""
+        output, _ = self.process.communicate(timeout=limit_s)
+        return Outcome(self.process.returncode, plain(output), self.commands(), spans_in(self.trace))
 
     def wait_for_command(self, part: str = "", times: int = 1, deadline_s: float = 30) -> None:
         """Wait until so many commands with this text in them have reached hosts."""
@@ -231,24 +249,33 @@ class FakeFleet:
 
         `answers` is what is typed at its questions; without it, standard input is closed.
         """
-        inventory = inventory or self.write(delay_s)
-        trace = self.folder / "trace.jsonl"
-        trace.unlink(missing_ok=True)
-        own = {"SPARKFLEET_FAKE_FOLDER": str(self.folder), "PYINFRA_PROGRESS": "off", "PYTHONPATH": str(ROOT)}
+        argv, surroundings = self._prepared(arguments, deploy, inventory or self.write(delay_s), environment or {})
         typed = tempfile.TemporaryFile("w+")  # noqa: SIM115  # the process reads it after this returns
         typed.write(answers or "")
         typed.seek(0)
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.plan.traced", str(inventory), *deploy.split(), *arguments],
+            [sys.executable, "-m", "tests.plan.traced", *argv],
             cwd=cwd,
-            env={**os.environ, **own, **(environment or {})},
+            env=surroundings,
             stdin=typed,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE if split else subprocess.STDOUT,
             text=True,
             errors="replace",
         )
-        return Run(process, trace)
+        return Run(process, self._trace)
+
+    @property
+    def _trace(self) -> Path:
+        return self.folder / "trace.jsonl"
+
+    def _prepared(
+        self, arguments: Sequence[str], deploy: str, inventory: Path, environment: Mapping[str, str]
+    ) -> tuple[list[str], dict[str, str]]:
+        """Return the arguments and the environment of a run, and forget what the one before left."""
+        self._trace.unlink(missing_ok=True)
+        own = {"SPARKFLEET_FAKE_FOLDER": str(self.folder), "PYINFRA_PROGRESS": "off", "PYTHONPATH": str(ROOT)}
+        return [str(inventory), *deploy.split(), *arguments], {**os.environ, **own, **environment}
 
     def fails(self, name: str, error: str, state: str = "reverted") -> None:
         """Let a host's next activation end badly."""
@@ -270,10 +297,16 @@ class FakeFleet:
         environment: Mapping[str, str] | None = None,
     ) -> Outcome:
         """Run pyinfra to its end; return what it printed, how it ended and what reached the hosts."""
-        started = self.start(
-            *arguments, deploy=deploy, cwd=cwd, inventory=inventory, answers=answers, environment=environment
-        )
-        with started as run:
-            output, _ = run.process.communicate(timeout=120)
-        plain = re.sub(r"\x1b\[[0-9;]*m", "", output)
-        return Outcome(run.process.returncode, plain, run.commands(), run.spans())
+        if any(name.startswith("PYTHON") for name in environment or {}):
+            # These are for the interpreter, which then is a new one.
+            with self.start(
+                *arguments, deploy=deploy, cwd=cwd, inventory=inventory, answers=answers, environment=environment
+            ) as run:
+                return run.outcome()
+        argv, surroundings = self._prepared(arguments, deploy, inventory or self.write(), environment or {})
+        with tempfile.TemporaryFile("w+") as given, tempfile.TemporaryFile("w+", errors="replace") as output:
+            given.write(answers or "")
+            given.seek(0)
+            code = preloaded.run(argv, cwd, surroundings, given, output)
+            output.seek(0)
+            return Outcome(code, plain(output.read()), commands_in(self._trace), spans_in(self._trace))

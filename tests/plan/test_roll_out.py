@@ -120,9 +120,8 @@ def test_ctrl_c_once_lets_the_wave_finish(fleet: FakeFleet) -> None:
     with fleet.start("-y") as run:
         run.wait_for_command("activate")
         run.process.send_signal(signal.SIGINT)
-        output, _ = run.process.communicate(timeout=30)
-    outcome = Outcome(run.process.returncode, output, run.commands())
-    assert outcome.code == 130, output
+        outcome = run.outcome()
+    assert outcome.code == 130, outcome.output
     assert outcome.activations() == ["spark-1"]
     assert leases(outcome)[1] == HOSTS
     report = fleet.report()

@@ -13,7 +13,6 @@ from sparkfleet import ROOT
 from sparkfleet.rollout import exit_codes
 from tests.plan.harness import (
     FakeFleet,
-    Outcome,
 )
 
 HOSTS = [f"spark-{number}" for number in range(1, 5)]
@@ -31,9 +30,8 @@ def test_a_stopped_service_ends_like_ctrl_c(fleet: FakeFleet, number: int) -> No
     with fleet.start("-y") as run:
         run.wait_for_command("activate")
         run.process.send_signal(number)
-        output, _ = run.process.communicate(timeout=60)
-    outcome = Outcome(run.process.returncode, output, run.commands())
-    assert outcome.code == exit_codes.INTERRUPTED, output
+        outcome = run.outcome()
+    assert outcome.code == exit_codes.INTERRUPTED, outcome.output
     assert outcome.activations() == ["spark-1"]
     assert sorted(outcome.named("lease release")) == HOSTS
     assert fleet.report()["outcome"] == "interrupted"

@@ -18,20 +18,23 @@ from pyinfra_cli.main import main
 
 from tests.plan.fakenode import FakeNode
 
-FOLDER = Path(os.environ["SPARKFLEET_FAKE_FOLDER"])
 _run = FakeConnector.run_shell_command
 _nodes: dict[str, FakeNode] = {}
 
 
+def _in_folder(name: str) -> Path:
+    return Path(os.environ["SPARKFLEET_FAKE_FOLDER"], name)
+
+
 def _node(name: str) -> FakeNode:
     if not _nodes:
-        scripts = json.loads((FOLDER / "nodes.json").read_text())
+        scripts = json.loads(_in_folder("nodes.json").read_text())
         _nodes.update({host: FakeNode(script) for host, script in scripts.items()})
     return _nodes[name]
 
 
 def _write(row: dict[str, Any]) -> None:
-    with (FOLDER / "trace.jsonl").open("a") as stream:
+    with _in_folder("trace.jsonl").open("a") as stream:
         stream.write(json.dumps(row) + "\n")
 
 
