@@ -7,6 +7,8 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import select
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -15,6 +17,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from sparkfleet import ROOT
+
+LIMIT_S = 120
 
 
 @cache
@@ -27,6 +31,7 @@ def _server() -> subprocess.Popen[bytes]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         bufsize=0,
+        start_new_session=True,
     )
     # It ends at the end of its standard input.
     atexit.register(server.communicate)
@@ -41,6 +46,10 @@ def run(argv: list[str], cwd: Path, environment: Mapping[str, str], given: IO[st
     streams = [f"/proc/{os.getpid()}/fd/{stream.fileno()}" for stream in (given, output)]
     request = {"argv": argv, "cwd": str(cwd), "environment": dict(environment), "streams": streams}
     server.stdin.write(json.dumps(request).encode() + b"\n")
+    if not select.select([server.stdout], [], [], LIMIT_S)[0]:
+        os.killpg(server.pid, signal.SIGKILL)
+        _server.cache_clear()
+        raise TimeoutError(f"pyinfra {' '.join(argv)} did not end within {LIMIT_S} s")
     answer = server.stdout.readline()
     assert answer, "the preloaded pyinfra ended"
     return int(answer)
