@@ -24,6 +24,9 @@ from sparkfleet.release import contents
 from sparkfleet.release.weights import unchecked
 from sparkfleet.rollout.fleet_run import HostPlan
 from sparknode.base.paths import Paths
+from sparknode.base.shape import written
+from sparknode.models.manifest import Manifest
+from sparknode.models.requests import FetchRequest
 
 # rsync ends a transfer that has been silent for so long.
 SILENCE_S = 60
@@ -31,11 +34,9 @@ _one_fetch = BoundedSemaphore(1)
 _senders: dict[int, BoundedSemaphore] = {}
 
 
-def manifests(plan: HostPlan) -> list[dict[str, Any]]:
+def manifests(plan: HostPlan) -> list[Manifest]:
     """Return what a node needs to prove each model of its release: its files with sizes and hashes."""
-    rows = plan.release["artefacts"]
-    files = {row["repo"]: plan.lock.repos[row["repo"]].manifest() for row in rows}
-    return [{"repo": row["repo"], "commit": row["commit"], "files": files[row["repo"]]} for row in rows]
+    return [plan.lock.repos[row["repo"]].manifest(row["repo"]) for row in plan.release["artefacts"]]
 
 
 def require_content(plan: HostPlan, repo: str) -> None:
@@ -54,43 +55,43 @@ def reserve(plan: HostPlan) -> int:
     return int(plan.compiled.recipe.hardware.limits.disk_reserve_bytes)
 
 
-def fetch_request(plan: HostPlan, manifest: dict[str, Any]) -> dict[str, Any]:
+def fetch_request(plan: HostPlan, manifest: Manifest, python: str | None = None) -> str:
     """Return what `sparknode fetch` reads. It holds HF_TOKEN, where that is set, and goes over standard input."""
     limit = plan.settings.fetch_limit_mb_s
-    return {
-        "schema": 1,
-        "manifest": manifest,
-        "endpoint": plan.settings.hub_endpoint or os.environ.get("HF_ENDPOINT"),
-        "token": os.environ.get("HF_TOKEN"),
-        "limit_bytes_s": limit * 1e6 if limit else None,
-        "reserve_bytes": reserve(plan),
-        "tool_index": plan.settings.tool_index,
-        "requirements": (ROOT / "catalog" / "hub-tool.txt").read_text(encoding="utf-8"),
-    }
+    wanted = FetchRequest(
+        manifest,
+        reserve(plan),
+        endpoint=plan.settings.hub_endpoint or os.environ.get("HF_ENDPOINT"),
+        token=os.environ.get("HF_TOKEN"),
+        limit_bytes_s=limit * 1e6 if limit else None,
+        requirements=(ROOT / "catalog" / "hub-tool.txt").read_text(encoding="utf-8"),
+        tool_index=plan.settings.tool_index,
+        python=python,
+    )
+    return json.dumps(written(wanted))
 
 
-def ensure_fetched(plan: HostPlan, manifest: dict[str, Any]) -> Path:
+def ensure_fetched(plan: HostPlan, manifest: Manifest) -> Path:
     """Return the controller's folder with the proven files, downloading what is missing.
 
     Raises FleetError with the downloader's last words.
     """
     root = ROOT / plan.settings.artefact_cache
-    request = {**fetch_request(plan, manifest), "python": sys.executable}
     with _one_fetch:
         fetch = subprocess.run(
             [sys.executable, "-m", "sparknode", "--root", str(root), "fetch"],
-            input=json.dumps(request),
+            input=fetch_request(plan, manifest, sys.executable),
             text=True,
             cwd=ROOT,
             check=False,
         )
     if fetch.returncode != 0:
         raise FleetError(
-            f"{manifest['repo']} at {manifest['commit'][:12]} was not fetched (exit code {fetch.returncode})",
-            f"{len(manifest['files'])} files",
+            f"{manifest.repo} at {manifest.commit[:12]} was not fetched (exit code {fetch.returncode})",
+            f"{len(manifest.files)} files",
             "read the lines above",
         )
-    return Paths(root).model_dir(manifest["repo"], manifest["commit"])
+    return Paths(root).model_dir(manifest.repo, manifest.commit)
 
 
 def require_sending(name: str, data: Mapping[str, Any]) -> None:

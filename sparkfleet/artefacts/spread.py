@@ -9,14 +9,18 @@ import ipaddress
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
 
 import gevent
 from gevent import Greenlet
 
 from sparkfleet.errors import FleetError
 from sparkfleet.node.remote import Answer, ConnectionLost
+from sparknode.base.shape import Node, written
+from sparknode.errors import Refused
+from sparknode.models.manifest import Manifest
+from sparknode.models.requests import SpreadOrder, SpreadReport, SpreadRequest
 
 # A host answers after this time, or once it has all. Who gives is asked too, so that it knows that somebody watches.
 LOOK_S = 5.0
@@ -59,17 +63,17 @@ class Seat:
     """A host's part in one spread, and what it said last."""
 
     peer: Peer
-    look: dict[str, Any]
+    look: SpreadReport
     address: str
     work: Greenlet | None = None
     problem: str | None = None
 
     @property
     def done(self) -> int:
-        return int((self.look.get("progress") or {}).get("done") or 0)
+        return int(self.look.progress.done) if self.look.progress else 0
 
 
-def look(peer: Peer, wait_s: float = 0) -> dict[str, Any]:
+def look(peer: Peer, wait_s: float = 0) -> SpreadReport:
     """Return what a host says of itself, at the latest after this time; raises FleetError."""
     try:
         answer = peer.call(["sync", "look", "--wait", str(wait_s)], timeout_s=ANSWER_S)
@@ -78,12 +82,15 @@ def look(peer: Peer, wait_s: float = 0) -> dict[str, Any]:
     document = answer.document() if answer.ok else None
     if document is None:
         raise FleetError(f"{peer.name}: {answer.last_line}")
-    return document
+    try:
+        return Node(document, "sync look").build(SpreadReport)
+    except Refused as refused:
+        raise FleetError(f"{peer.name}: {refused}") from None
 
 
-def address_of(seen: dict[str, Any], reached: str | None, subnet: str | None) -> str:
+def address_of(addresses: Sequence[str], reached: str | None, subnet: str | None) -> str:
     """Return the address to use between hosts; raises FleetError when none is in the subnet."""
-    found = [str(address) for address in seen.get("addresses") or [] if not str(address).startswith("127.")]
+    found = [address for address in addresses if not address.startswith("127.")]
     if subnet is None:
         # Of several the right one is not known where the host was not reached under one of them: a jump host, NAT.
         wanted = [reached] if reached in found else found
@@ -107,18 +114,16 @@ def choose(ways: Ways, tools: Sequence[Sequence[str]], takers: int) -> Engine:
     return "swarm" if takers > 1 and all("swarm" in one for one in tools) else "rsync"
 
 
-def spread(
-    manifest: dict[str, Any], holders: Sequence[Peer], takers: Sequence[Peer], ways: Ways, say: Say
-) -> dict[str, str]:
+def spread(manifest: Manifest, holders: Sequence[Peer], takers: Sequence[Peer], ways: Ways, say: Say) -> dict[str, str]:
     """Bring a model from holders to takers; return why it did not come, by host. Afterwards nothing gives any more."""
     problems: dict[str, str] = {}
     givers = _seats(holders, ways, {}, say)
     taking = _seats(takers, ways, problems, say)
     if not givers:
         return {peer.name: "no host that has it can be reached" for peer in takers}
-    engine = choose(ways, [seat.look.get("tools") or [] for seat in (*givers, *taking)], len(taking))
+    engine = choose(ways, [seat.look.tools for seat in (*givers, *taking)], len(taking))
     for seat in (*givers, *taking):
-        if ways.distribution == "auto" and engine == "rsync" and len(taking) > 1 and "swarm" not in seat.look["tools"]:
+        if ways.distribution == "auto" and engine == "rsync" and len(taking) > 1 and "swarm" not in seat.look.tools:
             say(f"{seat.peer.name}: aria2c is not installed, so this goes by rsync and slower; apt install aria2")
     if engine == "swarm":
         _swarm(manifest, givers, taking, ways, say)
@@ -135,7 +140,7 @@ def _seats(peers: Sequence[Peer], ways: Ways, problems: dict[str, str], say: Say
     def seat(peer: Peer) -> Seat | None:
         try:
             seen = look(peer)
-            return Seat(peer, seen, address_of(seen, peer.address, ways.subnet))
+            return Seat(peer, seen, address_of(seen.addresses, peer.address, ways.subnet))
         except FleetError as error:
             problems[peer.name] = error.text()
             say(f"{peer.name} takes no part: {error.found}")
@@ -146,8 +151,8 @@ def _seats(peers: Sequence[Peer], ways: Ways, problems: dict[str, str], say: Say
     return [one.value for one in found if one.value is not None]
 
 
-def _swarm(manifest: dict[str, Any], givers: list[Seat], takers: list[Seat], ways: Ways, say: Say) -> None:
-    text = json.dumps(manifest)
+def _swarm(manifest: Manifest, givers: list[Seat], takers: list[Seat], ways: Ways, say: Say) -> None:
+    text = json.dumps(written(manifest))
     for giver in givers:
         try:
             made = giver.peer.call(["sync", "torrent"], stdin=text)
@@ -163,7 +168,7 @@ def _swarm(manifest: dict[str, Any], givers: list[Seat], takers: list[Seat], way
     _work(manifest, givers, takers, ways, say, peers, made.stdout.strip())
 
 
-def _by_rsync(manifest: dict[str, Any], givers: list[Seat], takers: list[Seat], ways: Ways, say: Say) -> None:
+def _by_rsync(manifest: Manifest, givers: list[Seat], takers: list[Seat], ways: Ways, say: Say) -> None:
     """Each taker from one giver; whoever failed tries the next one."""
     for turn in range(min(len(givers), TURNS)):
         groups: dict[int, list[Seat]] = {}
@@ -179,7 +184,7 @@ def _by_rsync(manifest: dict[str, Any], givers: list[Seat], takers: list[Seat], 
 
 
 def _work(
-    manifest: dict[str, Any],
+    manifest: Manifest,
     givers: list[Seat],
     takers: list[Seat],
     ways: Ways,
@@ -191,27 +196,24 @@ def _work(
 
     def run(seat: Seat, role: str) -> str | None:
         others = [one.address for one in (takers if role == "give" else givers)]
-        order = {
-            "role": role,
-            "torrent": torrent,
-            "address": seat.address,
-            "peers": peers or others,
-            **{key: getattr(ways, key) for key in ("port", "limit_bytes_s", "stall_s", "deadline_s", "reserve_bytes")},
-        }
+        order = SpreadOrder(
+            *(role, torrent, seat.address, tuple(peers or others)),
+            *(ways.port, ways.limit_bytes_s, ways.stall_s, ways.deadline_s, ways.reserve_bytes),
+        )
+        request = json.dumps(written(SpreadRequest(manifest, order)))
         try:
-            answer = seat.peer.call(["sync", "share"], json.dumps({"schema": 1, "manifest": manifest, "order": order}))
+            answer = seat.peer.call(["sync", "share"], request)
         except ConnectionLost as lost:
             return str(lost)
         return None if answer.ok else answer.last_line or "it ended without a word"
 
-    total = sum(int(file["size"]) for file in manifest["files"])
     for seat in givers:
         seat.work = gevent.spawn(run, seat, "give")
     for seat in takers:
-        seat.problem, seat.look = None, {**seat.look, "progress": None}
+        seat.problem, seat.look = None, replace(seat.look, progress=None)
         seat.work = gevent.spawn(run, seat, "take")
     try:
-        _watch(str(manifest["repo"]), total, givers, takers, ways, say)
+        _watch(manifest.repo, manifest.total_bytes, givers, takers, ways, say)
     finally:
         _end([*givers, *takers])
     for seat in takers:
@@ -256,7 +258,7 @@ def progress(what: str, total: int, takers: list[Seat], seconds: float) -> list[
     lines = [f"{what}: {whole} of {len(takers)} hosts have all, {amount}"]
     for seat, count in zip(takers, done, strict=True):
         if count < total:
-            now = (seat.look.get("progress") or {}).get("rate") or 0
+            now = seat.look.progress.rate if seat.look.progress else 0
             lines.append(f"  {seat.peer.name}: {count / 1e9:.2f} GB, {now / 1e6:.0f} MB/s")
     return lines
 

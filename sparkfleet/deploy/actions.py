@@ -20,6 +20,7 @@ from sparkfleet.node.remote import ConnectionLost
 from sparkfleet.release import images
 from sparkfleet.rollout import exit_codes
 from sparkfleet.rollout.fleet_run import HostPlan
+from sparknode.base.shape import written
 
 
 def refuse_unfit() -> None:
@@ -100,5 +101,5 @@ def stage_request(plan: HostPlan) -> dict[str, Any]:
         "image_bytes": platform.room(),
         "image_entrypoint": platform.entrypoint,
         "image_auth": images.credentials(mirrors, image["repository"], os.environ),
-        "manifests": download.manifests(plan),
+        "manifests": written(tuple(download.manifests(plan))),
     }

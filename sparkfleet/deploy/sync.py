@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +24,11 @@ from sparkfleet.errors import FleetError
 from sparkfleet.node import remote
 from sparkfleet.node.remote import Answer, ConnectionLost
 from sparkfleet.rollout.fleet_run import FleetRun, HostPlan
+from sparknode.base.shape import Node
 from sparknode.errors import Refused
-from sparknode.state.status import NodeStatus
+from sparknode.models import manifest as manifests
+from sparknode.models.manifest import Manifest
+from sparknode.state.status import StagedModel
 
 SEEDS = 2
 # How many of those that have a model give it: in a swarm its takers do most of the work.
@@ -65,22 +68,22 @@ def bring(state: State, host: Host) -> bool:
     return problem is None
 
 
-def missing(run: FleetRun, name: str) -> list[dict[str, Any]]:
+def missing(run: FleetRun, name: str) -> list[Manifest]:
     """Return the manifests of what a host lacks, the target before its drafter."""
     present = run.status(name).present
-    return [one for one in download.manifests(run.hosts[name]) if (one["repo"], one["commit"]) not in present]
+    return [one for one in download.manifests(run.hosts[name]) if _model(one) not in present]
 
 
 def _bring_all(state: State, run: FleetRun) -> dict[str, str]:
     problems: dict[str, str] = {}
     active = {host.name for host in state.inventory.get_active_hosts()}
-    wanted: dict[tuple[str, str], tuple[dict[str, Any], list[str]]] = {}
+    wanted: dict[tuple[str, str], tuple[Manifest, list[str]]] = {}
     for name in run.hosts:
         if name not in active:
             problems[name] = "it left the run before"
             continue
         for manifest in missing(run, name):
-            wanted.setdefault((manifest["repo"], manifest["commit"]), (manifest, []))[1].append(name)
+            wanted.setdefault(_model(manifest), (manifest, []))[1].append(name)
     for manifest, names in wanted.values():
         takers = [name for name in names if name not in problems]
         try:
@@ -124,8 +127,12 @@ def _spread_image(state: State, run: FleetRun, giver: str, others: list[str]) ->
         answer = _reach(state, giver).call(["sync", "image"], json.dumps(actions.stage_request(plan)))
     except ConnectionLost as lost:
         answer = Answer(False, "", str(lost))
-    offered = answer.document()
-    if not answer.ok or offered is None:
+    try:
+        document = answer.document() if answer.ok else None
+        offered = manifests.from_node(Node(document, "saved image")) if document else None
+    except Refused as refused:
+        answer, offered = Answer(False, "", str(refused)), None
+    if offered is None:
         logger.warning(f"{giver} could not give {reference} ({answer.last_line})")
         return False
     peers = [_reach(state, name) for name in others]
@@ -134,9 +141,9 @@ def _spread_image(state: State, run: FleetRun, giver: str, others: list[str]) ->
     return True
 
 
-def _bring_one(state: State, run: FleetRun, manifest: dict[str, Any], takers: list[str]) -> dict[str, str]:
+def _bring_one(state: State, run: FleetRun, manifest: Manifest, takers: list[str]) -> dict[str, str]:
     plan = run.hosts[takers[0]]
-    settings, repo = plan.settings, str(manifest["repo"])
+    settings, repo = plan.settings, manifest.repo
     if settings.distribution == "controller":
         download.require_content(plan, repo)
         return _from_controller(state, run, manifest, takers)
@@ -164,15 +171,15 @@ def _bring_one(state: State, run: FleetRun, manifest: dict[str, Any], takers: li
     return spread(manifest, list(holders), peers, _ways(plan), logger.info)
 
 
-def _model(manifest: Mapping[str, Any]) -> tuple[str, str]:
-    return manifest["repo"], manifest["commit"]
+def _model(model: Manifest | StagedModel) -> tuple[str, str]:
+    return model.repo, model.commit
 
 
 def _reach(state: State, name: str) -> Reached:
     return Reached(state.inventory.get_host(name))
 
 
-def _outside(state: State, run: FleetRun, manifest: dict[str, Any]) -> list[Reached]:
+def _outside(state: State, run: FleetRun, manifest: Manifest) -> list[Reached]:
     """Hosts that --limit left out and that have the model: they are read, and nothing on them is changed."""
     if len(run.hosts) == len(list(state.inventory)):
         return []
@@ -182,7 +189,7 @@ def _outside(state: State, run: FleetRun, manifest: dict[str, Any]) -> list[Reac
     for host in sorted(others, key=lambda host: group not in host.groups)[:OUTSIDE]:
         try:
             host.connect(show_errors=False, raise_exceptions=True)
-            if _model(manifest) in NodeStatus.read(look(Reached(host))).present:
+            if _model(manifest) in map(_model, look(Reached(host)).models):
                 found.append(Reached(host))
         # Whatever program such a host has, it is left alone.
         except (ConnectError, FleetError, Refused) as error:
@@ -196,17 +203,17 @@ def seeds(run: FleetRun) -> list[str]:
     return listed or list(run.hosts)[:SEEDS]
 
 
-def _fetch_on_seed(state: State, run: FleetRun, manifest: dict[str, Any], takers: list[str]) -> str:
+def _fetch_on_seed(state: State, run: FleetRun, manifest: Manifest, takers: list[str]) -> str:
     """Have one seed download the model; raises FleetError when none could."""
     candidates = [name for name in seeds(run) if name in takers] or takers[:SEEDS]
     if os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0"):
         raise FleetError(
-            f"{manifest['repo']} is on no host, and HF_HUB_OFFLINE is set", "a host that has it", "unset HF_HUB_OFFLINE"
+            f"{manifest.repo} is on no host, and HF_HUB_OFFLINE is set", "a host that has it", "unset HF_HUB_OFFLINE"
         )
     reasons = []
     for name in candidates:
         host = state.inventory.get_host(name)
-        request = json.dumps(download.fetch_request(run.hosts[name], manifest))
+        request = download.fetch_request(run.hosts[name], manifest)
         try:
             answer = remote.call(host, ["fetch"], stdin=request, show=True)
         except ConnectionLost as lost:
@@ -215,10 +222,10 @@ def _fetch_on_seed(state: State, run: FleetRun, manifest: dict[str, Any], takers
         if answer.ok:
             return name
         reasons.append(f"{name}: {answer.last_line}")
-    raise FleetError("; ".join(reasons), f"one seed that downloads {manifest['repo']}", "or set fetch_on to controller")
+    raise FleetError("; ".join(reasons), f"one seed that downloads {manifest.repo}", "or set fetch_on to controller")
 
 
-def _from_controller(state: State, run: FleetRun, manifest: dict[str, Any], takers: list[str]) -> dict[str, str]:
+def _from_controller(state: State, run: FleetRun, manifest: Manifest, takers: list[str]) -> dict[str, str]:
     """Fetch here, and send to each; return why it did not come, by host."""
     data = {name: state.inventory.get_host(name).data.dict() for name in takers}
     refused = {name: why for name in takers if (why := _refusal(download.require_sending, name, data[name]))}
@@ -226,7 +233,7 @@ def _from_controller(state: State, run: FleetRun, manifest: dict[str, Any], take
     if not able:
         return refused
     folder = download.ensure_fetched(run.hosts[able[0]], manifest)
-    repo = str(manifest["repo"])
+    repo = manifest.repo
     sent = {name: gevent.spawn(_refusal, download.send, run.hosts[name], data[name], repo, folder) for name in able}
     gevent.joinall(list(sent.values()))
     return refused | {name: one.value for name, one in sent.items() if one.value}

@@ -5,18 +5,17 @@ Pure: reading, checking and comparing. `sparkfleet.release.resolve` fills a lock
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import Field, ValidationError
 
 from sparkfleet.catalog.catalog import Catalog, Commit, Digest, Sha256
 from sparkfleet.catalog.rows import Row
 from sparkfleet.errors import LockError
-from sparknode.base.document import canonical
+from sparknode.models.manifest import File, Manifest
 
 SCHEMA = 1
 # How much an image unpacks to where nobody says: 50.6 GB of 21.4 GB and 18.5 GB of 8.2 GB (AEON README).
@@ -63,12 +62,13 @@ class LockedRepo(Row):
     # What was held against the files and found true, by `weights.Expected.key`; a lock of an earlier version has none.
     content: list[Sha256] = []
 
-    def manifest(self) -> list[dict[str, Any]]:
-        return [file.model_dump() for file in sorted(self.files, key=lambda file: file.path)]
+    def manifest(self, repo: str) -> Manifest:
+        files = sorted(self.files, key=lambda file: file.path)
+        return Manifest(repo, self.commit, tuple(File(**file.model_dump()) for file in files))
 
     @property
     def manifest_sha256(self) -> str:
-        return hashlib.sha256(canonical(self.manifest())).hexdigest()
+        return self.manifest("").sha256
 
     @property
     def total_bytes(self) -> int:

@@ -16,12 +16,13 @@ from sparknode.base.files import atomic_write
 from sparknode.base.locks import STORE_S, hold_file
 from sparknode.base.process import environment
 from sparknode.base.progress import Meter
-from sparknode.base.shape import Node, parse
+from sparknode.base.shape import parse, written
 from sparknode.base.system import Host, Tell
 from sparknode.errors import Failed
 from sparknode.host.drift import read_stamp
 from sparknode.models import manifest as manifests
 from sparknode.models.manifest import File, Manifest
+from sparknode.models.requests import FetchRequest
 from sparknode.models.stage import complete, discard, listed, move_in, proven, remove_tree, write_stamp
 
 TOOL_S = 900.0
@@ -35,13 +36,14 @@ def fetch(host: Host, request: str, tell: Tell) -> int:
     """Bring the model of a fetch request into place. A broken one is taken up where it stopped."""
     node = parse(request, "fetch request")
     node.schema(SCHEMAS["fetch"])
-    manifest = manifests.from_node(node.node("manifest"))
-    with hold_file(host.paths.store_lock, f"fetching {manifest.name}", STORE_S, host.system.sleep):
-        bring(host, manifest, node, tell)
+    wanted = node.build(FetchRequest, manifest=manifests.from_node(node.node("manifest")))
+    with hold_file(host.paths.store_lock, f"fetching {wanted.manifest.name}", STORE_S, host.system.sleep):
+        bring(host, wanted, tell)
     return 0
 
 
-def bring(host: Host, manifest: Manifest, node: Node, tell: Tell) -> None:
+def bring(host: Host, wanted: FetchRequest, tell: Tell) -> None:
+    manifest = wanted.manifest
     if complete(host, manifest):
         tell(f"model {manifest.name}: already here")
         return
@@ -52,8 +54,8 @@ def bring(host: Host, manifest: Manifest, node: Node, tell: Tell) -> None:
     for left in reversed(range(ROUNDS)):
         missing = [file for file in manifest.files if size_of(folder / file.path) != file.size]
         if missing:
-            require_room(folder, missing, parts, node.whole("reserve_bytes"))
-            download(host, node.raw, manifest, missing, parts, tell)
+            require_room(folder, missing, parts, wanted.reserve_bytes)
+            download(host, wanted, missing, parts, tell)
         wrong = proven(host, manifest, folder, tell)
         if not wrong:
             break
@@ -92,7 +94,7 @@ def link_known(host: Host, manifest: Manifest, folder: Path, tell: Tell) -> None
         tell(f"model {manifest.name}: {saved / 1e9:.2f} GB are here already, in another revision")
 
 
-def require_room(folder: Path, missing: list[File], parts: Path, reserve: int) -> None:
+def require_room(folder: Path, missing: list[File], parts: Path, reserve: float) -> None:
     """Refuse to begin what would fill the disk."""
     have = sum(path.stat().st_size for path in parts.glob("*")) if parts.is_dir() else 0
     free, needed = shutil.disk_usage(folder).free, sum(file.size for file in missing) - have
@@ -103,28 +105,25 @@ def require_room(folder: Path, missing: list[File], parts: Path, reserve: int) -
         )
 
 
-def download(
-    host: Host, request: dict[str, Any], manifest: Manifest, missing: list[File], parts: Path, tell: Tell
-) -> None:
+def download(host: Host, wanted: FetchRequest, missing: list[File], parts: Path, tell: Tell) -> None:
     """Run the downloader in its own process and environment."""
-    python = request.get("python") or str(
-        tool_python(host, str(request["requirements"]), request.get("tool_index"), tell)
-    )
-    program = ["-m", "sparknode"] if request.get("python") else [str(host.paths.program)]
+    manifest = wanted.manifest
+    python = wanted.python or str(tool_python(host, wanted.requirements or "", wanted.tool_index, tell))
+    program = ["-m", "sparknode"] if wanted.python else [str(host.paths.program)]
     order = {
         "repo": manifest.repo,
         "commit": manifest.commit,
-        "endpoint": request.get("endpoint"),
-        "limit": request.get("limit_bytes_s"),
-        "patience": request.get("patience_s", 300),
+        "endpoint": wanted.endpoint,
+        "limit": wanted.limit_bytes_s,
+        "patience": wanted.patience_s,
         "folder": str(host.paths.incoming_dir(manifest.repo, manifest.commit)),
         "parts": str(parts),
-        "files": [row for row in manifest.rows if row["path"] in {file.path for file in missing}],
+        "files": [written(file) for file in missing],
     }
     path = host.paths.incoming / f"{manifest.commit}.order.json"
     atomic_write(path, json.dumps(order).encode())
     # By the environment, which root alone can read: a command line is everyone's.
-    os.environ.update({"HF_TOKEN": str(request.get("token") or ""), "HF_HUB_DISABLE_TELEMETRY": "1"})
+    os.environ.update({"HF_TOKEN": wanted.token or "", "HF_HUB_DISABLE_TELEMETRY": "1"})
     total = sum(file.size for file in missing)
     have = sum(part.stat().st_size for part in parts.glob("*")) if parts.is_dir() else 0
     with Meter(host, f"model {manifest.name}: fetching", total, tell, have) as meter:

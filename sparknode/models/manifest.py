@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from sparknode.base.document import canonical
-from sparknode.base.shape import Node
+from sparknode.base.shape import Node, written
 from sparknode.errors import Refused
 from sparknode.state.release import checked_repo
 
@@ -35,9 +35,10 @@ class Manifest:
     repo: str
     commit: str
     files: tuple[File, ...]
-    sha256: str
-    # The entries as they came.
-    rows: list[dict[str, Any]] = field(default_factory=list, compare=False)
+
+    @cached_property
+    def sha256(self) -> str:
+        return content_hash(self.files)
 
     @property
     def name(self) -> str:
@@ -53,9 +54,10 @@ class Manifest:
         return parents - {"."}
 
 
-def content_hash(files: list[dict[str, Any]]) -> str:
+def content_hash(files: Iterable[File]) -> str:
     """The hash by which a release names a manifest: its files' entries as canonical JSON, in the order of paths."""
-    return hashlib.sha256(canonical(sorted(files, key=lambda file: str(file["path"])))).hexdigest()
+    entries = [written(file) for file in sorted(files, key=lambda file: file.path)]
+    return hashlib.sha256(canonical(entries)).hexdigest()
 
 
 def from_node(node: Node) -> Manifest:
@@ -66,7 +68,7 @@ def from_node(node: Node) -> Manifest:
         raise Refused(f"{node.where}.files: found an empty list, expected at least one file")
     if len({file.path for file in files}) != len(files):
         raise Refused(f"{node.where}.files: a path is listed twice; make the lock again")
-    return Manifest(repo, commit, files, content_hash(node.raw["files"]), node.raw["files"])
+    return Manifest(repo, commit, files)
 
 
 def _file(node: Node) -> File:

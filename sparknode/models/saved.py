@@ -9,7 +9,6 @@ import hashlib
 import json
 import tarfile
 from pathlib import Path
-from typing import Any
 
 from sparknode.base.shape import Node
 from sparknode.base.system import Host, Tell
@@ -17,7 +16,7 @@ from sparknode.errors import Failed
 from sparknode.host import docker
 from sparknode.host.drift import read_stamp
 from sparknode.models import manifest as manifests
-from sparknode.models.manifest import Manifest
+from sparknode.models.manifest import File, Manifest
 from sparknode.state.release import Release
 
 REPO, FILE = "sparkfleet/image", "image.tar"
@@ -52,9 +51,7 @@ def save(host: Host, release: Release) -> tuple[Manifest, Path]:
         while chunk := stream.read(1 << 22):
             digest.update(chunk)
             size += len(chunk)
-    row: dict[str, Any] = {"path": FILE, "size": size, "sha256": digest.hexdigest(), "git_blob_sha1": None}
-    document = {"repo": REPO, "commit": name, "files": [row]}
-    return manifests.from_node(Node(json.loads(json.dumps(document)), "saved image")), folder
+    return Manifest(REPO, name, (File(FILE, size, digest.hexdigest(), None),)), folder
 
 
 def lacking(path: Path) -> list[str]:

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from sparknode.base.files import atomic_write
 from sparknode.base.locks import hold_file
 from sparknode.base.process import environment
 from sparknode.base.progress import Meter, look
-from sparknode.base.shape import parse, written
+from sparknode.base.shape import Node, parse, written
 from sparknode.base.system import Host, Tell
 from sparknode.errors import Failed
 from sparknode.host import node_status
@@ -30,6 +29,7 @@ from sparknode.models import manifest as manifests
 from sparknode.models import torrent
 from sparknode.models.fetch import require_room, size_of
 from sparknode.models.manifest import Manifest
+from sparknode.models.requests import Progress, SpreadOrder, SpreadReport
 from sparknode.models.stage import complete
 
 TICK_S = 0.2
@@ -40,25 +40,8 @@ _ASK_S = 10.0
 _TOOLS = {"swarm": "aria2c", "rsync": "rsync"}
 
 
-@dataclass(frozen=True)
-class Order:
-    """What one host does in a spread: `role` is give or take, rates are bytes a second, 0 for no limit. With a torrent
-    it is a swarm, else rsync from the first peer.
-    """
-
-    role: str
-    torrent: str | None
-    address: str
-    peers: tuple[str, ...]
-    port: int
-    limit_bytes_s: float
-    stall_s: float
-    deadline_s: float
-    reserve_bytes: float
-
-
 def report(host: Host, wait_s: float = 0) -> dict[str, Any]:
-    """How far this host is, what it has, and where it can be reached. Being asked keeps a spread alive.
+    """A SpreadReport as JSON. Being asked keeps a spread alive.
 
     With a time to wait it answers after that, or as soon as this host has all of what it takes.
     """
@@ -66,20 +49,23 @@ def report(host: Host, wait_s: float = 0) -> dict[str, Any]:
     while True:
         with suppress(FileNotFoundError):
             os.utime(host.paths.spread / "asked")
-        progress = look(host)
-        if time.monotonic() >= until or (progress and progress.get("done") == progress.get("total")):
+        progress = _progress(host)
+        if time.monotonic() >= until or (progress and progress.done == progress.total):
             break
         time.sleep(TICK_S)
     done = host.system.run(["ip", "-json", "-4", "address", "show", "up"], _ASK_S)
     with suppress(ValueError):
         links = json.loads(done.stdout)
-        return {
-            "progress": progress,
-            "models": written(node_status.models(host.paths)),
-            "addresses": [entry["local"] for link in links for entry in link.get("addr_info", [])],
-            "tools": [engine for engine, program in _TOOLS.items() if _has(program)],
-        }
+        addresses = tuple(entry["local"] for link in links for entry in link.get("addr_info", []))
+        tools = tuple(engine for engine, program in _TOOLS.items() if _has(program))
+        found: dict[str, Any] = written(SpreadReport(progress, node_status.models(host.paths), addresses, tools))
+        return found
     raise Failed(f"this host's addresses can't be read: {done.why}")
+
+
+def _progress(host: Host) -> Progress | None:
+    found = look(host)
+    return Node(found, "progress").build(Progress) if found else None
 
 
 def _has(program: str) -> bool:
@@ -109,7 +95,7 @@ def share(host: Host, request: str, tell: Tell) -> int:
     node = parse(request, "spread request")
     node.schema(SCHEMAS["spread"])
     manifest = manifests.from_node(node.node("manifest"))
-    order = node.node("order").build(Order)
+    order = node.node("order").build(SpreadOrder)
     program = _TOOLS["swarm" if order.torrent else "rsync"]
     if not _has(program):
         raise Failed(f"{program} is not installed here; apt install {program.removesuffix('c')}")
@@ -128,7 +114,7 @@ def share(host: Host, request: str, tell: Tell) -> int:
         return _run(host, manifest, order, argv, tell)
 
 
-def _swarm(host: Host, manifest: Manifest, order: Order, announce: str) -> list[str]:
+def _swarm(host: Host, manifest: Manifest, order: SpreadOrder, announce: str) -> list[str]:
     giving = order.role == "give"
     place = source(host, manifest) if giving else host.paths.incoming_dir(manifest.repo, manifest.commit)
     if not giving:
@@ -164,7 +150,7 @@ def _swarm(host: Host, manifest: Manifest, order: Order, announce: str) -> list[
     ]
 
 
-def _rsync(host: Host, manifest: Manifest, order: Order) -> list[str]:
+def _rsync(host: Host, manifest: Manifest, order: SpreadOrder) -> list[str]:
     if order.role == "give":
         config = host.paths.spread / "rsyncd.conf"
         allowed = " ".join(order.peers)
@@ -187,7 +173,7 @@ def _rsync(host: Host, manifest: Manifest, order: Order) -> list[str]:
     ]
 
 
-def _await(peer: str, order: Order) -> None:
+def _await(peer: str, order: SpreadOrder) -> None:
     """The other side starts at the same time."""
     until = time.monotonic() + order.stall_s
     while True:
@@ -207,7 +193,7 @@ def control(place: Path) -> Path:
     return place.with_name(f"{place.name}.aria2")
 
 
-def _make_room(manifest: Manifest, place: Path, order: Order) -> None:
+def _make_room(manifest: Manifest, place: Path, order: SpreadOrder) -> None:
     place.mkdir(parents=True, exist_ok=True)
     missing = [file for file in manifest.files if size_of(place / file.path) != file.size]
     require_room(place, missing, place / ".none", int(order.reserve_bytes))
@@ -218,7 +204,7 @@ def _make_room(manifest: Manifest, place: Path, order: Order) -> None:
             (place / file.path).touch()
 
 
-def _run(host: Host, manifest: Manifest, order: Order, argv: list[str], tell: Tell) -> int:
+def _run(host: Host, manifest: Manifest, order: SpreadOrder, argv: list[str], tell: Tell) -> int:
     taking = order.role == "take"
     place = host.paths.incoming_dir(manifest.repo, manifest.commit)
     last: list[str] = []

@@ -17,7 +17,7 @@ from sparknode import SCHEMAS
 from sparknode.base.files import atomic_write, read_text, sync_directory
 from sparknode.base.locks import STORE_S, Held, hold_file, holder
 from sparknode.base.progress import Meter
-from sparknode.base.shape import Node, parse
+from sparknode.base.shape import Node, parse, written
 from sparknode.base.system import Host, Tell
 from sparknode.errors import Failed, Refused
 from sparknode.host import docker
@@ -94,7 +94,7 @@ def save_image(host: Host, request: str, tell: Tell) -> int:
         if not complete(host, manifest):
             move_in(folder, host.paths.model_dir(manifest.repo, manifest.commit))
             write_stamp(host, manifest)
-    tell(json.dumps({"repo": manifest.repo, "commit": manifest.commit, "files": manifest.rows}))
+    tell(json.dumps(written(manifest)))
     return 0
 
 
@@ -203,11 +203,9 @@ def write_stamp(host: Host, manifest: Manifest, rot: Sequence[str] = ()) -> None
     """The proof, outside the tree: with which manifest, for a look at any time; `rot` is what was found wrong since."""
     stamp = {
         "schema": 1,
-        "repo": manifest.repo,
-        "commit": manifest.commit,
+        **written(manifest),
         "manifest_sha256": manifest.sha256,
         "verified_at": timestamp(host.system.now()),
-        "files": manifest.rows,
         "rot": rot,
     }
     atomic_write(host.paths.model_stamp(manifest.repo, manifest.commit), json.dumps(stamp, indent=1).encode())

@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 
 from sparkfleet.artefacts.spread import Ways, spread
+from sparknode.base.shape import Node
+from sparknode.models import manifest as manifests
 from tests.lab.spread.net import MBIT, network
 from tests.lab.spread.world import bound_s, make_model, put, wrong
 
@@ -34,7 +36,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="sparkfleet-bench-", dir="/dev/shm") as name:
         source = Path(name) / "model"
         model = make_model(source, int(options.megabytes * 1e6))
-        size = sum(row["size"] for row in model["files"])
+        manifest = manifests.from_node(Node(model, "model"))
+        size = manifest.total_bytes
         bound = bound_s(size, options.hosts, options.seeds, options.mbit * MBIT)
         print(f"{size / 1e6:.0f} MB to {options.hosts} hosts from {options.seeds} at {options.mbit:.0f} Mbit/s each")
         print(f"bound       {bound:6.1f} s   1.00   load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
@@ -44,7 +47,7 @@ def main() -> int:
                 for light in givers:
                     put(light, source, model)
                 began = time.monotonic()
-                problems = spread(model, givers, takers, Ways(distribution=engine, deadline_s=1200), lambda _: None)
+                problems = spread(manifest, givers, takers, Ways(distribution=engine, deadline_s=1200), lambda _: None)
                 seconds = time.monotonic() - began
                 bad = [*problems.values(), *(text for light in takers for text in wrong(light, model))]
                 carried = sum(light.received() for light in takers) / size / len(takers)

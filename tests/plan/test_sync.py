@@ -136,7 +136,7 @@ def test_a_host_outside_the_run_with_an_unreadable_document_gives_nothing(fleet:
     fleet.probes["spark-1"]["fleet"]["models"] = models
     outcome = stage(fleet, "--limit", "@fake/spark-4")
     assert outcome.code == 0, outcome.output
-    assert "spark-1 outside the --limit gives nothing: status.models" in outcome.output
+    assert "spark-1 outside the --limit gives nothing: @fake/spark-1: sync look.models" in outcome.output
     assert "Traceback" not in outcome.output
     assert counts(outcome)["fetch"] == []
 

@@ -17,6 +17,8 @@ import pytest
 
 from sparkfleet.artefacts.spread import Ways, spread
 from sparknode.base.paths import Paths
+from sparknode.base.shape import Node
+from sparknode.models import manifest as manifests
 from tests.lab import hub_faults
 from tests.lab.spread.net import Light, Net, network
 from tests.lab.spread.world import COMMIT, REPO, make_model, put, wrong
@@ -46,7 +48,7 @@ def go(
     model: dict[str, Any], givers: list[Light], takers: list[Light], ways: Ways = WAYS
 ) -> tuple[dict[str, str], list[str]]:
     lines: list[str] = []
-    problems = spread(model, givers, takers, ways, lines.append)
+    problems = spread(manifests.from_node(Node(model, "model")), givers, takers, ways, lines.append)
     for light in (*givers, *takers):
         if not light.off:
             assert light.listening() == []

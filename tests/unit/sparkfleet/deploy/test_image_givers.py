@@ -17,7 +17,8 @@ from sparkfleet.node.remote import Answer, ConnectionLost
 from sparkfleet.rollout.fleet_run import FleetRun, HostPlan
 
 REFERENCE = "registry.example/engine:new"
-GIVES = Answer(True, json.dumps({"repo": "sparkfleet/image", "commit": "0" * 40, "files": []}), "")
+FILE = {"path": "image.tar", "size": 7, "sha256": "0" * 64, "git_blob_sha1": None}
+GIVES = Answer(True, json.dumps({"repo": "sparkfleet/image", "commit": "0" * 40, "files": [FILE]}), "")
 HAS_A_PART = Answer(False, "", "image runs here and can't be given to other hosts")
 
 
@@ -85,6 +86,7 @@ def bring(
         ("", "bcd", {"b": None, "c": GIVES}, ["b", "c"], [(["c"], ["b", "d"])]),
         # Whoever says that it gives, and does not say what.
         ("ab", "cd", {"a": Answer(True, "dDE=", ""), "b": GIVES}, ["a", "b"], [(["b"], ["c", "d"])]),
+        ("ab", "cd", {"a": Answer(True, '{"files": []}', ""), "b": GIVES}, ["a", "b"], [(["b"], ["c", "d"])]),
         # Two are enough: then each host pulls it.
         ("abc", "d", {"a": HAS_A_PART, "b": None}, ["a", "b"], []),
         ("a", "b", {"a": HAS_A_PART}, ["a"], []),
