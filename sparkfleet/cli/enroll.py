@@ -217,8 +217,10 @@ class Session:
             channel.settimeout(COMMAND_S)
             channel.set_combine_stderr(True)
             channel.exec_command(command)
-            channel.sendall(f"{stdin}\n".encode())
-            channel.shutdown_write()
+            # A command that needs no input may have ended by now; how it ended is told below.
+            with suppress(OSError):
+                channel.sendall(f"{stdin}\n".encode())
+                channel.shutdown_write()
             output = channel.makefile("rb").read().decode(errors="replace")
             return channel.recv_exit_status(), output
         except _BROKEN as error:

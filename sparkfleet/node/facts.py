@@ -12,7 +12,7 @@ import gevent
 from paramiko import SSHException
 from pyinfra.api import Host, State, StringCommand
 
-from sparkfleet.node.nodeprogram import INSTALL_PATH, UNPACK, carried, program, program_sha256
+from sparkfleet.node.nodeprogram import INSTALL_PATH, UNPACK, carried, draining, program, program_sha256
 
 # The probe's own deadline, a slow connection, and the program's way to a host that does not have it.
 ANSWER_S = 60.0
@@ -22,13 +22,13 @@ OTHER_PROGRAM = "sparknode is missing or of another version"
 CARRIED = f't=$(mktemp) && {UNPACK} >"$t" && python3 "$t" {{}}; s=$?; rm -f "$t"; exit $s'
 
 
-def _as_root(script: str) -> StringCommand:
+def _as_root(script: str) -> str:
     """sudo is called here and once: pyinfra would ask a person for the password that it wants, and each call of it
     opens a session on the host. Only where the script failed is it asked whether that was the reason.
     """
     quoted, why = shlex.quote(script), shlex.quote(NO_SUDO)
     refused = f"{{ s=$?; sudo -n sh -c true 2>/dev/null && exit $s; echo {why}; }}"
-    return StringCommand(f'if [ "$(id -u)" = 0 ]; then sh -c {quoted}; else sudo -n -H sh -c {quoted} || {refused}; fi')
+    return f'if [ "$(id -u)" = 0 ]; then sh -c {quoted}; else sudo -n -H sh -c {quoted} || {refused}; fi'
 
 
 def _installed(command: str) -> str:
@@ -69,9 +69,10 @@ def answer(host: Host, command: str) -> tuple[str, str]:
     """
     try:
         with gevent.Timeout(ANSWER_S, exception=TimeoutError):
-            ok, output = host.run_shell_command(_as_root(_installed(command)))
+            ok, output = host.run_shell_command(StringCommand(_as_root(_installed(command))))
             if ok and OTHER_PROGRAM in output.stdout_lines:
-                ok, output = host.run_shell_command(_as_root(CARRIED.format(command)), _stdin=program_text())
+                script = draining(_as_root(CARRIED.format(command)))
+                ok, output = host.run_shell_command(StringCommand(script), _stdin=program_text())
     except TimeoutError:
         return "", f"no answer within {ANSWER_S:.0f} s"
     except (OSError, EOFError, SSHException) as error:

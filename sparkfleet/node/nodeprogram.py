@@ -86,6 +86,13 @@ def unit(name: str) -> bytes:
     return (ROOT / "templates" / name).read_bytes()
 
 
+def draining(script: str) -> str:
+    """Return a shell script that also reads what its commands left of standard input: where a command ends early, what
+    is still being sent to it would break the connection, and the command's own reason would be lost.
+    """
+    return f"{script} ; s=$?; cat >/dev/null; exit $s"
+
+
 def carried(content: bytes) -> list[str]:
     """Return the lines that UNPACK turns into this content again, on a host that has nothing but a shell."""
     return base64.encodebytes(gzip.compress(content, mtime=0)).decode().splitlines()

@@ -21,7 +21,7 @@ from paramiko import SSHException
 from pyinfra.api import Host, QuoteString, StringCommand
 from pyinfra.api.exceptions import ConnectError
 
-from sparkfleet.node.nodeprogram import INSTALL_PATH
+from sparkfleet.node.nodeprogram import INSTALL_PATH, draining
 from sparkfleet.report import console
 from sparknode.errors import Refused
 from sparknode.state.status import NodeStatus
@@ -191,6 +191,8 @@ def execute(
 
     Raises ConnectionLost when the answer cannot be known.
     """
+    if stdin is not None:
+        command = StringCommand(draining(command.get_raw_value()))
     owner = line(host)
     with owner.in_use(timeout_s) as transport:
         try:

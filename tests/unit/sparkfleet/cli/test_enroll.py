@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import paramiko
 import pytest
 
+from sparkfleet.cli.enroll import Session
 from sparkfleet.inventory.inventory_file import with_host
 from tests.lab.cases.reading import wait_for
 from tests.plan.harness import own_command
@@ -72,6 +74,16 @@ def test_a_host_with_a_password_becomes_one_with_a_key(host: Sshd, desk: Desk) -
     assert host.logins.count("password") == 1, "the second time needs no password and no question"
     assert "as pinned" in said
     assert (host.home / ".ssh" / "authorized_keys").read_text().count("ecdsa-sha2-nistp256") == 1
+
+
+def test_a_command_that_ends_before_its_input_is_judged_by_its_end(host: Sshd, desk: Desk) -> None:
+    own = {"host": "127.0.0.1", "address": None, "port": host.port, "known_hosts": str(desk.folder / "pins")}
+    session = Session(argparse.Namespace(**own))
+    try:
+        session.transport.auth_password("nvidia", "secret")
+        assert session.attempt("echo no >&2; exit 7", "x" * 8_000_000) == (7, "no\n")
+    finally:
+        session.transport.close()
 
 
 def test_a_changed_key_is_refused_with_both_until_it_is_renewed(host: Sshd, desk: Desk) -> None:

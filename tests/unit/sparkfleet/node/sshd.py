@@ -95,14 +95,25 @@ class Sshd(paramiko.ServerInterface):
         return True
 
     def _execute(self, channel: paramiko.Channel, command: str) -> None:
-        given = b""
-        while chunk := channel.recv(65536):
-            given += chunk
         environment = {**os.environ, "HOME": str(self.home), "PATH": f"{self.home}/bin:{os.environ['PATH']}"}
         command = command.replace("/etc/sudoers.d", str(self.home / "sudoers.d"))
-        done = subprocess.run(["sh", "-c", command], input=given, capture_output=True, env=environment, timeout=60)
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(["sh", "-c", command], stdin=pipe, stdout=pipe, stderr=pipe, env=environment)
+        # As sshd does it: what the command leaves of its input is nobody's.
+        threading.Thread(target=self._feed, args=(channel, process), daemon=True).start()
+        assert process.stdout is not None
+        assert process.stderr is not None
+        output, said = process.stdout.read(), process.stderr.read()
         with suppress(OSError):  # a client that has seen enough hangs up
-            channel.sendall(done.stdout)
-            channel.sendall_stderr(done.stderr)
-            channel.send_exit_status(done.returncode)
+            channel.sendall(output)
+            channel.sendall_stderr(said)
+            channel.send_exit_status(process.wait(60))
         channel.close()
+
+    @staticmethod
+    def _feed(channel: paramiko.Channel, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdin is not None
+        with suppress(OSError), process.stdin as given:
+            while chunk := channel.recv(65536):
+                given.write(chunk)
+                given.flush()

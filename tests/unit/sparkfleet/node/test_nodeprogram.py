@@ -87,3 +87,15 @@ def test_a_program_that_does_not_run_here_takes_nobodys_place(tmp_path: Path, in
         archive.writestr("sparknode/cli.py", "raise SystemExit(3)")
     with pytest.raises(subprocess.CalledProcessError):
         tried(tmp_path / "modules", installed)
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [("true", 0), ("false", 1), ("head -c 10 >/dev/null", 0), ("cat | head -c 10 >/dev/full && true", 1)],
+)
+def test_whoever_sends_is_never_cut_off_by_a_command_that_ends_early(script: str, code: int) -> None:
+    process = subprocess.Popen(["sh", "-c", nodeprogram.draining(script)], stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    process.stdin.write(b"x" * (1 << 20))
+    process.stdin.close()
+    assert process.wait(30) == code
