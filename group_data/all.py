@@ -167,6 +167,14 @@ verify_weekly = False
 # {"http": {…, "header_file": "/etc/lb.headers"}}.
 rotation = None
 
+# A port on which each host answers GET /ready for a load balancer: 200 = send requests, 404 = draining (finish what
+# runs, send nothing new), 503 = not serving; None = off. The host answers by itself, also after a boot without the
+# controller. readiness_network (such as "192.168.100.0/24") binds the port to the host's address in that network, None
+# = to all addresses. readiness_notice_s: how long the balancer may take to notice; draining waits at least that long.
+readiness_port = None
+readiness_network = None
+readiness_notice_s = 5
+
 # A release that failed its gates on a host is not tried there again unless you give its id here:
 # --data retry_release=ID
 retry_release = None

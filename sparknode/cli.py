@@ -36,6 +36,9 @@ OPTIONS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "release_json": ("release_json", {"type": Path}),
     "source": ("--from", {"required": True, "help": "the address that the operator comes from"}),
     "token": ("--token", {"type": int, "required": True}),
+    "port": ("--port", {"type": int, "required": True}),
+    "network": ("--network", {"help": "answer on this host's address in it alone"}),
+    "notice": ("--notice", {"type": float, "default": 5.0, "help": "seconds within which a balancer notices"}),
     "ttl": ("--ttl", {"type": float}),
 }
 # What carries a command out (module:function), and what that is given after the host: these options, what stands on
@@ -78,6 +81,10 @@ COMMANDS: tuple[tuple[str, str, str, str], ...] = (
         "what sparkfleet-activate.service calls: carry out the order, or end what is left",
     ),
     ("watch", "watchdog.lookout:look", "say", "check the engine once, and restart it if a restart is known to help"),
+    ("readiness", "", "", "whether requests may be sent to this host, for a balancer"),
+    ("readiness serve", "readiness.server:serve", "ready", "what sparkfleet-ready.service calls: answer over HTTP"),
+    ("readiness on", "readiness.switch:turn_on", "port network notice say", "answer from now on and after each boot"),
+    ("readiness off", "readiness.switch:turn_off", "say", "answer no more"),
     ("lease", "", "", "who rolls this host"),
     (
         "lease take",

@@ -21,6 +21,7 @@ from sparkfleet.release import images
 from sparkfleet.rollout import exit_codes
 from sparkfleet.rollout.fleet_run import HostPlan
 from sparknode.base.shape import written
+from sparknode.state.status import Readiness
 
 
 def refuse_unfit() -> None:
@@ -73,6 +74,13 @@ def stage(state: State, host: Host, plan: HostPlan) -> bool:  # noqa: ARG001
 
 def verify(state: State, host: Host) -> bool:  # noqa: ARG001
     return _carried_out(host, ["verify"])
+
+
+def set_readiness(state: State, host: Host, wanted: Readiness | None) -> bool:  # noqa: ARG001
+    if wanted is None:
+        return _carried_out(host, ["readiness", "off"])
+    words = ["readiness", "on", "--port", str(wanted.port), "--notice", str(wanted.notice_s)]
+    return _carried_out(host, [*words, *(["--network", wanted.network] if wanted.network else [])])
 
 
 def prune(state: State, host: Host, plan: HostPlan, dry: bool) -> bool:  # noqa: ARG001

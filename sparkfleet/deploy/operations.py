@@ -15,6 +15,7 @@ from pyinfra.operations import files
 from sparkfleet.deploy import actions, conduct, session, sync
 from sparkfleet.node.nodeprogram import (
     ACTIVATE_UNIT,
+    READY_UNIT,
     UNITS,
     UNITS_PATH,
     VERIFY_TIMER,
@@ -71,6 +72,7 @@ def _node() -> dict[str, Any]:
 LACKS: Mapping[str, Callable[[FleetRun, str], object]] = {
     "program": lambda run, name: fleet_run.installed(run.nodes[name]) != program_sha256(),
     "timer": lambda run, name: run.status(name).verify_timer != run.hosts[name].settings.verify_weekly,
+    "readiness": lambda run, name: run.status(name).readiness != run.hosts[name].settings.readiness,
     "weights": lambda run, name: sync.missing(run, name) or sync.image_to_spread(run, name),
     "release": lambda run, name: not fleet_run.staged(run, name, program_sha256()),
 }
@@ -143,6 +145,8 @@ def install_node_program() -> Commands:
     )
     yield StringCommand("systemctl", "start", "--quiet", WATCH_TIMER, _timeout=SYSTEMCTL_S)
     yield FunctionCommand(actions.install_program, (), {})
+    # What runs goes on with the program that it began with, which may say another word for what it finds.
+    yield StringCommand("systemctl", "try-restart", "--no-block", "--quiet", READY_UNIT, _timeout=SYSTEMCTL_S)
 
 
 @step("deploy", "stage")
@@ -154,6 +158,14 @@ def keep_verifying() -> Commands:
     verb = "enable" if wanted else "disable"
     yield StringCommand("systemctl", verb, "--no-reload", "--quiet", VERIFY_TIMER, _timeout=SYSTEMCTL_S)
     yield StringCommand("systemctl", "start" if wanted else "stop", "--quiet", VERIFY_TIMER, _timeout=SYSTEMCTL_S)
+
+
+@step("deploy", "stage")
+def answer_readiness() -> Commands:
+    """Have the host say over HTTP whether requests may come, or not, as the settings say."""
+    if _has("readiness"):
+        return
+    yield FunctionCommand(actions.set_readiness, (_plan().settings.readiness,), {})
 
 
 @step("verify", is_idempotent=False, idempotent_notice="It reads every byte each time.")

@@ -39,6 +39,8 @@ def stage() -> None:
         operations.install_node_program(name="Stage: install sparknode")
     if operations.lacking("timer"):
         operations.keep_verifying(name="Stage: weekly verification on or off")
+    if operations.lacking("readiness"):
+        operations.answer_readiness(name="Stage: answer readiness or not")
     if operations.lacking("weights"):
         operations.sync_models(name="Stage: sync target and drafter")
     if operations.lacking("release"):

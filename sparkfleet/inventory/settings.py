@@ -34,6 +34,7 @@ from sparkfleet.preflight.waivers import Decisions
 from sparkfleet.release.recipe import Choice
 from sparkfleet.release.release import Operation
 from sparkfleet.release.rules import Deployment
+from sparknode.state.status import Readiness
 
 FOREIGN_PREFIXES = ("ssh_", "fake_", "_", "docker_", "winrm_")
 
@@ -144,6 +145,9 @@ class Settings(Pace, Decisions):
     pinned_releases: list[ReleaseId] = []
     verify_weekly: bool = False
     rotation: Rotation | None = None
+    readiness_port: int | None = Field(default=None, ge=1024, le=65535)
+    readiness_network: Subnet | None = None
+    readiness_notice_s: float = Field(default=5, ge=1, le=30)
     retry_release: ReleaseId | None = None
     roll_forward: ReleaseId | None = None
     retire_models: bool = False
@@ -164,6 +168,13 @@ class Settings(Pace, Decisions):
     @property
     def lock_path(self) -> Path:
         return ROOT / self.lock_file
+
+    @property
+    def readiness(self) -> Readiness | None:
+        """Where the host answers whether requests may come; None where it is off."""
+        if self.readiness_port is None:
+            return None
+        return Readiness(self.readiness_port, self.readiness_network, self.readiness_notice_s)
 
     @property
     def pace(self) -> Pace:

@@ -15,7 +15,11 @@ INSTALL_PATH = "/usr/local/bin/sparknode"
 ACTIVATE_UNIT = "sparkfleet-activate.service"
 WATCH_TIMER = "sparkfleet-watch.timer"
 VERIFY_TIMER = "sparkfleet-verify.timer"
-UNITS = (ACTIVATE_UNIT, "sparkfleet-watch.service", WATCH_TIMER, "sparkfleet-verify.service", VERIFY_TIMER)
+READY_UNIT = "sparkfleet-ready.service"
+UNITS = (
+    *(ACTIVATE_UNIT, "sparkfleet-watch.service", WATCH_TIMER, "sparkfleet-verify.service", VERIFY_TIMER),
+    READY_UNIT,
+)
 UNITS_PATH = "/etc/systemd/system"
 _SHEBANG = b"#!/usr/bin/env python3\n"
 _MAIN = """\

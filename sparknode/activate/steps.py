@@ -17,6 +17,7 @@ from sparknode.gates import table
 from sparknode.gates.subject import Subject
 from sparknode.host import docker, memory, orphans, units
 from sparknode.host.drift import install, standing, unready
+from sparknode.host.node_status import readiness
 from sparknode.state import journal
 from sparknode.state.gate_result import FAIL, PASS, GateResult
 from sparknode.state.journal_writer import Chronicle
@@ -86,14 +87,15 @@ class Steps:
             return
         engine = Engine(self._system, outgoing, api_key(self._host.paths, outgoing))
         started = self._system.monotonic()
-        # What was sent before the hook answered may arrive after a look that found nothing.
-        calm, enough = 0, 2 if release.rotation else 1
+        # What was sent before whoever sends noticed may arrive after a look that found nothing.
+        told = readiness(self._host.paths)
+        calm, enough, notice_s = 0, 2 if release.rotation or told else 1, told.notice_s if told else 0.0
         while True:
             refused = engine.health().refused and not self._still_stopping()
             left = None if refused else in_flight(engine.metrics())
             waited = self._system.monotonic() - started
             calm = calm + 1 if left == 0 else 0
-            if refused or calm >= enough or waited >= longest_s:
+            if refused or (calm >= enough and waited >= notice_s) or waited >= longest_s:
                 break
             self._system.sleep(POLL_S)
         if refused:

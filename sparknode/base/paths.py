@@ -7,10 +7,12 @@ from pathlib import Path
 
 SERVE_UNIT = "sparkfleet-serve.service"
 ACTIVATE_UNIT = "sparkfleet-activate.service"
+READY_UNIT = "sparkfleet-ready.service"
 # Everything that the tool ever put beside them; what else has such a name belongs to somebody else.
 UNITS = (
     SERVE_UNIT,
     ACTIVATE_UNIT,
+    READY_UNIT,
     "sparkfleet-recover.service",
     *(f"sparkfleet-{name}.{kind}" for name in ("watch", "verify") for kind in ("service", "timer")),
 )
@@ -48,6 +50,9 @@ class Paths:
         self.drop_ins = self.unit.with_name(f"{SERVE_UNIT}.d")
         # There while systemd starts the timer at each boot.
         self.verify_timer = self.unit.parent / "timers.target.wants/sparkfleet-verify.timer"
+        # Where readiness is answered, and the link that stands while systemd starts it at each boot.
+        self.readiness = self.data / "readiness.json"
+        self.ready_enabled = self.enabled.with_name(READY_UNIT)
         self.meminfo = root / "proc/meminfo"
         self.boot_id = root / "proc/sys/kernel/random/boot_id"
 

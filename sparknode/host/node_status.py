@@ -14,7 +14,7 @@ from sparknode.base.files import read_object
 from sparknode.base.parse import json_rows
 from sparknode.base.paths import Paths
 from sparknode.base.process import Completed
-from sparknode.base.shape import written
+from sparknode.base.shape import Node, written
 from sparknode.base.system import Host, System
 from sparknode.errors import Refused
 from sparknode.host import docker, units
@@ -22,7 +22,7 @@ from sparknode.host.drift import Drift, folder_problems, name_drift, read_stamp,
 from sparknode.state import journal, lease, orders
 from sparknode.state.journal import Attempt, Record
 from sparknode.state.release import Release, load, load_linked
-from sparknode.state.status import Ended, Failure, NodeStatus, Phase, Proof, Serving, StagedModel, UnderWay
+from sparknode.state.status import Ended, Failure, NodeStatus, Phase, Proof, Readiness, Serving, StagedModel, UnderWay
 
 CONTAINER_NAME = "sparkfleet-serve"
 QUESTIONS: Mapping[str, tuple[str, ...]] = {
@@ -60,12 +60,24 @@ def status(host: Host, answers: Mapping[str, Completed], records: list[Record]) 
         },
         out_of_rotation=paths.out_of_rotation.exists(),
         verify_timer=paths.verify_timer.is_symlink(),
+        readiness=readiness(paths),
         history=tuple(plain(attempt) for attempt in journal.attempts(records) if attempt.ended)[-20:],
         release=described(current.raw) if current else None,
         back=described(back.raw) if back else None,
         models=models(paths),
         images=tuple(name for name in tags if not (moved and current and name == current.image.reference)),
     )
+
+
+def readiness(paths: Paths) -> Readiness | None:
+    """Where this host answers whether requests may come; None where it is off, or would not be on after a boot."""
+    found = read_object(paths.readiness)
+    if found is None or not paths.ready_enabled.is_symlink():
+        return None
+    try:
+        return Node(found, "readiness").build(Readiness)
+    except Refused:
+        return None
 
 
 def history(paths: Paths) -> tuple[list[Record], str | None]:

@@ -120,6 +120,17 @@ class Look:
 
 
 @dataclass(frozen=True)
+class Readiness:
+    """Where this host answers whether requests may come, for a balancer in front of it."""
+
+    port: int
+    # The address of this host in that network alone; null for all of them.
+    network: str | None = None
+    # Seconds within which a balancer notices another answer.
+    notice_s: float = 5.0
+
+
+@dataclass(frozen=True)
 class StagedModel:
     repo: str
     commit: str
@@ -168,6 +179,8 @@ class NodeStatus:
     out_of_rotation: bool = False
     # Whether the weights are hashed once a week.
     verify_timer: bool = False
+    # Where it answers whether requests may come; null where that is off.
+    readiness: Readiness | None = None
     # The last 20 activations that ended, the newest last.
     history: tuple[Ended, ...] = ()
     # The current release: image, model, profile, arguments, gates and limits.

@@ -220,3 +220,20 @@ def test_preflight_alone_asks_and_changes_nothing(fleet: FakeFleet) -> None:
     assert outcome.code == exit_codes.REFUSED
     assert "gpu.visible" in outcome.output
     assert outcome.changes() == []
+
+
+def test_readiness_is_turned_on_where_it_is_wanted_and_off_where_it_is_not(fleet: FakeFleet) -> None:
+    release = release_of(CURRENT_TAG)
+    fleet.probes = {name: serving(release) for name in HOSTS}
+    on = {"port": 9480, "network": None, "notice_s": 5.0}
+    for name in ("spark-1", "spark-2"):
+        fleet.probes[name]["fleet"]["readiness"] = on
+    for name in ("spark-2", "spark-3"):
+        fleet.host_data[name] = {"readiness_port": 9480}
+    outcome = fleet.run("-y")
+    assert outcome.code == 0, outcome.output
+    changed = [(name, command) for name, command in outcome.changes() if "sparknode readiness" in command]
+    assert [name for name, _ in changed] == ["spark-1", "spark-3"]
+    assert "sparknode readiness off" in changed[0][1]
+    assert "sparknode readiness on --port 9480 --notice 5" in changed[1][1]
+    assert outcome.activations() == []

@@ -17,7 +17,7 @@ ORDER = {
         *("interop", "cli", "__main__"),
     ),
     "sparknode": (
-        *("", "base", "state", "host", "engine", "gates", "models", "activate", "facts", "watchdog"),
+        *("", "base", "state", "host", "engine", "gates", "models", "activate", "facts", "watchdog", "readiness"),
         *("cli", "__main__"),
     ),
 }
