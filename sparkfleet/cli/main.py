@@ -21,8 +21,9 @@ from sparkfleet.cli import catalog_check, configuration, frontdoor
 from sparkfleet.errors import FleetError, SettingsError, nearest
 from sparkfleet.interop import EXPORTS, docker_model_commands, import_recipe
 from sparkfleet.inventory.settings import parse_settings
-from sparkfleet.preflight import bundle, preflight
+from sparkfleet.preflight import bundle, preflight, seen
 from sparkfleet.preflight.handbook import handbook
+from sparkfleet.preflight.seen import Seen
 from sparkfleet.release import lockfile
 from sparkfleet.release.deepcheck import deep_check
 from sparkfleet.release.recipe import Choice
@@ -296,7 +297,7 @@ def _lock(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     """Say what is unfit; 1 when something is."""
-    node = _probe(options.probe)
+    node = _seen(options.probe)
     compiled, known = _compiled_for_choice(options), catalog.load(_overlays(options))
     findings = preflight.check(node, compiled.release, known)
     if options.json:
@@ -310,14 +311,14 @@ def _check(options: argparse.Namespace) -> int:
     return 0 if preflight.fit(findings) else 1
 
 
-def _probe(path: Path) -> dict[str, Any]:
+def _seen(path: Path) -> Seen:
     try:
         if path.is_dir() or (path.is_file() and _packed(path)):
-            return probe.probe(*bundle.read(path))
+            return seen.of_document(probe.probe(*bundle.read(path)))
         text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError, Refused) as error:
         raise SettingsError(f"{path} cannot be read: {error}", "a probe or a bundle", "check the path") from None
-    return preflight.read(text.strip())
+    return seen.read(text.strip())
 
 
 def _packed(path: Path) -> bool:
