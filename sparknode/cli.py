@@ -46,7 +46,7 @@ OPTIONS: Mapping[str, tuple[str, dict[str, Any]]] = {
 COMMANDS: tuple[tuple[str, str, str, str], ...] = (
     ("probe", "facts.probe:probe", "", "print one JSON document about this node"),
     ("collect", "facts.collect:keep", "folder", "keep what a probe reads, without secrets, for a report"),
-    ("status", "facts.probe:status", "", "print what is staged, serving and under way as JSON"),
+    ("status", "host.node_status:report", "", "print what is staged, serving and under way as JSON"),
     ("stage", "models.stage:stage", "stdin say", "read a stage request from stdin and carry it out"),
     ("fetch", "models.fetch:fetch", "stdin say", "read a fetch request from stdin and bring its model from the Hub"),
     ("hub-get", "models.hub:main", "order say", "what `fetch` calls in the tool environment"),

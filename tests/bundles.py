@@ -11,8 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sparkfleet.preflight.seen import Seen, read
 from sparknode.base.process import Completed
+from sparknode.base.shape import written
 from sparknode.facts.collect import COMMANDS, Raw
+from sparknode.facts.facts import Facts
 from sparknode.facts.probe import facts
 
 FIXTURES = Path(__file__).parent / "fixtures" / "gb10"
@@ -165,6 +168,15 @@ BARE_FLEET: dict[str, Any] = {
 
 def document(raw: Raw | None = None, **fleet: Any) -> dict[str, Any]:
     """The probe of a host of this material, without a trip to any host."""
-    found = {"schema": 1, "sparknode": {"installed_sha256": None}, **facts(raw or bundle())}
-    found["docker"] |= {"lost": []}
-    return {**found, "fleet": {**BARE_FLEET, **fleet}}
+    return {**written(facts(raw or bundle())), "fleet": {**BARE_FLEET, **fleet}}
+
+
+def seen(document: Mapping[str, Any], read_at: float | None = None) -> Seen:
+    """What the controller makes of a probe's document."""
+    return read(json.dumps(document), read_at)
+
+
+def facts_of(document: Mapping[str, Any]) -> Facts:
+    found = seen(document)
+    assert found.facts, found.error
+    return found.facts

@@ -16,7 +16,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import paramiko
 
@@ -24,10 +23,13 @@ from sparkfleet import ROOT
 from sparkfleet.errors import FleetError, SettingsError
 from sparkfleet.inventory.entry import HostEntry
 from sparkfleet.inventory.inventory_file import Edit, check_group
-from sparkfleet.node import facts
+from sparkfleet.node import facts as asking
 from sparkfleet.node.pins import Pins
-from sparkfleet.preflight import preflight
+from sparkfleet.preflight import preflight, seen
+from sparkfleet.preflight.seen import Seen
 from sparkfleet.rollout.fleet_run import plan_host
+from sparknode.base.shape import written
+from sparknode.facts.facts import Facts
 
 CONNECT_S = 15
 COMMAND_S = 60
@@ -60,9 +62,9 @@ def enroll(options: argparse.Namespace) -> int:
         check_group(entries, options.inventory, options.group, options.host)
         edit = Edit(options.inventory, options.group, options.host, line)
     try:
-        node = _made_reachable(options, public.read_text(encoding="utf-8").strip())
+        node, found = _made_reachable(options, public.read_text(encoding="utf-8").strip())
         like = next((entry for entry in entries if options.group in entry.groups), None)
-        print("\n".join([*_machine(node), *_preflight(node, like)]))
+        print("\n".join([*_machine(found), *_preflight(node, like)]))
         if edit:
             edit.apply()
     except (KeyboardInterrupt, EOFError):
@@ -77,7 +79,7 @@ def enroll(options: argparse.Namespace) -> int:
     return 0
 
 
-def _made_reachable(options: argparse.Namespace, public: str) -> dict[str, Any]:
+def _made_reachable(options: argparse.Namespace, public: str) -> tuple[Seen, Facts]:
     """Pin, log in, install the key, see that it opens the door, check sudo; return the host's probe."""
     session = Session(options)
     try:
@@ -243,31 +245,31 @@ class Session:
         self.run(f"sudo -S -p '' sh -c '{script}'", self.password())
         self.run("sudo -n sh -c true")
 
-    def probe(self) -> dict[str, Any]:
+    def probe(self) -> tuple[Seen, Facts]:
         said = self.run(
-            f"sudo -n sh -c {shlex.quote(facts.CARRIED.format('probe'))}", "\n".join(facts.program_text())
+            f"sudo -n sh -c {shlex.quote(asking.CARRIED.format('probe'))}", "\n".join(asking.program_text())
         ).splitlines()
-        node = preflight.read(said[-1] if said else "")
-        if "error" in node:
-            raise FleetError(str(node["error"]), "a probe document", "is python3 installed there? try again")
-        return node
+        node = seen.read(said[-1] if said else "")
+        if node.facts is None:
+            raise FleetError(node.error, "a probe document", "is python3 installed there? try again")
+        return node, node.facts
 
 
 def _yes(question: str) -> bool:
     return sys.stdin.isatty() and input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
 
 
-def _machine(node: dict[str, Any]) -> list[str]:
-    host, memory = node.get("host") or {}, (node.get("memory") or {}).get("total_kib") or 0
-    gpus = ", ".join(f"{gpu.get('name')} ({gpu.get('driver_version')})" for gpu in node["gpu"]["devices"]) or "none"
-    release = json.dumps(host.get("dgx") or host.get("os"), ensure_ascii=False)
+def _machine(facts: Facts) -> list[str]:
+    host, gib = facts.host, (facts.memory.total_kib or 0) / 1024**2
+    gpus = ", ".join(f"{gpu.name} ({gpu.driver_version})" for gpu in facts.gpu.devices) or "none"
+    release = json.dumps(written(host.dgx or host.os), ensure_ascii=False)
     return [
-        f"machine: {host.get('hostname')}, {host.get('machine')}, kernel {host.get('kernel')}, {release}",
-        f"memory: {memory / 1024**2:.1f} GiB; GPU: {gpus}; Docker: {node['docker'].get('server_version') or 'none'}",
+        f"machine: {host.hostname}, {host.machine}, kernel {host.kernel}, {release}",
+        f"memory: {gib:.1f} GiB; GPU: {gpus}; Docker: {facts.docker.server_version or 'none'}",
     ]
 
 
-def _preflight(node: dict[str, Any], like: HostEntry | None) -> list[str]:
+def _preflight(node: Seen, like: HostEntry | None) -> list[str]:
     """Return what preflight says, for the release of another host in the group."""
     try:
         plan = plan_host(like) if like else None

@@ -21,8 +21,9 @@ from sparkfleet.cli import catalog_check, configuration, frontdoor
 from sparkfleet.errors import FleetError, SettingsError, nearest
 from sparkfleet.interop import EXPORTS, docker_model_commands, import_recipe
 from sparkfleet.inventory.settings import parse_settings
-from sparkfleet.preflight import bundle, preflight
+from sparkfleet.preflight import bundle, preflight, seen
 from sparkfleet.preflight.handbook import handbook
+from sparkfleet.preflight.seen import Seen
 from sparkfleet.release import lockfile
 from sparkfleet.release.deepcheck import deep_check
 from sparkfleet.release.recipe import Choice
@@ -92,6 +93,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, str]]:
     explain.add_argument(
         "--status", action="store_true", help="print docs/node-status.md: what a node reports of itself"
     )
+    explain.add_argument("--facts", action="store_true", help="print docs/facts.md: what a node reports of its host")
     explain.set_defaults(run=_explain)
 
     checking = commands.add_parser("check", parents=[_choice_parser(host=False)], help="judge a host by its probe")
@@ -296,7 +298,7 @@ def _lock(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     """Say what is unfit; 1 when something is."""
-    node = _probe(options.probe)
+    node = _seen(options.probe)
     compiled, known = _compiled_for_choice(options), catalog.load(_overlays(options))
     findings = preflight.check(node, compiled.release, known)
     if options.json:
@@ -310,14 +312,14 @@ def _check(options: argparse.Namespace) -> int:
     return 0 if preflight.fit(findings) else 1
 
 
-def _probe(path: Path) -> dict[str, Any]:
+def _seen(path: Path) -> Seen:
     try:
         if path.is_dir() or (path.is_file() and _packed(path)):
-            return probe.probe(*bundle.read(path))
+            return seen.of_document(probe.probe(*bundle.read(path)))
         text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError, Refused) as error:
         raise SettingsError(f"{path} cannot be read: {error}", "a probe or a bundle", "check the path") from None
-    return preflight.read(text.strip())
+    return seen.read(text.strip())
 
 
 def _packed(path: Path) -> bool:
@@ -334,10 +336,10 @@ def _explain(options: argparse.Namespace) -> int:
     if options.preflight:
         print(handbook(), end="")
         return 0
-    if options.status:
-        from sparkfleet.cli.status_page import status_page
+    if options.status or options.facts:
+        from sparkfleet.cli.schema_page import facts_page, status_page
 
-        print(status_page(), end="")
+        print(status_page() if options.status else facts_page(), end="")
         return 0
     from sparkfleet.cli.explain import explanation, known
 

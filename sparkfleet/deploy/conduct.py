@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import gevent
 from gevent.pool import Pool
@@ -48,7 +49,7 @@ class RollOut:
     def __init__(self, state: State, run: FleetRun) -> None:
         self.state, self.run, self.progress = state, run, run.progress
         # Reading the time at which hosts were asked lets a long staging count.
-        self._looked = min((float(node.get("read_at") or 0) for node in run.nodes.values()), default=0.0)
+        self._looked = min((node.read_at or 0.0 for node in run.nodes.values()), default=0.0)
         self._looks, self._counted = float(_LOOKS), time.monotonic()
 
     def conduct(self) -> None:
@@ -200,7 +201,7 @@ class RollOut:
             if activation.look(self._host(name), self.run):
                 answered.add(name)
             else:
-                self.run.nodes[name]["fleet"] = {**(self.run.nodes[name].get("fleet") or {}), "serving": None}
+                self.run.nodes[name].status = replace(self.run.status(name), serving=None)
 
         self._together(look, names)
         return answered

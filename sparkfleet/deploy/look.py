@@ -48,7 +48,7 @@ def status() -> NoReturn:
 def _summary(run: FleetRun, name: str) -> dict[str, Any]:
     row = dict(zip(fleet_table.HEADINGS, fleet_table.host_row(run, name), strict=True))
     found = {"drift": fleet_table.drift(run.status(name)), "remarks": fleet_table.remarks(run, name)}
-    return {**row, **found, "fleet": run.nodes[name].get("fleet") or {}}
+    return {**row, **found, "fleet": written(run.status(name)) if run.nodes[name].facts else {}}
 
 
 def history() -> NoReturn:
@@ -102,8 +102,8 @@ def _pending(run: FleetRun, name: str) -> list[str]:
 
 
 def _drifted(run: FleetRun, name: str) -> list[str]:
-    if "error" in run.nodes[name]:
-        return [str(run.nodes[name]["error"])]
+    if not run.nodes[name].facts:
+        return [run.nodes[name].error]
     node = run.status(name)
     odd = node.current != node.verified and node.activation is None
     links = f"links: current is {node.current or 'no release'}, verified is {node.verified or 'no release'}"
@@ -181,5 +181,5 @@ def _end(document: Mapping[str, Any], text: str = "", code: int = 0) -> NoReturn
 def _silent() -> list[str]:
     """Return who gave no answer, and why: what is told about the others must not pass for the whole fleet."""
     nodes = session.run().nodes
-    missing = [(name, str(node["error"])) for name, node in nodes.items() if "error" in node]
+    missing = [(name, node.error) for name, node in nodes.items() if not node.facts]
     return [f"no answer: {line}" for line in grouping.lines(missing, len(nodes))]

@@ -26,6 +26,7 @@ from sparkfleet.node.nodeprogram import (
 from sparkfleet.preflight import repairs
 from sparkfleet.preflight.checks.view import View
 from sparkfleet.preflight.repairs import REPAIRS
+from sparkfleet.preflight.seen import Seen
 from sparkfleet.rollout import fleet_run
 from sparkfleet.rollout.fleet_run import FleetRun, HostPlan
 from sparkfleet.rollout.intents import ROLLING, Intent
@@ -64,7 +65,7 @@ def _plan() -> HostPlan:
     return session.run().hosts[host.name]
 
 
-def _node() -> dict[str, Any]:
+def _node() -> Seen:
     return session.run().nodes[host.name]
 
 
@@ -98,7 +99,7 @@ def _is_bare() -> bool:
     """Say whether nothing of this tool is on this host, and note it."""
     node = _node()
     # What can't be told is not nothing: the step itself will say what it meets.
-    if "error" in node or fleet_run.installed(node) or session.run().status(host.name).releases:
+    if not node.facts or fleet_run.installed(node) or session.run().status(host.name).releases:
         return False
     host.noop("nothing of sparkfleet is here")
     return True
@@ -110,9 +111,10 @@ def repair(what: str) -> Commands:
 
     + what: the repair, by its name in the setting `repairs`
     """
-    plan = _plan()
-    view = View(_node(), plan.release, plan.settings.catalog())
-    commands = REPAIRS[what](view, str(host.data.get("ssh_user") or "")) if what in plan.settings.repairs else []
+    plan, facts, commands = _plan(), _node().facts, []
+    if facts and what in plan.settings.repairs:
+        view = View(facts, plan.release, plan.settings.catalog())
+        commands = REPAIRS[what](view, str(host.data.get("ssh_user") or ""))
     if not commands:
         host.noop(f"{what}: nothing to repair")
         return

@@ -140,7 +140,9 @@ class Session:
         if self._unreached() and self.expected not in (None, "look"):
             self._refuse_unreached()
         answers = facts.ask_all(self.state, lambda: _load(_WANTED_NEXT))
-        run.nodes.update({name: answers.get(name) or {"error": UNREACHED} for name in run.hosts})
+        from sparkfleet.preflight.seen import Seen
+
+        run.nodes.update({name: answers.get(name) or Seen(error=UNREACHED) for name in run.hosts})
         if self.state.active_hosts:
             return
         # pyinfra runs no deploy file where no host is left.

@@ -63,10 +63,10 @@ def look(host: Host, run: FleetRun) -> bool:
 
 
 def _look(host: Host, run: FleetRun) -> bool:
-    fleet = remote.status(host)
-    if fleet:
-        run.nodes[host.name]["fleet"] = fleet
-    return fleet is not None
+    status = remote.status(host)
+    if status:
+        run.nodes[host.name].status = status
+    return status is not None
 
 
 def _wait_for_a_worker(host: Host, run: FleetRun, release: str) -> None:

@@ -6,13 +6,16 @@ import shlex
 import time
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING
 
 import gevent
 from paramiko import SSHException
 from pyinfra.api import Host, State, StringCommand
 
 from sparkfleet.node.nodeprogram import INSTALL_PATH, UNPACK, carried, draining, program, program_sha256
+
+if TYPE_CHECKING:
+    from sparkfleet.preflight.seen import Seen
 
 # The probe's own deadline, a slow connection, and the program's way to a host that does not have it.
 ANSWER_S = 60.0
@@ -38,7 +41,7 @@ def _installed(command: str) -> str:
     )
 
 
-def ask_all(state: State, meanwhile: Callable[[], None]) -> dict[str, dict[str, Any]]:
+def ask_all(state: State, meanwhile: Callable[[], None]) -> dict[str, Seen]:
     """Return every connected host's probe, all asked at the same time: the waves depend on how each of them stands.
 
     `meanwhile` is called while they think.
@@ -50,15 +53,15 @@ def ask_all(state: State, meanwhile: Callable[[], None]) -> dict[str, dict[str, 
     return {name: greenlet.get() for name, greenlet in waiting.items()}
 
 
-def _ask(host: Host) -> dict[str, Any]:
+def _ask(host: Host) -> Seen:
+    from sparkfleet.preflight import seen
+
     try:
         line, why = answer(host, "probe")
+        return seen.read(line, time.time()) if line else seen.Seen(error=why)
     # Whatever went wrong concerns this host, and must not end the run of the others.
     except Exception as error:
-        return {"error": f"{type(error).__name__}: {error}"}
-    from sparkfleet.preflight import preflight
-
-    return {**preflight.read(line), "read_at": time.time()} if line else {"error": why}
+        return seen.Seen(error=f"{type(error).__name__}: {error}")
 
 
 def answer(host: Host, command: str) -> tuple[str, str]:

@@ -243,7 +243,7 @@ def ask(host: Host, arguments: Sequence[str], timeout_s: int = ASK_S) -> Answer:
         return call(host, arguments, timeout_s=timeout_s)
 
 
-def status(host: Host) -> dict[str, Any] | None:
+def status(host: Host) -> NodeStatus | None:
     """Return how the node stands now, or None when its answer cannot be read.
 
     Raises ConnectionLost when it does not answer.
@@ -251,8 +251,7 @@ def status(host: Host) -> dict[str, Any] | None:
     answer = ask(host, ["status"])
     document = answer.document() if answer.ok else None
     with suppress(Refused):
-        NodeStatus.read(document)
-        return document
+        return NodeStatus.read(document) if document else None
     return None
 
 

@@ -1,4 +1,4 @@
-"""Is this host fit for its release? Pure: a probe document and a release in, findings out, decided by the catalogue.
+"""Is this host fit for its release? Pure: its facts and a release in, findings out, decided by the catalogue.
 
 The checks are in `sparkfleet.preflight.checks`; their texts, severities and thresholds in `catalog/preflight.yaml`.
 """
@@ -6,7 +6,6 @@ The checks are in `sparkfleet.preflight.checks`; their texts, severities and thr
 from __future__ import annotations
 
 import datetime
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -16,36 +15,18 @@ from sparkfleet.catalog.catalog import Catalog
 from sparkfleet.preflight.checks import CHECKS
 from sparkfleet.preflight.checks.view import Check, Undecided, View, kind_of
 from sparkfleet.preflight.findings import book, finding, unknown
+from sparkfleet.preflight.seen import Seen
 from sparkfleet.preflight.waivers import Decisions
 from sparkfleet.release.rules.book import ORDER, Finding, Severity
 from sparkfleet.text import some
-from sparknode.errors import Refused
-from sparknode.state.status import NodeStatus
-
-SCHEMA = 1
 
 
-def read(line: str) -> dict[str, Any]:
-    """Read what a probe printed; anything else becomes an error that is a finding."""
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
-        return {"error": f"the node's probe answered {line[:120]!r}"}
-    try:
-        NodeStatus.read(found.get("fleet"))
-    except Refused as problem:
-        return {"error": f"how the node stands cannot be read: {problem}"}
-    return found
-
-
-def check(node: Mapping[str, Any], release: Mapping[str, Any], catalog: Catalog) -> list[Finding]:
-    """Compare a node's probe with what its release needs; failures first, and what could not be read is said."""
-    if "error" in node:
-        row = "sudo.password" if "password is required" in str(node["error"]) else "probe"
-        return [finding(row, {"error": node["error"]})]
-    view = View(node, release, catalog)
+def check(seen: Seen, release: Mapping[str, Any], catalog: Catalog) -> list[Finding]:
+    """Compare a host's facts with what its release needs; failures first, and what could not be read is said."""
+    if seen.facts is None:
+        row = "sudo.password" if "password is required" in seen.error else "probe"
+        return [finding(row, {"error": seen.error})]
+    view = View(seen.facts, release, catalog, seen.read_at)
     found = [one for row, look in CHECKS.items() for one in _apply(row, look, view)]
     failed = {one.id for one in found if one.severity == "fail"}
     # One cause is said once: what stays undecided because of it adds nothing.
@@ -58,16 +39,13 @@ def _undecided(one: Finding) -> bool:
 
 
 def _apply(row: str, look: Check, view: View) -> list[Finding]:
+    unread = [entry.why for entry in view.facts.unreadable if entry.what in book().checks[row].reads]
     try:
-        unread = [str(entry["why"]) for entry in view["unreadable"] if entry["what"] in book().checks[row].reads]
-        try:
-            said = look(view)
-            things: Iterable[Any] = said if isinstance(said, Iterable) else [{}] if said else []
-            found = [finding(row, values, view) for values in things]
-        except Undecided as problem:
-            unread, found = unread or [str(problem)], []
-    except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as problem:
-        return [unknown(row, f"the probe's document has another shape ({type(problem).__name__}: {problem})")]
+        said = look(view)
+        things: Iterable[Any] = said if isinstance(said, Iterable) else [{}] if said else []
+        found = [finding(row, values, view) for values in things]
+    except Undecided as problem:
+        unread, found = unread or [str(problem)], []
     return found or [unknown(row, why) for why in unread[:1]]
 
 
@@ -92,11 +70,8 @@ def fit(findings: Iterable[Finding]) -> bool:
     return all(one.severity != "fail" for one in findings)
 
 
-def of_host(host: str, node: Mapping[str, Any], findings: Sequence[Finding], catalog: Catalog) -> dict[str, Any]:
-    try:
-        kind = kind_of(node, catalog)
-    except (KeyError, TypeError, AttributeError):
-        kind = None
+def of_host(host: str, seen: Seen, findings: Sequence[Finding], catalog: Catalog) -> dict[str, Any]:
+    kind = kind_of(seen.facts.gpu, catalog) if seen.facts else None
     return {"host": host, "kind": kind, "fit": fit(findings), "findings": [asdict(one) for one in findings]}
 
 

@@ -23,7 +23,7 @@ EARLYOOM_UNIT = "/etc/systemd/system/earlyoom.service.d/sparkfleet.conf"
 
 def apt_holds(view: View, _user: str) -> list[Command]:
     """Hold the driver back from `apt upgrade`, which would tear it from its kernel; the Dashboard updates both."""
-    free = [row["name"] for row in named(view.node, book().driver_packages) if not row["held"]]
+    free = [row.name for row in named(view.facts, book().driver_packages) if not row.held]
     return [("apt-mark", "hold", *free)] if free else []
 
 
@@ -38,32 +38,32 @@ def cdi_spec(view: View, _user: str) -> list[Command]:
 
     Not before the reboot that loads another driver, and not for a GPU that does not work: nvidia-ctk would fail.
     """
-    specs, stale = view["injection"]["cdi_specs"], view.stale_specs
+    specs, stale = view.facts.injection.cdi_specs, view.stale_specs
     if not view.gpu_works or any(map(view.early, stale)):
         return []
     surplus = [spec for _, several in view.surplus_specs for spec in several]
-    renewed = [spec for spec in specs if view.renews and spec["path"] == RENEWED]
+    renewed = [spec for spec in specs if view.renews and spec.path == RENEWED]
     aside = [spec for spec in specs if (spec in stale or spec in surplus) and spec not in renewed]
-    good = [spec for spec in specs if spec not in [*stale, *aside] and "nvidia.com/gpu=all" in spec["devices"]]
-    commands: list[Command] = [("mv", spec["path"], f"{spec['path']}.stale") for spec in aside]
+    good = [spec for spec in specs if spec not in [*stale, *aside] and "nvidia.com/gpu=all" in spec.devices]
+    commands: list[Command] = [("mv", spec.path, f"{spec.path}.stale") for spec in aside]
     if not good and (stale or view.cdi):
         commands += [("systemctl", "restart", REFRESH[1]) if view.renews else (*GENERATE, f"--output={GENERATED}")]
     return commands
 
 
 def docker_group(view: View, user: str) -> list[Command]:
-    wanted = user not in ("", "root") and user not in view["docker"]["group"]
+    wanted = user not in ("", "root") and user not in view.facts.docker.group
     return [("usermod", "--append", "--groups", "docker", user)] if wanted else []
 
 
 def earlyoom(view: View, _user: str) -> list[Command]:
     """The commands around its two files; installing it reloads systemd, so not beside an engine injected by hook."""
-    active = view.unit("earlyoom.service").get("ActiveState") == "active"
-    if (active and view["earlyoom"] == book().earlyoom.arguments) or (view.serves() and not view.cdi):
+    active = view.facts.unit("earlyoom.service").active == "active"
+    if (active and view.facts.earlyoom == book().earlyoom.arguments) or (view.serves() and not view.cdi):
         return []
     install = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "--yes", "--no-install-recommends")
     enable, restart = ("systemctl", "enable", "--no-reload", "earlyoom"), ("systemctl", "restart", "earlyoom")
-    return [*([] if named(view.node, ["earlyoom"]) else [(*install, "earlyoom")]), enable, restart]
+    return [*([] if named(view.facts, ["earlyoom"]) else [(*install, "earlyoom")]), enable, restart]
 
 
 def sleep_targets(view: View, _user: str) -> list[Command]:

@@ -42,7 +42,8 @@ def host_row(run: FleetRun, name: str, now: datetime | None = None) -> tuple[str
     release = node.release or {}
     watch = node.watch if node.watch and node.watch.release == node.current else Look()
     proven = compare.figure_of(node.figures, "acceptance-short")
-    memory = (run.nodes[name].get("memory") or {}).get("available_kib")
+    facts = run.nodes[name].facts
+    memory = facts.memory.available_kib if facts else None
     started = node.serving.container_started_at if node.serving and node.serves else None
     cells: tuple[object, ...] = (
         name,
@@ -65,7 +66,7 @@ def host_row(run: FleetRun, name: str, now: datetime | None = None) -> tuple[str
 
 def state_of(run: FleetRun, name: str) -> str:
     """Return the host's state in a word or two."""
-    if "error" in run.nodes[name]:
+    if not run.nodes[name].facts:
         return "no answer"
     node = run.status(name)
     failed = node.last is not None and node.last.state == FAILED
@@ -94,7 +95,7 @@ def drift(node: NodeStatus) -> list[str]:
 def remarks(run: FleetRun, name: str) -> list[str]:
     """Return what is to be said about a host besides its row, a sentence each."""
     node = run.status(name)
-    texts = [str(run.nodes[name]["error"])] if "error" in run.nodes[name] else []
+    texts = [] if run.nodes[name].facts else [run.nodes[name].error]
     texts += [f"drift: {text}" for text in drift(node)]
     texts += [f"watch: {text}" for text in ((node.watch and node.watch.findings) or {}).values()]
     if node.activation:

@@ -99,7 +99,7 @@ def ending(run: FleetRun, name: str) -> str:
         return progress.outcomes[name].text()
     if any(name in wave for wave in run.waves):
         return "not touched"
-    if "error" in run.nodes.get(name, {"error": None}):
+    if name not in run.nodes or not run.nodes[name].facts:
         return "could not be reached"
     return "already served its release" if run.intent == "deploy" else "stays"
 

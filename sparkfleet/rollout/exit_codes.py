@@ -6,9 +6,10 @@ The numbers from 10 on that `sparknode activate` has too mean the same there.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sparkfleet.preflight.seen import Seen
     from sparkfleet.release.rules import Finding
     from sparkfleet.rollout.fleet_run import FleetRun
 
@@ -79,6 +80,6 @@ def of_findings(found: Mapping[str, Sequence[Finding]]) -> int | None:
     return LEASE_HELD if set(failed) == {"host.busy"} else REFUSED
 
 
-def of_a_look(nodes: Mapping[str, Mapping[str, Any]], code: int = 0) -> int:
+def of_a_look(nodes: Mapping[str, Seen], code: int = 0) -> int:
     """Return the code of a task that only looks: what it could not see is no success."""
-    return UNREACHABLE if any("error" in node for node in nodes.values()) else code
+    return UNREACHABLE if any(not node.facts for node in nodes.values()) else code

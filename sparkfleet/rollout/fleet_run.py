@@ -20,6 +20,7 @@ from sparkfleet.errors import FleetError, LockError, RefusedError, SettingsError
 from sparkfleet.inventory.entry import HostEntry
 from sparkfleet.inventory.pace import Pace
 from sparkfleet.inventory.settings import Settings, parse_settings
+from sparkfleet.preflight.seen import Seen
 from sparkfleet.release import lockfile
 from sparkfleet.release.lockfile import Lock
 from sparkfleet.release.release import Compiled, compile_release
@@ -72,7 +73,7 @@ class FleetRun:
     rollout: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     operator: str = field(default_factory=lambda: f"{_user()}@{socket.gethostname()}")
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
-    nodes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    nodes: dict[str, Seen] = field(default_factory=dict)
     findings: dict[str, list[Finding]] = field(default_factory=dict)
     waves: list[list[str]] = field(default_factory=list)
     # How many hosts of the inventory --limit and --exclude left out.
@@ -84,8 +85,6 @@ class FleetRun:
     lacking: dict[str, bool] = field(default_factory=dict)
     # Why weights did not come, by host; None until they were brought.
     sync_problems: dict[str, str] | None = None
-    # Each node's status, with the document that it was read from.
-    _read: dict[str, tuple[Mapping[str, Any], NodeStatus]] = field(default_factory=dict, repr=False)
 
     def statuses(self) -> dict[str, NodeStatus]:
         return {name: self.status(name) for name in self.nodes}
@@ -100,11 +99,7 @@ class FleetRun:
 
     def status(self, name: str) -> NodeStatus:
         """Return how a node stood when it was last read; one that could not be read has nothing."""
-        document = self.nodes.get(name, {}).get("fleet") or {}
-        known = self._read.get(name)
-        if known is None or known[0] is not document:
-            known = self._read[name] = document, NodeStatus.read(document)
-        return known[1]
+        return self.nodes[name].status if name in self.nodes else NodeStatus()
 
 
 def _user() -> str:
@@ -252,7 +247,7 @@ def serving(run: FleetRun) -> dict[str, bool]:
 
 def _silence(run: FleetRun) -> dict[str, str]:
     """Return why hosts could not be read."""
-    return {name: str(node["error"]) for name, node in run.nodes.items() if "error" in node}
+    return {name: node.error for name, node in run.nodes.items() if not node.facts}
 
 
 def _remedy(run: FleetRun) -> str:
@@ -304,10 +299,9 @@ def _refuse_known_bad(run: FleetRun, names: list[str]) -> None:
         )
 
 
-def installed(node: Mapping[str, Any]) -> str | None:
+def installed(node: Seen) -> str | None:
     """Return the hash of the node's program that is installed there, where one is."""
-    found: str | None = (node.get("sparknode") or {}).get("installed_sha256")
-    return found
+    return node.facts.sparknode.installed_sha256 if node.facts else None
 
 
 def staged(run: FleetRun, name: str, program_sha256: str) -> bool:
@@ -317,6 +311,6 @@ def staged(run: FleetRun, name: str, program_sha256: str) -> bool:
         installed(node) == program_sha256
         and plan.compiled.id in status.releases
         and plan.release["image"]["reference"] in status.images
-        and not (node.get("docker") or {}).get("lost")
+        and not (node.facts and node.facts.docker.lost)
         and {(row["repo"], row["commit"]) for row in plan.release["artefacts"]} <= status.present
     )

@@ -10,24 +10,31 @@ from typing import Any
 from sparkfleet.preflight.checks.view import KIB_PER_GIB, View, box_of, matches
 from sparkfleet.preflight.findings import book, finding
 from sparkfleet.preflight.preflight import check, decided, of_host
+from sparkfleet.preflight.seen import Seen
 from sparkfleet.release.rules import Finding
 from sparkfleet.rollout.fleet_run import FleetRun
+from sparknode.facts.facts import Facts
 
 
-def _firmware(node: Mapping[str, Any]) -> str | None:
-    known, patterns = node["firmware"] or {}, book().firmware_devices
+def _firmware(facts: Facts) -> str | None:
+    known, patterns = facts.firmware or {}, book().firmware_devices
     parts = [f"{name} {version}" for name, version in sorted(known.items()) if matches(name, patterns)]
-    return ", ".join(parts) or node["host"]["dmi"]["bios_version"]
+    return ", ".join(parts) or facts.host.dmi.bios_version
 
 
-COLUMNS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
-    "driver": lambda node: node["gpu"]["devices"][0]["driver_version"],
-    "kernel": lambda node: node["host"]["kernel"],
-    "OTA": lambda node: node["host"]["dgx"]["ota_version"] or node["host"]["dgx"]["software_version"],
+def _memory(facts: Facts) -> str | None:
+    total = facts.memory.total_kib
+    return None if total is None else f"{total / KIB_PER_GIB:.1f} GiB"
+
+
+COLUMNS: Mapping[str, Callable[[Facts], str | None]] = {
+    "driver": lambda facts: facts.gpu.first.driver_version if facts.gpu.first else None,
+    "kernel": lambda facts: facts.host.kernel,
+    "OTA": lambda facts: facts.host.dgx.update if facts.host.dgx else None,
     "firmware": _firmware,
-    "toolkit": lambda node: node["injection"]["toolkit_version"],
-    "docker": lambda node: node["docker"]["server_version"],
-    "MemTotal": lambda node: f"{node['memory']['total_kib'] / KIB_PER_GIB:.1f} GiB",
+    "toolkit": lambda facts: facts.injection.toolkit_version,
+    "docker": lambda facts: facts.docker.server_version,
+    "MemTotal": _memory,
 }
 # What each maker numbers for its own boxes, and what goes with that: one maker's product is compared with itself.
 OF_ITS_MAKER = ("firmware", "MemTotal")
@@ -36,16 +43,12 @@ HEADINGS = ("host", "fit", *COLUMNS)
 DISPENSABLE = ("firmware", "toolkit", "docker", "OTA", "MemTotal", "kernel")
 
 
-def cell(column: str, node: Mapping[str, Any]) -> str | None:
+def cell(column: str, node: Seen) -> str | None:
     """Return a cell as text, or None where the host does not say."""
-    try:
-        value = COLUMNS[column](node)
-    except (ArithmeticError, LookupError, TypeError, AttributeError, ValueError):
-        return None
-    return str(value) if value else None
+    return (COLUMNS[column](node.facts) or None) if node.facts else None
 
 
-def odd(nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+def odd(nodes: Mapping[str, Seen]) -> dict[str, dict[str, str]]:
     """Return, for each host that differs, the columns in which it does, with what more than half of the others have."""
     found: dict[str, dict[str, str]] = {}
     for column in COLUMNS:
@@ -62,12 +65,10 @@ def odd(nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
     return found
 
 
-def maker(node: Mapping[str, Any]) -> object:
+def maker(node: Seen) -> object:
     """Return what tells one maker's product from another's; several spellings of a vendor are one."""
-    try:
-        return box_of(node) or tuple(node["host"]["dmi"][name] for name in ("sys_vendor", "product_name"))
-    except (LookupError, TypeError, AttributeError):
-        return None
+    dmi = node.facts.host.dmi if node.facts else None
+    return dmi and (box_of(dmi) or (dmi.sys_vendor, dmi.product_name))
 
 
 def rows(run: FleetRun) -> list[tuple[str, ...]]:
@@ -92,11 +93,11 @@ def examine(run: FleetRun, today: datetime.date) -> dict[str, list[Finding]]:
             continue
         node = run.nodes[name]
         said = check(node, plan.release, plan.settings.catalog())
-        if name in differs:
+        if node.facts and name in differs:
+            view = View(node.facts, plan.release, plan.settings.catalog())
             words = (
                 f"{column} is {cell(column, node)}, most hosts have {usual}" for column, usual in differs[name].items()
             )
-            view = View(node, plan.release, plan.settings.catalog())
             said.append(finding("fleet.skew", {"what": "; ".join(words)}, view))
         found[name] = decided(said, plan.settings, today)
     return found

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from statistics import median
 from typing import Any
 
 from sparkfleet.grouping import whom
+from sparkfleet.preflight.seen import Seen
 from sparkfleet.release.differences import differences
 from sparkfleet.rollout.fleet_run import FleetRun
 from sparkfleet.rollout.rollback import stays
@@ -47,7 +48,8 @@ def _change(run: FleetRun, name: str) -> Iterator[str]:
     if run.intent == "deploy":
         compiled = run.hosts[name].compiled
         yield from (f"      set for this host: {words}" for words in compiled.overridden)
-        kib = (run.nodes[name].get("memory") or {}).get("total_kib")
+        facts = run.nodes[name].facts
+        kib = facts.memory.total_kib if facts else None
         yield from (f"      {words}" for words in compiled.remarks(kib * 1024 if kib else None))
         warnings = (finding for finding in compiled.findings if finding.severity == "warn")
         yield from (f"      note: {finding.text().splitlines()[0]}" for finding in warnings)
@@ -100,9 +102,9 @@ def _downloads(run: FleetRun, names: Sequence[str]) -> Iterator[str]:
         yield f"  downloads: {what}, to {whom(hosts, len(run.hosts))}"
 
 
-def _left_behind(node: Mapping[str, Any]) -> set[str]:
+def _left_behind(node: Seen) -> set[str]:
     """Return the releases whose images went with a change of Docker's image store, and are in the other one still."""
-    return {row["release"] for row in (node.get("docker") or {}).get("lost") or () if row["elsewhere"]}
+    return {row.release for row in node.facts.docker.lost if row.elsewhere} if node.facts else set()
 
 
 def _waves(run: FleetRun) -> Iterator[str]:

@@ -101,22 +101,22 @@ def stall(text: str) -> float | None:
     return float(match[1]) if match else None
 
 
-def cdi_devices(lines: Iterable[object]) -> list[str]:
+def cdi_devices(lines: Iterable[object]) -> tuple[str, ...]:
     """The names of CDI devices, without those that are made of a serial number."""
     names = {str(line).strip() for line in lines}
-    return sorted(name for name in names if _CDI_DEVICE.fullmatch(name) and not _UNIQUE.search(name))
+    return tuple(sorted(name for name in names if _CDI_DEVICE.fullmatch(name) and not _UNIQUE.search(name)))
 
 
-def cdi_spec(text: str) -> list[str]:
+def cdi_spec(text: str) -> tuple[str, ...]:
     """The devices of one CDI specification, JSON or the YAML that nvidia-ctk writes."""
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
         kind = re.search(r'^\s*"?kind"?:\s*"?([\w./-]+)', text, re.MULTILINE)
         names = re.findall(r'^\s*(?:-\s*)?"?name"?:\s*"?([\w.:-]+)"?\s*$', text, re.MULTILINE)
-        return cdi_devices(f"{kind[1]}={name}" for name in names) if kind else []
+        return cdi_devices(f"{kind[1]}={name}" for name in names) if kind else ()
     if not isinstance(document, dict) or not isinstance(document.get("devices"), list):
-        return []
+        return ()
     named = [device["name"] for device in document["devices"] if isinstance(device, dict) and "name" in device]
     return cdi_devices(f"{document.get('kind')}={name}" for name in named)
 
@@ -172,9 +172,9 @@ def docker_info(text: str) -> dict[str, Any]:
         "storage_driver": as_text(info.get("Driver")),
         "image_store": _image_store(info) if version else None,
         "containerd_address": as_text(as_dict(info.get("Containerd")).get("Address")),
-        "runtimes": sorted(str(name) for name in as_dict(info.get("Runtimes"))),
+        "runtimes": tuple(sorted(str(name) for name in as_dict(info.get("Runtimes")))),
         "default_runtime": as_text(info.get("DefaultRuntime")),
-        "cdi_dirs": [str(folder) for folder in as_list(info.get("CDISpecDirs"))],
+        "cdi_dirs": tuple(str(folder) for folder in as_list(info.get("CDISpecDirs"))),
         "cdi_devices": cdi_devices(discovered),
         "error": None if version else "Docker names no version of itself",
     }
@@ -298,7 +298,7 @@ def kernels(text: str) -> dict[str, Any]:
     """The kernel that boots next, and those for which an nvidia module is there; from `find` over /boot and modules."""
     after = re.search(r"^/boot/vmlinuz (?:\S*/)?vmlinuz-(\S+)$", text, re.MULTILINE)
     with_module = re.findall(r"^/lib/modules/([^/\s]+)/\S*nvidia\.ko", text, re.MULTILINE)
-    return {"next": after[1] if after else None, "with_nvidia": sorted(set(with_module))}
+    return {"next": after[1] if after else None, "with_nvidia": tuple(sorted(set(with_module)))}
 
 
 def default_interface(text: str) -> str | None:

@@ -6,9 +6,11 @@ Keys that this version does not know are left alone: a newer controller may add 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
-from typing import Any, ClassVar, Protocol, TypeVar, get_args, get_origin, get_type_hints
+from functools import cache
+from typing import Annotated, Any, ClassVar, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
 from sparknode.errors import Refused
 
@@ -18,6 +20,11 @@ class _Dataclass(Protocol):
 
 
 T = TypeVar("T", bound=_Dataclass)
+# Whole numbers that may be 0, and those that may be negative; where a class says int, they are at least 1.
+Count = Annotated[int, "from 0"]
+Whole = Annotated[int, "any"]
+# What 64 bits hold: reckoning with more could fail.
+_WHOLE, _NUMBER = 1 << 63, sys.float_info.max
 
 
 def parse(text: str, name: str) -> Node:
@@ -34,13 +41,17 @@ def _shown(value: object) -> str:
 
 
 class Node:
-    """One JSON object and where it stands in its document."""
+    """One JSON object and where it stands in its document.
 
-    def __init__(self, value: Any, where: str) -> None:
+    In a `complete` document only what has a default may be left out, and an empty text says as much as null.
+    """
+
+    def __init__(self, value: Any, where: str, complete: bool = False) -> None:
         if not isinstance(value, dict):
             raise Refused(f"{where}: found {_shown(value)}, expected an object")
         self.raw: dict[str, Any] = value
         self.where = where
+        self.complete = complete
 
     def _wrong(self, key: str, expected: str) -> Refused:
         found = _shown(self.raw[key]) if key in self.raw else "nothing"
@@ -57,7 +68,7 @@ class Node:
 
     def number(self, key: str, least: float = 0.0) -> float:
         value = self.raw.get(key)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value < float("inf"):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= _NUMBER:
             raise self._wrong(key, f"a number of at least {least:g}")
         return float(value)
 
@@ -66,9 +77,15 @@ class Node:
 
     def whole(self, key: str, least: int = 0) -> int:
         value = self.raw.get(key)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value < _WHOLE:
             raise self._wrong(key, f"a whole number of at least {least}")
         return value
+
+    def counts(self, key: str) -> tuple[int, ...]:
+        value = self.raw.get(key)
+        if not isinstance(value, list):
+            raise self._wrong(key, "a list of whole numbers")
+        return tuple(Node({key: item}, self.where).whole(key) for item in value)
 
     def flag(self, key: str) -> bool:
         value = self.raw.get(key)
@@ -91,7 +108,7 @@ class Node:
     def node(self, key: str) -> Node:
         if key not in self.raw:
             raise self._wrong(key, "an object")
-        return Node(self.raw[key], f"{self.where}.{key}")
+        return Node(self.raw[key], f"{self.where}.{key}", self.complete)
 
     def optional_node(self, key: str) -> Node | None:
         return None if self.raw.get(key) is None else self.node(key)
@@ -101,7 +118,7 @@ class Node:
         if not isinstance(value, list):
             raise self._wrong(key, "a list of objects")
         for position, item in enumerate(value):
-            yield Node(item, f"{self.where}.{key}[{position}]")
+            yield Node(item, f"{self.where}.{key}[{position}]", self.complete)
 
     def part(self, key: str) -> Node:
         """The object under a key, or an empty one where there is none."""
@@ -113,14 +130,15 @@ class Node:
         What has a default or may be None may be left out; a field that is a dataclass is an object of its own, and one
         whose key is no name in Python has it as metadata.
         """
-        types = get_type_hints(kind)
-        read = {field.name: self._read(field, types[field.name]) for field in fields(kind) if field.name not in given}
-        return kind(**read, **given)
+        return kind(**{one.name: self._read(one, hint) for one, hint in _hints(kind) if one.name not in given}, **given)
 
     def _read(self, field: Field[Any], kind: Any) -> object:
         key, parts = _key(field), get_args(kind)
-        if self.raw.get(key) is None and (field.default is not MISSING or type(None) in parts):
-            return None if field.default is MISSING else field.default
+        if self.raw.get(key) is None or (self.complete and self.raw[key] == ""):
+            if field.default is not MISSING:
+                return field.default
+            if type(None) in parts and (key in self.raw or not self.complete):
+                return None
         if type(None) in parts:
             kind, parts = parts[0], get_args(parts[0])
         if isinstance(kind, type) and is_dataclass(kind):
@@ -131,20 +149,32 @@ class Node:
                 inner = self.node(key)
                 return {name: inner.node(name).build(item) for name in inner.raw}
             return tuple(node.build(item) for node in self.nodes(key))
-        readers: dict[object, Callable[[str], object]] = {
-            str: self.text,
-            bool: self.flag,
-            int: lambda key: self.whole(key, 1),
-            float: self.number,
-            tuple[str, ...]: self.texts,
-            dict[str, str]: self.mapping,
-            dict[str, Any]: lambda key: self.node(key).raw,
-        }
-        return readers[kind](key)
+        return _READERS[kind](self, key)
 
     def schema(self, known: int) -> None:
         if self.raw.get("schema") != known:
             raise self._wrong("schema", f"{known}; install the sparknode that belongs to this controller")
+
+
+_READERS: Mapping[object, Callable[[Node, str], object]] = {
+    str: Node.text,
+    bool: Node.flag,
+    int: lambda node, key: node.whole(key, 1),
+    Count: Node.whole,
+    Whole: lambda node, key: node.whole(key, -_WHOLE),
+    float: Node.number,
+    tuple[str, ...]: Node.texts,
+    tuple[Count, ...]: Node.counts,
+    dict[str, str]: Node.mapping,
+    dict[str, Any]: lambda node, key: node.node(key).raw,
+}
+
+
+@cache
+def _hints(kind: type[_Dataclass]) -> tuple[tuple[Field[Any], Any], ...]:
+    """The fields of a class with their types; kept, as a document may hold hundreds of one."""
+    types = get_type_hints(kind, include_extras=True)
+    return tuple((field, types[field.name]) for field in fields(kind))
 
 
 def written(value: Any) -> Any:

@@ -23,7 +23,7 @@ from sparknode.facts import smi, updates
 from sparknode.facts.redact import redacted as redacted
 from sparknode.host import imagestore, node_status, units
 
-DEADLINE_S = 10.0
+DEADLINE_S = node_status.DEADLINE_S
 # Some editors put it in front of what they save.
 BOM = "\ufeff"
 # In place of an exit code: what is looked at holds no answer to this question.

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from dataclasses import dataclass
 
 from sparknode.base.parse import number
+from sparknode.facts.facts import Device
 
+# A Device's, in its order, but for the fault.
 GPU_FIELDS = (
     "name,compute_cap,driver_version,temperature.gpu,power.draw,clocks.sm,utilization.gpu,memory.total,memory.free"
 )
-_FIGURES = ("temperature_c", "power_w", "clock_mhz", "utilization", "memory_total_mib", "memory_free_mib")
 # What the kernel says of a GPU that fails (NVIDIA, Xid errors), and of a module that Secure Boot keeps out.
 KERNEL_LINES = "NVRM: Xid|NVRM:.*(fallen off|failed)|Loading of .*is rejected|unsigned module loading is restricted"
 _STAMP = re.compile(r"^\[[ \d.]+\]\s*")
@@ -42,7 +43,7 @@ def _wrong(cell: str, *, figure: bool) -> str | None:
     return words if odd and words.lower() not in _ABSENT else None
 
 
-def gpus(stdout: str, rc: int | None) -> tuple[list[dict[str, Any]], str | None]:
+def gpus(stdout: str, rc: int | None) -> tuple[tuple[Device, ...], str | None]:
     """`nvidia-smi --query-gpu=GPU_FIELDS --format=csv,noheader`: the GPUs, and what else was said.
 
     A GPU with a fault has the driver's words for it under `fault`. «No devices were found» comes with exit code 6, and
@@ -50,7 +51,7 @@ def gpus(stdout: str, rc: int | None) -> tuple[list[dict[str, Any]], str | None]
     with rows. A GB10 has no figures of memory, which is None. A shorter list of fields, as other tools ask for, is
     taken too.
     """
-    devices: list[dict[str, Any]] = []
+    devices: list[Device] = []
     others: list[str] = []
     for line in stdout.splitlines():
         cells = line.rsplit(",", 8) if line.count(",") >= 8 else line.split(",")
@@ -59,21 +60,29 @@ def gpus(stdout: str, rc: int | None) -> tuple[list[dict[str, Any]], str | None]
             continue
         faults = [_wrong(cell, figure=False) for cell in cells[:3]] + [_wrong(cell, figure=True) for cell in cells[3:]]
         devices.append(
-            {
-                "name": _told(cells[0]) or "a GPU without a name",
-                "compute_capability": _told(cells[1]),
-                "driver_version": _told(cells[2]),
-                "fault": next(filter(None, faults), None),
-                **dict(zip(_FIGURES, map(number, cells[3:]), strict=False)),
-            }
+            Device(
+                _told(cells[0]) or "a GPU without a name",
+                _told(cells[1]),
+                _told(cells[2]),
+                next(filter(None, faults), None),
+                *map(number, cells[3:]),
+            )
         )
     said = " ".join(" ".join(others).split())[:300]
     if not said and (rc != 0 or not devices):
         said = f"nvidia-smi ended with {rc}" + ("" if devices else " and named no GPU")
-    return devices, said or None
+    return tuple(devices), said or None
 
 
-def details(text: str) -> dict[str, str | None]:
+@dataclass(frozen=True)
+class Details:
+    cuda_version: str | None
+    cuda_said: str | None
+    gsp_version: str | None
+    recovery: str | None
+
+
+def details(text: str) -> Details:
     """`nvidia-smi -q`: CUDA's version, the firmware that the GPU runs, and what it needs to recover from a fault.
 
     From driver 610 on lines carry a remark behind the figure, and CUDA UMD Version is the one that stays. `cuda_said`
@@ -81,12 +90,12 @@ def details(text: str) -> dict[str, str | None]:
     """
     cuda = _line(text, "CUDA UMD Version") or _line(text, "CUDA Version")
     action = _line(text, "GPU Recovery Action")
-    return {
-        "cuda_version": _version(cuda),
-        "cuda_said": cuda if cuda and not _version(cuda) else None,
-        "gsp_version": _version(_line(text, "GSP Firmware Version")),
-        "recovery": action if action and action.lower() not in _ABSENT else None,
-    }
+    return Details(
+        cuda_version=_version(cuda),
+        cuda_said=cuda if cuda and not _version(cuda) else None,
+        gsp_version=_version(_line(text, "GSP Firmware Version")),
+        recovery=action if action and action.lower() not in _ABSENT else None,
+    )
 
 
 def _line(text: str, key: str) -> str | None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sparknode.base.parse import as_dict, as_list, as_text, json_object, number
+from sparknode.facts.facts import Ota
 
 # fwupd's ids of the firmware of a GB10, whose devices share a name: GUID (NVIDIA's update recipes), and AppstreamId,
 # which other makers' firmware on LVFS has too.
@@ -57,7 +58,7 @@ def firmware(text: str) -> dict[str, str] | None:
     }
 
 
-def ota(text: str) -> dict[str, Any] | None:
+def ota(text: str) -> Ota | None:
     """`nvidia-spark-ota-check`, its summary or its torn-score: which update, how torn it is, and which parts lack.
 
     `failed` is None where only the score is told.
@@ -80,7 +81,7 @@ def ota(text: str) -> dict[str, Any] | None:
         torn, name = number(line[1]) if line else None, name or (named[1] if named else None)
     if torn is None:
         return None
-    return {"name": name, "torn": torn, "failed": [str(one) for one in failed] if isinstance(failed, list) else None}
+    return Ota(name, torn, tuple(map(str, failed)) if isinstance(failed, list) else None)
 
 
 def _figure(value: object) -> float | None:

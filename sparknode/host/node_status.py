@@ -15,7 +15,7 @@ from sparknode.base.parse import json_rows
 from sparknode.base.paths import Paths
 from sparknode.base.process import Completed
 from sparknode.base.shape import Node, written
-from sparknode.base.system import Host, System
+from sparknode.base.system import Host, System, asking
 from sparknode.errors import Refused
 from sparknode.host import docker, units
 from sparknode.host.drift import Drift, folder_problems, name_drift, read_stamp, unit_drift
@@ -24,12 +24,19 @@ from sparknode.state.journal import Attempt, Record
 from sparknode.state.release import Release, load, load_linked
 from sparknode.state.status import Ended, Failure, NodeStatus, Phase, Proof, Readiness, Serving, StagedModel, UnderWay
 
+# By when programs have to answer.
+DEADLINE_S = 10.0
 CONTAINER_NAME = "sparkfleet-serve"
 QUESTIONS: Mapping[str, tuple[str, ...]] = {
     "container": docker.container_argv(CONTAINER_NAME),
     "images": dockerd.question("/images/json"),
     "units": units.SHOW_ARGV,
 }
+
+
+def report(host: Host) -> dict[str, Any]:
+    """What `sparknode status` prints."""
+    return fleet(host, asking(host.system, QUESTIONS, DEADLINE_S)())
 
 
 def fleet(host: Host, answers: Mapping[str, Completed]) -> dict[str, Any]:

@@ -10,6 +10,8 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from sparknode.base.shape import Count
+
 _CONTAINER = re.compile(
     r"/docker-[0-9a-f]+\.scope|/docker/|/(?:snap\.)?docker[\w.]*\.service|containerd|nerdctl|libpod|podman|crio|kubepods"
     r"|/lxc[./]|lxc\.payload|machine\.slice|nspawn|incus|buildkit"
@@ -26,8 +28,9 @@ class Owner:
     """`kind` is container, unit, user-unit, session, gone (nobody owns it any more) or unknown."""
 
     kind: str
+    # Its systemd unit.
     unit: str | None = None
-    uid: int | None = None
+    uid: Count | None = None
 
 
 def owner(cgroup: str, running: Collection[str] | None) -> Owner:

@@ -84,7 +84,7 @@ def test_the_rollback_tag_gets_its_own_release(fleet: FakeFleet) -> None:
 
 
 def test_an_unfit_host_stops_the_run_before_any_change(fleet: FakeFleet) -> None:
-    fleet.probes["spark-3"] = probe(gpu={"devices": [], "error": "No devices were found"})
+    fleet.probes["spark-3"] = probe(gpu={**probe()["gpu"], "devices": [], "error": "No devices were found"})
     outcome = fleet.run("-y")
     assert outcome.code == exit_codes.REFUSED
     assert "gpu.visible" in outcome.output
@@ -215,7 +215,7 @@ def test_preflight_alone_asks_and_changes_nothing(fleet: FakeFleet) -> None:
     outcome = fleet.run("-y", deploy="tasks/preflight.py")
     assert outcome.code == 0, outcome.output
     assert outcome.changes() == []
-    fleet.probes["spark-3"] = probe(gpu={"devices": [], "error": "No devices were found"})
+    fleet.probes["spark-3"] = probe(gpu={**probe()["gpu"], "devices": [], "error": "No devices were found"})
     outcome = fleet.run("-y", deploy="tasks/preflight.py")
     assert outcome.code == exit_codes.REFUSED
     assert "gpu.visible" in outcome.output

@@ -14,7 +14,7 @@ from tests.plan.harness import (
 )
 
 HOSTS = [f"spark-{number}" for number in range(1, 5)]
-NO_GPU = probe(gpu={"devices": [], "error": "No devices were found"})
+NO_GPU = probe(gpu={**probe()["gpu"], "devices": [], "error": "No devices were found"})
 
 
 def test_a_lease_that_cannot_be_written_is_no_other_roll_out(fleet: FakeFleet) -> None:

@@ -1,6 +1,6 @@
 """The checks of the preflight, one a row of `catalog/preflight.yaml`: each looks, and gives figures for its texts.
 
-A check whose facts have another shape raises, and its row is then reported as unknown.
+A check that the facts leave undecided raises, and its row is then reported as unknown.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from sparkfleet.preflight.findings import Values, book
 
 def _version(view: View) -> str | None:
     """What nvidia-smi says, or else the kernel: both name the driver that is loaded."""
-    return view.gpu.get("driver_version") or view.driver
+    return (view.gpu.driver_version if view.gpu else None) or view.driver
 
 
 def _driver(view: View) -> Iterator[Values]:
@@ -34,40 +34,40 @@ def _installed(view: View) -> list[Values]:
 
 
 def _configured(view: View) -> Iterator[Values]:
-    broken = named(view.node, ["nvidia-*", "libnvidia-*", "linux-modules-nvidia-*"])
-    for state in sorted({row["state"] for row in broken} - {"installed"}):
-        names = [row["name"] for row in broken if row["state"] == state]
+    broken = named(view.facts, ["nvidia-*", "libnvidia-*", "linux-modules-nvidia-*"])
+    for state in sorted({row.state for row in broken} - {"installed"}):
+        names = [row.name for row in broken if row.state == state]
         case = "again" if state == "half-installed" else None
         yield {"names": ", ".join(names), "packages": " ".join(names), "state": state, "case": case}
 
 
 def _next_kernel(view: View) -> list[Values]:
-    after, ready = view["kernels"]["next"], view["kernels"]["with_nvidia"]
+    after, ready = view.facts.kernels.next, view.facts.kernels.with_nvidia
     # Where not even the running kernel's module was found, modules stand elsewhere, and nothing is known.
-    torn = after and after not in ready and view["host"]["kernel"] in ready
+    torn = after and after not in ready and view.facts.host.kernel in ready
     return [{"has": ", ".join(ready)}] if torn else []
 
 
 def _foreign(view: View) -> list[Values]:
-    names = " ".join(row["name"] for row in named(view.node, book().foreign_packages))
+    names = " ".join(row.name for row in named(view.facts, book().foreign_packages))
     return [{"names": names, "branch": view.hardware.driver_branch}] if names and view.hardware.driver_branch else []
 
 
 def _toolchain(view: View) -> list[Values]:
-    needs, gpu = view.line.cuda_toolkit if view.line else None, view["gpu"]
-    if needs and not gpu["cuda_version"]:
-        said = f" (it prints «{gpu['cuda_said']}»)" if gpu["cuda_said"] else ""
+    needs, gpu = view.line.cuda_toolkit if view.line else None, view.facts.gpu
+    if needs and not gpu.cuda_version:
+        said = f" (it prints «{gpu.cuda_said}»)" if gpu.cuda_said else ""
         raise Undecided(f"nvidia-smi -q names no CUDA version of the driver{said}; libcuda may be missing")
-    return [{"needs": needs}] if needs and older(gpu["cuda_version"], needs) else []
+    return [{"needs": needs}] if needs and older(gpu.cuda_version, needs) else []
 
 
 CHECKS: Mapping[str, Check] = {
     "driver.version": _driver,
     "driver.image": _image,
-    "driver.loaded": lambda v: v["gpu"]["gsp_version"] not in (None, v["gpu"]["module_version"] or v.driver),
+    "driver.loaded": lambda v: v.facts.gpu.gsp_version not in (None, v.driver),
     "driver.installed": _installed,
     "driver.configured": _configured,
-    "driver.reboot": lambda v: v["host"]["reboot_required"],
+    "driver.reboot": lambda v: v.facts.host.reboot_required,
     "driver.next_kernel": _next_kernel,
     "driver.foreign": _foreign,
     "cuda.toolchain": _toolchain,

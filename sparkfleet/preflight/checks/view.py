@@ -14,6 +14,8 @@ from sparkfleet.catalog.catalog import Catalog, Hardware, Image, Line
 from sparkfleet.catalog.contract import version_key
 from sparkfleet.catalog.rows import DriverVerdict
 from sparkfleet.preflight.findings import SYSTEMS, System, Values, book
+from sparknode.facts.facts import CdiSpec, Device, Dmi, Facts, Gpu, Package
+from sparknode.state.status import Lease, UnderWay
 
 KIB_PER_GIB = 1 << 20
 # nvidia-smi(1): what ends with this lists the GPU, whose damaged infoROM is all that is wrong with it.
@@ -33,14 +35,12 @@ class Undecided(Exception):
 
 @dataclass(frozen=True)
 class View:
-    """What a check looks at; a section of the probe by its name."""
+    """What a check looks at; `read_at` is when the facts were read, by the controller's clock."""
 
-    node: Mapping[str, Any]
+    facts: Facts
     release: Mapping[str, Any]
     catalog: Catalog
-
-    def __getitem__(self, section: str) -> Any:
-        return self.node[section]
+    read_at: float | None = None
 
     @cached_property
     def hardware(self) -> Hardware:
@@ -58,65 +58,61 @@ class View:
     def line(self) -> Line | None:
         return self.catalog.lines[self.image.line] if self.image else None
 
-    @cached_property
-    def gpu(self) -> Mapping[str, Any]:
-        """The first GPU, or an empty mapping."""
-        return next(iter(self["gpu"]["devices"]), {})
+    @property
+    def gpu(self) -> Device | None:
+        return self.facts.gpu.first
 
-    @cached_property
+    @property
     def driver(self) -> str | None:
-        version: str | None = self["gpu"]["module_version"] or self.gpu.get("driver_version")
-        return version
+        return self.facts.gpu.module_version or (self.gpu.driver_version if self.gpu else None)
 
     @cached_property
     def fault(self) -> str | None:
         """What is wrong with a GPU that is listed: it was lost, must be reset, or lets nvidia-smi fail."""
-        gpu = self["gpu"]
-        faults = [device["fault"] for device in gpu["devices"] if device["fault"]]
-        faults += [f"GPU Recovery Action is {gpu['recovery']}"] if gpu["recovery"] else []
-        failed = gpu["rc"] not in (0, DAMAGED_INFOROM) or LOST.search(gpu["error"] or "")
-        faults += [str(gpu["error"])] if gpu["devices"] and failed else []
+        gpu = self.facts.gpu
+        faults = [device.fault for device in gpu.devices if device.fault]
+        faults += [f"GPU Recovery Action is {gpu.recovery}"] if gpu.recovery else []
+        failed = gpu.rc not in (0, DAMAGED_INFOROM) or LOST.search(gpu.error or "")
+        faults += [str(gpu.error)] if gpu.devices and failed else []
         return next(iter(faults), None)
 
     @property
     def gpu_works(self) -> bool:
-        return bool(self.gpu) and not self.fault
+        return self.gpu is not None and not self.fault
 
     @cached_property
     def pending(self) -> str | None:
         """The driver that the next boot brings, where its files are there and another one is loaded."""
-        library = self["gpu"]["library_version"]
         installed = next((version for _, version in self.installed if version != self.driver), None)
-        return library or (installed if self.driver else None)
+        return self.facts.gpu.library_version or (installed if self.driver else None)
 
     @cached_property
     def installed(self) -> list[tuple[str, str]]:
         """The packages that carry the driver's version, with it."""
-        rows = named(self.node, book().version_packages)
-        return [(row["name"], row["version"].split(":")[-1].split("-")[0]) for row in rows]
+        rows = named(self.facts, book().version_packages)
+        return [(row.name, row.version.split(":")[-1].split("-")[0]) for row in rows]
 
     @cached_property
     def system(self) -> System:
         """Which ways of installing and updating this host has; `other` where it does not say."""
-        host: Mapping[str, Any] = self.node.get("host") or {}
-        told: Mapping[str, Any] = host.get("os") or {}
-        names = [told.get("id"), *str(told.get("id_like") or "").split()]
-        if "microsoft" in str(host.get("kernel")).lower():
+        host = self.facts.host
+        names = [host.os.id, *(host.os.id_like or "").split()]
+        if "microsoft" in (host.kernel or "").lower():
             return "wsl"
-        if host.get("dgx"):
+        if host.dgx:
             return "dgx"
         return next((system for system in SYSTEMS if system in names), "other")
 
-    @cached_property
-    def busy(self) -> Mapping[str, Any] | None:
+    @property
+    def busy(self) -> Lease | UnderWay | None:
         """The rollout that works on the host, if one does."""
-        activation = self["fleet"]["activation"] or {}
-        working: Mapping[str, Any] | None = self["fleet"]["lease"] or (activation if activation.get("alive") else None)
-        return working
+        fleet = self.facts.fleet
+        return fleet.lease or (fleet.activation if fleet.activation and fleet.activation.alive else None)
 
     def serves(self, *states: str) -> bool:
         """Whether the engine holds port and memory already: the node itself waits for them between stop and start."""
-        return bool(self.busy) or (self["fleet"]["serving"] or {}).get("unit") in (states or ("active",))
+        serving = self.facts.fleet.serving
+        return bool(self.busy) or (serving is not None and serving.unit in (states or ("active",)))
 
     @cached_property
     def cdi(self) -> bool:
@@ -133,25 +129,14 @@ class View:
     @cached_property
     def gib(self) -> dict[str, float]:
         """The figures of the machine's memory in GiB, by their names in the probe, and what is used of its swap."""
+        memory = self.facts.memory
         found = {
-            name: value / KIB_PER_GIB
-            for name, value in self["memory"].items()
-            if name[-3:] == "kib" and value is not None
+            name.removesuffix("_kib"): value / KIB_PER_GIB
+            for name, value in vars(memory).items()
+            if name.endswith("_kib") and value is not None
         }
-        gib = {name.removesuffix("_kib"): value for name, value in found.items()}
-        return {
-            "free": 0.0,
-            "hugetlb": self._hugetlb / KIB_PER_GIB,
-            "swap_used": gib.get("swap_total", 0.0) - gib.get("swap_free", 0.0),
-            **gib,
-        }
-
-    @property
-    def _hugetlb(self) -> float:
-        """What huge pages of any size hold, in KiB; without that line, those of the default size."""
-        memory = self["memory"]
-        default = (memory["hugepages_total"] or 0) * (memory["hugepage_kib"] or 0)
-        return max(float(memory["hugetlb_kib"] or 0), float(default))
+        swap_used = found.get("swap_total", 0.0) - found.get("swap_free", 0.0)
+        return {"free": 0.0, **found, "hugetlb": memory.hugepages_kib / KIB_PER_GIB, "swap_used": swap_used}
 
     @cached_property
     def memory(self) -> dict[str, float]:
@@ -160,15 +145,15 @@ class View:
         On a card with its own memory they are the card's. `fits` and `safe` are the largest utilization without and
         with room for CUDA's start. Huge pages are no part of MemAvailable, which engine and gate compare.
         """
-        if self.serves() or not (self.hardware.unified_memory or self.gpu):
+        if self.serves():
             return {}
         if self.hardware.unified_memory:
             available, total = self.gib.get("available"), self.gib.get("total")
+        elif self.gpu:
+            figures = (self.gpu.memory_free_mib, self.gpu.memory_total_mib)
+            available, total = (None if mib is None else mib / 1024 for mib in figures)
         else:
-            available, total = (
-                None if self.gpu.get(name) is None else self.gpu[name] / 1024
-                for name in ("memory_free_mib", "memory_total_mib")
-            )
+            return {}
         if available is None or not total:
             # NVML names 0 of 0 MiB on some drivers (nvitop#208, nvtop#411).
             whose = "/proc/meminfo" if self.hardware.unified_memory else "nvidia-smi"
@@ -181,8 +166,8 @@ class View:
     @property
     def skew_s(self) -> float:
         """How far the host's clock is before ours; 0 where either is not known."""
-        theirs, ours = self["host"]["time"], self.node.get("read_at")
-        return float(theirs - ours) if theirs and ours else 0.0
+        theirs = self.facts.host.time
+        return theirs - self.read_at if theirs and self.read_at else 0.0
 
     @property
     def room(self) -> float:
@@ -192,46 +177,44 @@ class View:
     @property
     def on_port(self) -> list[Values]:
         """Who listens where the engine will; the name is told to root alone."""
-        rows, nobody = self["listening"], {"process": "a process", "pid": "unknown"}
-        taken = [row for row in rows if row["port"] == self.release["serve"]["port"]]
-        return [{**nobody, **{key: value for key, value in row.items() if value}} for row in taken]
-
-    def unit(self, name: str) -> Mapping[str, str]:
-        found: Mapping[str, str] = self["units"].get(name, {})
-        return found
+        port = self.release["serve"]["port"]
+        return [
+            {"port": port, "process": row.process or "a process", "pid": row.pid or "unknown"}
+            for row in self.facts.listening
+            if row.port == port
+        ]
 
     @property
     def unmasked(self) -> str:
-        states = {name: self.unit(name).values() for name in SLEEP_TARGETS if self["units"]}
-        return ", ".join(name for name, state in states.items() if "masked" not in state)
+        states = {name: self.facts.unit(name) for name in SLEEP_TARGETS if self.facts.units}
+        return ", ".join(name for name, unit in states.items() if "masked" not in (unit.load, unit.active, unit.file))
 
     @property
-    def stale_specs(self) -> list[dict[str, Any]]:
+    def stale_specs(self) -> list[CdiSpec]:
         """CDI specifications that were written for another driver than the one that is loaded."""
-        specs = self["injection"]["cdi_specs"]
-        return [spec for spec in specs if self.driver and spec["driver_version"] not in (None, self.driver)]
+        specs = self.facts.injection.cdi_specs
+        return [spec for spec in specs if self.driver and spec.driver_version not in (None, self.driver)]
 
     @property
     def renews(self) -> bool:
         """Whether a unit of the toolkit writes /var/run/cdi/nvidia.yaml."""
-        return self.unit("nvidia-cdi-refresh.service").get("LoadState") == "loaded"
+        return self.facts.unit("nvidia-cdi-refresh.service").load == "loaded"
 
-    def early(self, spec: Mapping[str, Any]) -> bool:
+    def early(self, spec: CdiSpec) -> bool:
         """Whether a specification is of the driver that is loaded after the next boot."""
-        version = str(spec["driver_version"])
-        return bool(self.pending) and f"{version}.".startswith(f"{self.pending}.")
+        return bool(self.pending) and f"{spec.driver_version}.".startswith(f"{self.pending}.")
 
     @property
-    def surplus_specs(self) -> list[tuple[str, list[dict[str, Any]]]]:
+    def surplus_specs(self) -> list[tuple[str, list[CdiSpec]]]:
         """Devices that several CDI specifications name, with the ones to move aside; what is renewed stays."""
-        found: dict[str, list[dict[str, Any]]] = {}
-        for spec in self["injection"]["cdi_specs"]:
-            for device in spec["devices"]:
+        found: dict[str, list[CdiSpec]] = {}
+        for spec in self.facts.injection.cdi_specs:
+            for device in spec.devices:
                 found.setdefault(device, []).append(spec)
         stale = self.stale_specs
 
-        def worth(spec: dict[str, Any]) -> tuple[bool, bool]:
-            return self.renews and spec["path"] == RENEWED, spec not in stale
+        def worth(spec: CdiSpec) -> tuple[bool, bool]:
+            return self.renews and spec.path == RENEWED, spec not in stale
 
         several = {device: specs for device, specs in found.items() if len(specs) > 1}
         return [
@@ -241,14 +224,13 @@ class View:
     @property
     def refresh_state(self) -> str | None:
         """What is wrong with the unit that renews the CDI specification; None where it is right, or not there yet."""
-        unit, version = self.unit("nvidia-cdi-refresh.path"), self["injection"]["toolkit_version"]
+        unit, version = self.facts.unit("nvidia-cdi-refresh.path"), self.facts.injection.toolkit_version
         # NixOS renews it by a unit of its own at each boot and each change of the system.
-        if not version or older(version, limit("refresh_toolkit")) or not unit or self.system == "nixos":
+        if not version or older(version, limit("refresh_toolkit")) or not unit.load or self.system == "nixos":
             return None
-        if unit["LoadState"] == "not-found":
+        if unit.load == "not-found":
             return "not installed"
-        wanted = {"UnitFileState": "enabled", "ActiveState": "active"}
-        return next((unit[key] for key, good in wanted.items() if unit[key] != good), None)
+        return next((state for state, good in ((unit.file, "enabled"), (unit.active, "active")) if state != good), None)
 
 
 # True where the row's texts say it all, or figures for them, once for each thing that was found.
@@ -281,13 +263,13 @@ def matches(name: object, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(str(name), pattern) for pattern in patterns)
 
 
-def named(node: Values, patterns: Iterable[str]) -> list[dict[str, Any]]:
-    return [row for row in node["packages"] if matches(row["name"], patterns)]
+def named(facts: Facts, patterns: Iterable[str]) -> list[Package]:
+    return [row for row in facts.packages if matches(row.name, patterns)]
 
 
-def box_of(node: Values) -> str | None:
+def box_of(dmi: Dmi) -> str | None:
     """Which maker's box with a GB10 it is, where it is a known one."""
-    vendor, product = (str(node["host"]["dmi"][name] or "") for name in ("sys_vendor", "product_name"))
+    vendor, product = dmi.sys_vendor or "", dmi.product_name or ""
     boxes = (box for box in book().boxes if vendor.lower().startswith(tuple(map(str.lower, box.vendor))))
     return next((box.name for box in boxes if any(part in product for part in box.product)), None)
 
@@ -297,9 +279,9 @@ def is_called(name: object, patterns: Iterable[str]) -> bool:
     return bool(name) and matches(name, (f"{pattern}*" for pattern in patterns))
 
 
-def kind_of(node: Values, catalog: Catalog) -> str | None:
+def kind_of(gpu: Gpu, catalog: Catalog) -> str | None:
     """Return the kind of machine, by its GPU's PCI id or else its name; None for one that the catalogue lacks."""
-    ids, names = set(node["gpu"]["pci_ids"]), [device["name"] for device in node["gpu"]["devices"]]
+    ids, names = set(gpu.pci_ids), [device.name for device in gpu.devices]
     known = {row_id: row for row_id, row in catalog.hardware.items() if row.simulates is None}
     by_id = [row_id for row_id, row in known.items() if ids & set(row.pci_ids)]
     by_name = [row_id for row_id, row in known.items() if any(is_called(name, row.gpu_names) for name in names)]
@@ -308,5 +290,5 @@ def kind_of(node: Values, catalog: Catalog) -> str | None:
 
 def of_kind(view: View) -> Values:
     """The case of a host that is another machine than its inventory says: one that the catalogue knows, or none."""
-    kind = kind_of(view.node, view.catalog)
+    kind = kind_of(view.facts.gpu, view.catalog)
     return {"case": "known", "kind": kind} if kind and kind != view.kind else {"case": None}

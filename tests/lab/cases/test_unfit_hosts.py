@@ -187,7 +187,7 @@ def test_a_look_at_serving_hosts_costs_little_and_changes_nothing(nodes: list[No
     for node in nodes:
         node.sudo("systemctl start sparkfleet-watch.timer")
     assert outcome.code == 0, outcome.output
-    assert "unknown: the probe's document" not in outcome.output
+    assert "the node's probe cannot be read" not in outcome.output
     assert after == before
     document = json.loads((ROOT / ".sparkfleet/runs/preflight.json").read_text())
     assert {host["host"] for host in document["hosts"]} == {node.name for node in nodes}

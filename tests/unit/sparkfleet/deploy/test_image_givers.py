@@ -15,6 +15,7 @@ from sparkfleet.deploy import sync
 from sparkfleet.inventory.pace import Pace
 from sparkfleet.node.remote import Answer, ConnectionLost
 from sparkfleet.rollout.fleet_run import FleetRun, HostPlan
+from tests.bundles import document, seen
 
 REFERENCE = "registry.example/engine:new"
 FILE = {"path": "image.tar", "size": 7, "sha256": "0" * 64, "git_blob_sha1": None}
@@ -68,7 +69,7 @@ def bring(
         )
         for name in (*holders, *takers)
     }
-    nodes: dict[str, Any] = {name: {"fleet": {"images": [REFERENCE] if name in holders else []}} for name in plans}
+    nodes = {name: seen(document(images=[REFERENCE] if name in holders else [])) for name in plans}
     run = FleetRun(cast(dict[str, HostPlan], plans), Pace(), nodes=nodes)
     sync._bring_images(cast(State, None), run, {})
     return world

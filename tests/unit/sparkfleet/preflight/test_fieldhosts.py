@@ -17,8 +17,7 @@ from sparkfleet.preflight.repairs import REPAIRS
 from sparkfleet.release.rules import Finding
 from sparkfleet.rollout import fleetview
 from sparknode.base.process import Completed
-from sparknode.facts.probe import facts
-from tests.bundles import bundle, document
+from tests.bundles import bundle, document, facts_of, seen
 from tests.unit.sparkfleet.preflight import hosts_gpu, hosts_pc, hosts_system
 from tests.unit.sparkfleet.preflight.defects import CATALOG, CDI, DEFECTS, PLAIN, release
 from tests.unit.sparkfleet.preflight.fieldhosts import FieldHost, skewed
@@ -30,7 +29,7 @@ RTX = release(hardware="rtx50", tag="vllm-openai-0.32.0")
 
 def judged(host: FieldHost) -> list[Finding]:
     of = RTX if host.hardware == "rtx50" else CDI if host.cdi else PLAIN
-    return preflight.check(document(host.raw, models=MODELS), of, CATALOG)
+    return preflight.check(seen(document(host.raw, models=MODELS)), of, CATALOG)
 
 
 @pytest.mark.parametrize("name", HOSTS)
@@ -60,7 +59,7 @@ def test_a_host_of_the_field(name: str) -> None:
     ],
 )
 def test_firmware_is_compared_within_one_maker(boxes: list[tuple[str, str, str]], odd: set[str]) -> None:
-    nodes = {name: facts(raw) for name, raw in skewed(*boxes).items()}
+    nodes = {name: seen(document(raw)) for name, raw in skewed(*boxes).items()}
     assert set(fleetview.odd(nodes)) == odd
     assert all(set(columns) == {"firmware"} for columns in fleetview.odd(nodes).values())
 
@@ -86,12 +85,13 @@ def every_host() -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
 
 def broken(view: View, steps: tuple[str, ...]) -> Iterator[str]:
     """What a remedy names and the host has not."""
-    pids = {str(tenant["pid"]) for tenant in view["gpu"]["tenants"]}
-    pids |= {str(row["pid"]) for row in view["listening"]} | {"unknown"}
-    owners = {str((tenant["owner"] or {}).get("unit")) for tenant in view["gpu"]["tenants"]}
-    installed = {row["name"] for row in view.node["packages"]}
-    specs = {spec["path"] for spec in view["injection"]["cdi_specs"]}
-    loaded = {name for name, state in view["units"].items() if state.get("LoadState") != "not-found"}
+    facts = view.facts
+    pids = {str(tenant.pid) for tenant in facts.gpu.tenants}
+    pids |= {str(row.pid) for row in facts.listening} | {"unknown"}
+    owners = {str(tenant.owner.unit) for tenant in facts.gpu.tenants if tenant.owner}
+    installed = {row.name for row in facts.packages}
+    specs = {spec.path for spec in facts.injection.cdi_specs}
+    loaded = {name for name, unit in facts.units.items() if unit.load != "not-found"}
     known = {name for unit in loaded | owners for name in (unit, unit.removesuffix(".service"))}
     for step in steps:
         told = step.partition("  #")[0]
@@ -108,7 +108,7 @@ def broken(view: View, steps: tuple[str, ...]) -> Iterator[str]:
             )
         for match in MOVED.finditer(told):
             yield from (f"file {match[1]}" for _ in "x" if match[1] not in specs or match[2] != f"{match[1]}.stale")
-        if "Dashboard" in told and not view["host"]["dgx"]:
+        if "Dashboard" in told and not facts.host.dgx:
             yield "the Dashboard"
         if re.search(r"\bapt\b|\bdpkg\b", told) and view.system in ("nixos", "other") and not installed:
             yield "apt"
@@ -123,8 +123,9 @@ EVERY = {name: (raw, of) for name, raw, of in every_host()}
 
 @pytest.mark.parametrize(("raw", "of"), EVERY.values(), ids=EVERY)
 def test_a_remedy_names_what_is_there(raw: Any, of: Mapping[str, Any]) -> None:
-    node = document(raw, models=MODELS)
-    view = View(node, of, CATALOG)
+    node = seen(document(raw, models=MODELS))
+    assert node.facts
+    view = View(node.facts, of, CATALOG)
     for one in preflight.check(node, of, CATALOG):
         assert list(broken(view, one.remedy)) == [], one.text()
         assert "\n" not in "".join(one.remedy)
@@ -135,7 +136,7 @@ def test_a_remedy_names_what_is_there(raw: Any, of: Mapping[str, Any]) -> None:
 
 
 def test_the_test_of_remedies_sees_what_is_not_there() -> None:
-    view = View(document(), PLAIN, CATALOG)
+    view = View(facts_of(document()), PLAIN, CATALOG)
     wrong = (
         "sudo systemctl restart other",
         "sudo kill -9 77",
@@ -152,8 +153,9 @@ def test_a_remedy_can_be_followed_on_other_systems(row: str, system: str) -> Non
         files = {**raw.files, "/etc/os-release": system}
         files.pop("/etc/dgx-release", None)
         apart = {} if row.startswith("driver.") else {"packages": replace(raw.commands["packages"], rc=1, stdout="")}
-        node = document(replace(raw, files=files, commands={**raw.commands, **apart}), models=MODELS)
-        view = View(node, PLAIN, CATALOG)
+        node = seen(document(replace(raw, files=files, commands={**raw.commands, **apart}), models=MODELS))
+        assert node.facts
+        view = View(node.facts, PLAIN, CATALOG)
         for one in preflight.check(node, PLAIN, CATALOG):
             gaps = [
                 gap
@@ -180,9 +182,9 @@ STOCK = (
 
 def test_no_package_of_a_stock_spark_is_foreign() -> None:
     listed = "".join(f"{name} 580.178.04-1 ii \n" for name in STOCK)
-    node = document(bundle(answers={"packages": listed}))
+    node = facts_of(document(bundle(answers={"packages": listed})))
     assert named(node, book().foreign_packages) == []
-    assert {row["name"] for row in named(node, book().version_packages)} == {
+    assert {row.name for row in named(node, book().version_packages)} == {
         "nvidia-driver-580-open",
         "libnvidia-compute-580",
     }
@@ -199,11 +201,11 @@ def test_no_package_of_a_stock_spark_is_foreign() -> None:
     ],
 )
 def test_packages_of_a_data_centre_are_foreign(name: str) -> None:
-    assert named(document(bundle(answers={"packages": f"{name} 1 ii \n"})), book().foreign_packages)
+    assert named(facts_of(document(bundle(answers={"packages": f"{name} 1 ii \n"}))), book().foreign_packages)
 
 
 def test_one_cause_is_said_once() -> None:
     silent = Completed((), None, timeout=10.0)
     raw = bundle(answers=dict.fromkeys(("gpu", "gpu-details", "tenants"), silent))
-    said = [one for one in preflight.check(document(raw, models=MODELS), PLAIN, CATALOG) if one.severity != "info"]
-    assert [one.id for one in said] == ["gpu.visible"]
+    found = preflight.check(seen(document(raw, models=MODELS)), PLAIN, CATALOG)
+    assert [one.id for one in found if one.severity != "info"] == ["gpu.visible"]

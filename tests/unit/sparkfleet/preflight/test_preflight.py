@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 from sparkfleet.preflight import preflight
 from sparkfleet.preflight.checks import CHECKS
 from sparkfleet.preflight.findings import book
+from sparkfleet.preflight.seen import Seen
 from sparkfleet.release.rules import Finding
+from sparknode.base.shape import written
 from sparknode.facts.collect import Raw
 from tests.bundles import (
     CONTAINER,
@@ -22,7 +25,9 @@ from tests.bundles import (
     bundle,
     cdi_spec,
     document,
+    facts_of,
     meminfo,
+    seen,
 )
 from tests.plan.harness import DRAFTER, DRAFTER_COMMIT, TARGET, TARGET_COMMIT
 from tests.unit.sparkfleet.preflight.defects import (
@@ -38,6 +43,7 @@ from tests.unit.sparkfleet.preflight.defects import (
     with_files,
 )
 from tests.unit.sparkfleet.preflight.defects import disk as disk_of
+from tests.unit.sparknode.facts.test_facts import FIRST, changed, keys
 
 MODELS = [{"repo": TARGET, "commit": TARGET_COMMIT}, {"repo": DRAFTER, "commit": DRAFTER_COMMIT}]
 # Said of a fit host as well.
@@ -45,7 +51,7 @@ GOOD_TO_KNOW = {"host.identity", "mem.fits", "fw.versions"}
 
 
 def check(raw: Raw, of: dict[str, Any] = PLAIN, **fleet: Any) -> dict[str, Finding]:
-    found = preflight.check(document(raw, **{"models": MODELS, **fleet}), of, CATALOG)
+    found = preflight.check(seen(document(raw, **{"models": MODELS, **fleet})), of, CATALOG)
     return {one.id: one for one in found if one.id not in GOOD_TO_KNOW or one.severity != "info"}
 
 
@@ -119,7 +125,7 @@ def test_what_an_image_needs_of_the_driver() -> None:
         for name, line in CATALOG.lines.items()
     }
     picky = CATALOG.model_copy(update={"lines": lines})
-    found = {one.id: one for one in preflight.check(document(models=MODELS), PLAIN, picky)}
+    found = {one.id: one for one in preflight.check(seen(document(models=MODELS)), PLAIN, picky)}
     assert "580.200 or newer, which image 2026-06-11-pr41703 needs" in found["driver.image"].text()
     assert "was built with CUDA 13.2, but the driver has 13.0" in found["cuda.toolchain"].text()
 
@@ -169,9 +175,9 @@ def test_a_card_with_memory_of_its_own() -> None:
     ("time", "off"), [(1_795_000_000.0, None), (1_795_003_600.0, "+3600 s"), (1_794_999_900.0, "-100 s")]
 )
 def test_a_clock_that_is_off(time: float, off: str | None) -> None:
-    node = {**document(models=MODELS), "read_at": 1_795_000_000.5}
+    node = document(models=MODELS)
     node["host"] = {**node["host"], "time": time}
-    found = {one.id: one for one in preflight.check(node, PLAIN, CATALOG)}
+    found = {one.id: one for one in preflight.check(seen(node, 1_795_000_000.5), PLAIN, CATALOG)}
     assert ("host.skew" in found) == bool(off)
     assert not off or off in found["host.skew"].text()
 
@@ -218,7 +224,7 @@ def test_a_host_under_a_roll_out_is_busy_and_nothing_else() -> None:
     ],
 )
 def test_an_unanswered_probe_is_a_finding(error: str, row: str, words: str) -> None:
-    (found,) = preflight.check({"error": error}, PLAIN, CATALOG)
+    (found,) = preflight.check(Seen(error=error), PLAIN, CATALOG)
     assert (found.id, found.severity) == (row, "fail")
     assert words in found.text()
 
@@ -231,7 +237,7 @@ def test_what_cannot_be_read_is_unknown_and_never_fit(name: str) -> None:
         raw = answers(docker=docker(**CONTAINERD_STORE), containerd=TIMEOUT)
     else:
         raw = bundle(answers={name: TIMEOUT})
-    found = {one.id: one for one in preflight.check(document(raw, models=MODELS), PLAIN, CATALOG)}
+    found = {one.id: one for one in preflight.check(seen(document(raw, models=MODELS)), PLAIN, CATALOG)}
     failed = {row for row, one in found.items() if one.severity == "fail"}
     # What failed for the same reason says it for the rows that need it.
     rows = [row for row, text in book().checks.items() if name in text.reads and not failed & set(text.needs)]
@@ -252,7 +258,7 @@ LOST = [{"release": "r2", "elsewhere": True}, {"release": "r1", "elsewhere": Fal
 def test_images_that_went_with_the_store_are_named(lost: list[dict[str, Any]], words: str) -> None:
     node = document(answers(docker=docker(**CONTAINERD_STORE)), models=MODELS)
     node["docker"]["lost"] = lost
-    (found,) = [one for one in preflight.check(node, PLAIN, CATALOG) if one.id == "docker.images"]
+    (found,) = [one for one in preflight.check(seen(node), PLAIN, CATALOG) if one.id == "docker.images"]
     assert found.severity == "warn"
     assert f"Docker's image store (containerd) {words}" in f"{found.found}\n"
 
@@ -308,8 +314,22 @@ def test_an_image_needs_more_in_containerds_store(store: dict[str, Any], need: s
     image = next(one for one in CATALOG.images.values() if one.containerd_bytes)
     known = CATALOG.model_copy(update={"images": {**CATALOG.images, PLAIN["image_tag"]: image}})
     node = document(answers(docker=docker(**store), disk=disk_of(FULL)), models=MODELS)
-    (found,) = [one for one in preflight.check(node, PLAIN, known) if one.id == "disk.space"]
+    (found,) = [one for one in preflight.check(seen(node), PLAIN, known) if one.id == "disk.space"]
     assert f"image {float(need):.0f}" in found.text()
+
+
+@pytest.mark.parametrize("where", list(keys(written(facts_of(FIRST)))), ids=lambda where: ".".join(map(str, where)))
+def test_no_value_that_is_read_makes_a_check_raise(where: tuple[Any, ...]) -> None:
+    values: list[Any] = [None, "", "x", 0, (1 << 63) - 1, 1e300, [], {}, True]
+    nodes = [seen(changed(where, value)) for value in values]
+    answered = [node for node in nodes if node.facts]
+    for node, of in product(answered, (PLAIN, CDI)):
+        assert "probe" not in {one.id for one in preflight.check(node, of, CATALOG)}
+    for node in nodes:
+        if node not in answered:
+            (refused,) = preflight.check(node, PLAIN, CATALOG)
+            assert refused.id == "probe"
+            assert str(where[-1]) in refused.found
 
 
 SECTIONS = sorted(document())
@@ -328,8 +348,9 @@ SECTIONS = sorted(document())
     )
 )
 def test_a_probe_of_any_shape_gives_findings_and_never_an_exception(changes: dict[str, Any]) -> None:
-    found = preflight.check({**document(), **changes}, PLAIN, CATALOG)
-    said = json.loads(json.dumps(preflight.of_host("x", {**document(), **changes}, found, CATALOG), default=str))
+    node = seen({**document(), **changes})
+    found = preflight.check(node, PLAIN, CATALOG)
+    said = json.loads(json.dumps(preflight.of_host("x", node, found, CATALOG), default=str))
     assert said["fit"] == all(one["severity"] != "fail" for one in said["findings"])
     assert {one["id"] for one in said["findings"]} <= book().checks.keys()
 
@@ -350,7 +371,7 @@ def test_kinds_are_told_by_the_gpu_and_boxes_by_dmi(dmi: dict[str, str], name: s
     paths = {f"/sys/class/dmi/id/{key}": value for key, value in dmi.items()}
     pci = {"/sys/bus/pci/devices/000f:01:00.0/uevent": None} if name else {}
     raw = bundle({**paths, **pci}, {"gpu": gpu(name)} if name else {})
-    found = {one.id: one for one in preflight.check(document(raw), PLAIN, CATALOG)}
+    found = {one.id: one for one in preflight.check(seen(document(raw)), PLAIN, CATALOG)}
     assert expected in found["host.identity"].found
     assert ("gpu.kind" in found) == bool(name)
 
@@ -363,6 +384,6 @@ def test_the_platform_line_decides_nothing() -> None:
 def test_the_largest_utilization_that_fits_is_said() -> None:
     found = {
         one.id: one
-        for one in preflight.check(document(with_files(memory=meminfo(MemAvailable=80_000_000))), PLAIN, CATALOG)
+        for one in preflight.check(seen(document(with_files(memory=meminfo(MemAvailable=80_000_000)))), PLAIN, CATALOG)
     }
     assert "fits now is 0.62 (0.54 with room" in found["mem.fits"].found

@@ -12,7 +12,7 @@ from sparkfleet.preflight.findings import book
 from sparkfleet.preflight.repairs import EARLYOOM_FILE, EARLYOOM_UNIT, REPAIRS, Command, files
 from sparknode.base import parse
 from sparknode.facts.collect import Raw
-from tests.bundles import MISSING, bundle, cdi_spec, document, units
+from tests.bundles import MISSING, bundle, cdi_spec, document, facts_of, units
 from tests.unit.sparkfleet.preflight.defects import CDI, PLAIN, answers, with_files
 
 OLD = "580.159.03"
@@ -21,7 +21,7 @@ EARLYOOM_PACKAGE = "earlyoom 1.7-2 ii \n"
 
 
 def steps(name: str, raw: Raw, release: dict[str, Any] = PLAIN, user: str = "nvidia", **fleet: Any) -> list[Command]:
-    return REPAIRS[name](View(document(raw, **fleet), release, load()), user)
+    return REPAIRS[name](View(facts_of(document(raw, **fleet)), release, load()), user)
 
 
 @pytest.mark.parametrize("name", REPAIRS)

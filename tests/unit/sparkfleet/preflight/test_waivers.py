@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import datetime
+from types import SimpleNamespace
 
 from sparkfleet.preflight import preflight
 from sparkfleet.preflight.findings import finding
 from sparkfleet.preflight.waivers import Decisions, Waiver
 from sparkfleet.release.rules import Finding
-from tests.bundles import (
-    cdi_spec,
-    document,
-)
+from tests.bundles import cdi_spec, document, seen
 from tests.plan.harness import DRAFTER, DRAFTER_COMMIT, TARGET, TARGET_COMMIT
 from tests.unit.sparkfleet.preflight.defects import CATALOG, CDI, with_files
 
@@ -44,13 +42,11 @@ def test_a_failure_is_not_waived_but_forced_by_name() -> None:
 class PretendedView:
     hardware = CATALOG.hardware["gb10"]
     system = "dgx"
-
-    def __getitem__(self, _: str) -> dict[str, str]:
-        return {"server_version": "23"}
+    facts = SimpleNamespace(docker=SimpleNamespace(server_version="23"))
 
 
 def test_what_a_repair_will_mend_does_not_stop_the_run() -> None:
-    found = preflight.check(document(with_files(run_spec=cdi_spec("580.159.03")), models=MODELS), CDI, CATALOG)
+    found = preflight.check(seen(document(with_files(run_spec=cdi_spec("580.159.03")), models=MODELS)), CDI, CATALOG)
     assert not preflight.fit(preflight.decided(found, Decisions(repairs=["sleep_targets"]), TODAY))
     assert preflight.fit(preflight.decided(found, Decisions(repairs=["cdi_spec"]), TODAY))
 

@@ -9,10 +9,13 @@ import pytest
 
 from sparkfleet.deploy.look import history_lines
 from sparkfleet.inventory.pace import Pace
+from sparkfleet.preflight.seen import Seen
 from sparkfleet.report.fleet_table import DISPENSABLE, HEADINGS, arranged, host_row, remarks, state_of
 from sparkfleet.rollout.fleet_run import FleetRun
 from sparkfleet.text import fitted, table, wrapped
 from sparknode.state.status import Ended
+from tests import bundles
+from tests.bundles import document
 
 ID = "0123456789abcdef"
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -43,8 +46,10 @@ FLEET: dict[str, Any] = {
 
 
 def seen(name: str, node: dict[str, Any]) -> FleetRun:
-    """A run that read one node."""
-    return FleetRun({}, Pace(), nodes={name: node})
+    """A run that read one node, of which these keys are known, or why it gave no answer."""
+    found = document(**node.get("fleet", {}))
+    found["memory"] |= {"available_kib": None, **node.get("memory", {})}
+    return FleetRun({}, Pace(), nodes={name: Seen(error=node["error"]) if "error" in node else bundles.seen(found)})
 
 
 def row_of(name: str, node: dict[str, Any], now: datetime | None = None) -> tuple[str, ...]:

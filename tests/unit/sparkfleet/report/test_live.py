@@ -15,6 +15,7 @@ from pyinfra.api import Host
 from sparkfleet.inventory.pace import Pace
 from sparkfleet.report import console, live, page
 from sparkfleet.rollout.fleet_run import FleetRun
+from tests.bundles import document, seen
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> tuple[live.Live, io.StringIO, list
     monkeypatch.setattr("sparkfleet.report.live.click.echo", lambda text, **_: said.append(str(text).strip()))
     hosts: dict[str, Any] = {"spark-1": None, "spark-2": None}
     history = [{"state": "committed", "seconds": 240.0}]
-    run = FleetRun(hosts, Pace(), nodes={"spark-1": {"fleet": {"history": history}}, "spark-2": {}})
+    run = FleetRun(hosts, Pace(), nodes={"spark-1": seen(document(history=history)), "spark-2": seen(document())})
     out = io.StringIO()
     return live.Live(run, out), out, said
 

@@ -9,11 +9,14 @@ import pytest
 
 from sparkfleet import ROOT
 from sparkfleet.inventory.pace import Pace
+from sparkfleet.preflight.seen import Seen
 from sparkfleet.release.rules import Finding
 from sparkfleet.rollout import exit_codes
 from sparkfleet.rollout.fleet_run import FleetRun
 from sparkfleet.rollout.verdict import Outcome, Progress
+from tests.bundles import document, seen
 
+SEEN = seen(document())
 GOOD, BACK, DOWN = Outcome("committed"), Outcome("reverted", "0.0 %"), Outcome("failed", "gone")
 
 
@@ -71,9 +74,10 @@ def test_unfit_hosts_refuse_and_busy_ones_only_wait(failed: dict[str, list[str]]
 
 
 @pytest.mark.parametrize(
-    ("nodes", "code"), [({"a": {}}, 0), ({"a": {}, "b": {"error": "sudo"}}, exit_codes.UNREACHABLE), ({}, 0)]
+    ("nodes", "code"),
+    [({"a": SEEN}, 0), ({"a": SEEN, "b": Seen(error="sudo")}, exit_codes.UNREACHABLE), ({"a": Seen()}, 3), ({}, 0)],
 )
-def test_a_look_that_could_not_see_is_no_success(nodes: dict[str, dict[str, str]], code: int) -> None:
+def test_a_look_that_could_not_see_is_no_success(nodes: dict[str, Seen], code: int) -> None:
     assert exit_codes.of_a_look(nodes) == code
 
 

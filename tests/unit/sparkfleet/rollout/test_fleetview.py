@@ -9,14 +9,19 @@ from typing import Any
 import pytest
 
 from sparkfleet.inventory.entry import HostEntry
+from sparkfleet.preflight.seen import Seen
 from sparkfleet.rollout import fleetview
 from sparkfleet.rollout.fleet_run import FleetRun, plan_run
-from tests.bundles import bundle, document
+from tests.bundles import bundle, document, seen
 from tests.plan.harness import FakeFleet, probe
 from tests.unit.sparkfleet.preflight.defects import gpu
 
 TODAY = date(2026, 11, 23)
 OLDER = document(bundle(answers={"gpu": gpu(driver="580.142"), "gpu-details": ""}))
+
+
+def read(nodes: dict[str, Any]) -> dict[str, Seen]:
+    return {name: seen(node) for name, node in nodes.items()}
 
 
 def run_of(folder: Path, nodes: dict[str, Any], **data: Any) -> FleetRun:
@@ -28,7 +33,7 @@ def run_of(folder: Path, nodes: dict[str, Any], **data: Any) -> FleetRun:
         "hardware": "gb10",
     }
     run = plan_run([HostEntry(name, name, (), {**base, **fleet.data, **data}) for name in nodes])
-    run.nodes = nodes
+    run.nodes = read(nodes)
     run.findings = fleetview.examine(run, TODAY)
     return run
 
@@ -55,7 +60,7 @@ def test_the_odd_one_is_marked_and_told(tmp_path: Path) -> None:
     ids=["two hosts", "two halves", "one that answers"],
 )
 def test_without_a_majority_nobody_is_odd(nodes: dict[str, Any]) -> None:
-    assert fleetview.odd(nodes) == {}
+    assert fleetview.odd(read(nodes)) == {}
 
 
 @pytest.mark.parametrize(

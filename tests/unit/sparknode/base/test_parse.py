@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from sparknode.base import parse
 from sparknode.base.process import Completed
 from sparknode.facts import smi, updates
+from sparknode.facts.facts import Device, Ota
 from sparknode.host import docker, node_status
 
 FIXTURES = Path(__file__).parents[3] / "fixtures"
@@ -87,16 +88,14 @@ def test_meminfo() -> None:
 def test_gpus(stdout: str, rc: int, names: list[str], error: str | None) -> None:
     devices, why = smi.gpus(stdout, rc)
 
-    assert [device["name"] for device in devices] == names
+    assert [device.name for device in devices] == names
     assert why == error
 
 
 def test_what_a_gb10_does_not_know_is_none() -> None:
     devices, _ = smi.gpus("NVIDIA GB10, [N/A], 580.95.05\n", 0)
 
-    assert devices == [
-        {"name": "NVIDIA GB10", "compute_capability": None, "driver_version": "580.95.05", "fault": None}
-    ]
+    assert devices == (Device("NVIDIA GB10", None, "580.95.05", None),)
 
 
 def test_gpu_processes_are_named_for_a_person() -> None:
@@ -109,10 +108,10 @@ def test_gpu_processes_are_named_for_a_person() -> None:
 
 
 def test_cdi_list_without_the_devices_that_are_made_of_a_uuid() -> None:
-    assert parse.cdi_devices(fixture("gb10/nvidia-ctk-cdi-list.txt").splitlines()) == [
+    assert parse.cdi_devices(fixture("gb10/nvidia-ctk-cdi-list.txt").splitlines()) == (
         "nvidia.com/gpu=0",
         "nvidia.com/gpu=all",
-    ]
+    )
 
 
 @pytest.mark.parametrize(
@@ -125,7 +124,7 @@ def test_cdi_list_without_the_devices_that_are_made_of_a_uuid() -> None:
     ids=["json", "yaml", "yaml with keys in another order"],
 )
 def test_cdi_specifications(text: str) -> None:
-    assert parse.cdi_spec(text) == ["nvidia.com/gpu=0", "nvidia.com/gpu=all"]
+    assert parse.cdi_spec(text) == ("nvidia.com/gpu=0", "nvidia.com/gpu=all")
 
 
 def test_toolkit_version() -> None:
@@ -154,10 +153,10 @@ def test_docker_info_with_devices() -> None:
         "storage_driver": "overlay2",
         "image_store": "graphdriver",
         "containerd_address": None,
-        "runtimes": ["nvidia", "runc"],
+        "runtimes": ("nvidia", "runc"),
         "default_runtime": None,
-        "cdi_dirs": ["/etc/cdi"],
-        "cdi_devices": ["nvidia.com/gpu=all"],
+        "cdi_dirs": ("/etc/cdi",),
+        "cdi_devices": ("nvidia.com/gpu=all",),
         "error": None,
     }
 
@@ -297,7 +296,7 @@ ODD: st.SearchStrategy[Any] = st.recursive(
 def test_documents_of_the_wrong_shape_never_raise(document: object) -> None:
     done = Completed((), 0, json.dumps(document))
     assert isinstance(parse.docker_info(done.stdout), dict)
-    assert isinstance(parse.cdi_spec(done.stdout), list)
+    assert isinstance(parse.cdi_spec(done.stdout), tuple)
     assert isinstance(parse.containers(done.stdout), list)
     found = docker.read_lookup(done)
     assert bool(found.found) != bool(found.error)
@@ -307,16 +306,16 @@ def test_documents_of_the_wrong_shape_never_raise(document: object) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("torn-score: 2.6\n", {"name": None, "torn": 2.6, "failed": None}),
-        ("detected_ota OTA2607\ntorn-score: 3\n", {"name": "OTA2607", "torn": 3.0, "failed": None}),
-        ('{"name": "OTA2.2", "torn": 3, "total_checks": 153}', {"name": "OTA2.2", "torn": 3.0, "failed": None}),
-        ('{"torn": "0.6"}', {"name": None, "torn": 0.6, "failed": None}),
+        ("torn-score: 2.6\n", Ota(None, 2.6, None)),
+        ("detected_ota OTA2607\ntorn-score: 3\n", Ota("OTA2607", 3.0, None)),
+        ('{"name": "OTA2.2", "torn": 3, "total_checks": 153}', Ota("OTA2.2", 3.0, None)),
+        ('{"torn": "0.6"}', Ota(None, 0.6, None)),
         (
             '{"detected_ota": "B", "torn": 1.5, "scores": [{"ota": "A", "torn": 9, "failed": ["x"]}, '
             '{"ota": "B", "torn": 1.5, "failed": ["kernel"]}]}',
-            {"name": "B", "torn": 1.5, "failed": ["kernel"]},
+            Ota("B", 1.5, ("kernel",)),
         ),
-        ('note {\n{"name": "OTA2607", "torn": 0}\ndone', {"name": "OTA2607", "torn": 0.0, "failed": None}),
+        ('note {\n{"name": "OTA2607", "torn": 0}\ndone', Ota("OTA2607", 0.0, None)),
         ('{"error": "must run as root"}', None),
         ('{"torn": true}', None),
         ("153 packages checked\n", None),
@@ -394,4 +393,4 @@ def test_states_of_packages(status: str, state: str | None) -> None:
 def test_the_version_of_cuda(line: str, version: str | None, said: str | None) -> None:
     found = smi.details(f"Driver Version : 610.57.04\n{line}\nGPU 0000000F:01:00.0\n")
 
-    assert (found["cuda_version"], found["cuda_said"]) == (version, said)
+    assert (found.cuda_version, found.cuda_said) == (version, said)

@@ -19,10 +19,12 @@ from sparkfleet import ROOT
 from sparkfleet.node.nodeprogram import program
 from sparkfleet.preflight.bundle import read as read_bundle
 from sparknode.base.process import Completed
+from sparknode.base.shape import written
 from sparknode.base.system import RealSystem, asking
 from sparknode.errors import Refused
 from sparknode.facts import collect
 from sparknode.facts.collect import Raw
+from sparknode.facts.facts import Facts
 from sparknode.facts.probe import facts, probe
 from tests.bundles import bundle
 
@@ -35,10 +37,8 @@ def test_a_bundle_says_the_same_as_the_host(tmp_path: Path) -> None:
     (tmp_path / "b.tar.gz").write_bytes(collect.pack(documents))
     host, again = read_bundle(tmp_path / "b.tar.gz")
 
-    assert facts(again) == {
-        **facts(raw),
-        "host": {**facts(raw)["host"], "boot_id": "00000000-0000-0000-0000-000000000000"},
-    }
+    host_of = replace(facts(raw).host, boot_id="00000000-0000-0000-0000-000000000000")
+    assert facts(again) == replace(facts(raw), host=host_of)
     assert probe(host, again)["fleet"]["serving"] is None
     answer = json.loads(documents["commands/gpu.json"])
     assert answer["argv"][0] == "nvidia-smi"
@@ -79,7 +79,7 @@ def test_firmware_is_told_apart_in_a_bundle_too(tmp_path: Path) -> None:
     ]
     again = read_again(bundle(answers={"firmware": json.dumps({"Devices": devices}, indent=2)}), tmp_path)
 
-    assert facts(again)["firmware"] == {"SoC firmware": "0x02009b0b", "USB-PD": "0x00000001", "SSD": "NXHB202Q"}
+    assert facts(again).firmware == {"SoC firmware": "0x02009b0b", "USB-PD": "0x00000001", "SSD": "NXHB202Q"}
     assert "S6XYNS0W" not in again.commands["firmware"].stdout
 
 
@@ -155,10 +155,10 @@ def test_collect_and_probe_run_from_the_command_line(tmp_path: Path, zipped: boo
     judged = run("probe")
     assert judged.returncode == 0, judged.stderr
     document, again = json.loads(judged.stdout), facts(read_bundle(tmp_path / "b.tar.gz")[1])
-    assert document["host"]["hostname"] == again["host"]["hostname"] == os.uname().nodename
-    assert again["memory"]["total_kib"] == document["memory"]["total_kib"] > 0
+    assert document["host"]["hostname"] == again.host.hostname == os.uname().nodename
+    assert again.memory.total_kib == document["memory"]["total_kib"] > 0
     assert run("collect", str(tmp_path / "folder")).returncode == 0
-    assert facts(read_bundle(tmp_path / "folder")[1])["memory"]["total_kib"] > 0
+    assert facts(read_bundle(tmp_path / "folder")[1]).memory.total_kib == again.memory.total_kib
 
 
 FIT = bundle()
@@ -178,7 +178,10 @@ def test_no_material_makes_anything_raise(
         name: replace(FIT.commands[name], rc=rc, stdout=out, stderr=err) for name, (rc, out, err) in answers.items()
     }
     found = facts(Raw({**FIT.files, **files}, {}, {**FIT.commands, **commands}))
-    assert json.loads(json.dumps(found)).keys() == facts(FIT).keys()
+    read = Facts.read(json.loads(json.dumps(written(found))))
+    # An empty text is read as null.
+    assert Facts.read(written(read)) == read
+    assert (read.memory, read.disk, read.packages) == (found.memory, found.disk, found.packages)
 
 
 @given(st.sampled_from(sorted(FIT.commands)), st.floats(0, 1))
@@ -186,4 +189,7 @@ def test_an_answer_that_was_cut_off_makes_nothing_raise(name: str, share: float)
     done = FIT.commands[name]
     cut = replace(done, stdout=done.stdout[: int(share * len(done.stdout))])
     found = facts(Raw(FIT.files, {}, {**FIT.commands, name: cut}))
-    assert json.loads(json.dumps(found)).keys() == facts(FIT).keys()
+    read = Facts.read(json.loads(json.dumps(written(found))))
+    # An empty text is read as null.
+    assert Facts.read(written(read)) == read
+    assert (read.memory, read.disk, read.packages) == (found.memory, found.disk, found.packages)

@@ -14,9 +14,12 @@ from hypothesis import strategies as st
 
 from sparknode.base import locks
 from sparknode.base.process import Completed
+from sparknode.base.shape import written
 from sparknode.base.system import Host
 from sparknode.facts.collect import COMMANDS, DEADLINE_S
-from sparknode.facts.probe import facts, probe, status
+from sparknode.facts.facts import Facts
+from sparknode.facts.probe import facts, probe
+from sparknode.host.node_status import report as status
 from sparknode.state import journal, orders
 from sparknode.state.orders import Order
 from tests.bundles import bundle
@@ -25,7 +28,7 @@ from tests.unit.sparknode.world import World
 
 FIXTURES = Path(__file__).parents[3] / "fixtures"
 OLD, NEW = release("old"), release("new")
-KEYS = {"schema", "sparknode", "fleet", *facts(bundle())}
+KEYS = set(written(facts(bundle())))
 
 
 class Answering(World):
@@ -82,6 +85,7 @@ def test_the_document_of_a_spark(tmp_path: Path) -> None:
 
     document = probe(world.host)
 
+    assert Facts.read(json.loads(json.dumps(document))).gpu.devices[0].name == "NVIDIA GB10"
     assert document["gpu"]["devices"][0]["name"] == "NVIDIA GB10"
     assert document["host"]["dgx"]["ota_version"] == "7.6.0"
     ubuntu = {"id": "ubuntu", "id_like": None, "version_id": "24.04", "pretty_name": "Ubuntu 24.04.5 LTS"}
@@ -118,6 +122,7 @@ def test_a_bare_host_has_the_whole_shape_and_says_what_it_lacks(tmp_path: Path) 
     document = probe(world.host)
 
     assert set(document) == KEYS
+    assert Facts.read(json.loads(json.dumps(document))).gpu.first is None
     assert document["gpu"]["devices"] == []
     assert document["gpu"]["error"] == "`nvidia-smi` is not installed here, or may not be run"
     assert document["fleet"]["serving"] is None
@@ -245,7 +250,7 @@ def test_no_answer_of_any_program_makes_the_probe_raise(tmp_path: Path, answers:
     document = probe(Host(Odd(tmp_path).paths, Odd(tmp_path)))
 
     assert set(document) == KEYS
-    json.dumps(document)
+    Facts.read(json.loads(json.dumps(document)))
 
 
 @pytest.mark.parametrize("spoil", [lambda path: path.write_bytes(b"\xff\xfe"), lambda path: path.mkdir(parents=True)])

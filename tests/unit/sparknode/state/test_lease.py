@@ -10,7 +10,7 @@ import pytest
 from sparknode.activate.worker import DONE
 from sparknode.base import locks
 from sparknode.errors import LeaseHeld
-from sparknode.facts.probe import status
+from sparknode.host.node_status import report as status
 from sparknode.state import journal, lease, orders
 from tests.unit.sparknode.acting import OLD, activate, work_once
 from tests.unit.sparknode.activate.test_ending import cut, node

@@ -16,7 +16,7 @@ from sparknode.base.http import Answer, Request
 from sparknode.base.paths import ACTIVATE_UNIT
 from sparknode.base.process import Completed
 from sparknode.base.system import Host
-from sparknode.facts.probe import status
+from sparknode.host.node_status import report as status
 from sparknode.state import journal, lease, orders
 from sparknode.state.orders import Order
 from sparknode.state.release import Release

@@ -1,4 +1,4 @@
-"""docs/node-status.md, written from the schema: every key of the status document that a node writes."""
+"""The pages of the documents that cross the border, written from their schemas: docs/facts.md, docs/node-status.md."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import ast
 import inspect
 import re
 from collections.abc import Iterator
+from types import ModuleType
 
+from sparknode.facts import facts
+from sparknode.host import owners
 from sparknode.state import status
 
-_HEAD = """\
+_STATUS = """\
 # The status of a node
 
 Generated from the schema by `python -m sparkfleet explain --status > docs/node-status.md`.
@@ -17,12 +20,23 @@ Generated from the schema by `python -m sparkfleet explain --status > docs/node-
 `sparknode status` prints this document on a host, a probe holds it under `fleet`, and `status --json` shows it for each
 host. The controller refuses a document whose values are of other types, and treats that host as one without an answer.
 """
+_FACTS = """\
+# The facts of a host
+
+Generated from the schema by `python -m sparkfleet explain --facts > docs/facts.md`.
+
+`sparknode probe` prints this document on a host, and the preflight judges it ([preflight.md](preflight.md)). NodeStatus
+is that of [node-status.md](node-status.md). The controller refuses a document that lacks a key or whose values are of
+other types, and treats that host as one without an answer.
+"""
 # How types are written for people; the first that matches counts.
 _TYPES = (
     (re.compile(r"tuple\[(\w+), \.\.\.\]"), r"list of \1"),
     (re.compile(r"dict\[str, Any\]"), "object"),
     (re.compile(r"dict\[str, (\w+)\]"), r"object of \1"),
     (re.compile(r"\bstr\b"), "text"),
+    (re.compile(r"\b(int|Count)\b"), "whole number"),
+    (re.compile(r"\bWhole\b"), "whole number, also below 0"),
     (re.compile(r"\bfloat\b"), "number"),
     (re.compile(r"\bbool\b"), "true or false"),
     (re.compile(r" \| None"), ", or null"),
@@ -30,12 +44,23 @@ _TYPES = (
 
 
 def status_page() -> str:
-    """Return the page, the whole document first and its parts after it."""
-    source = inspect.getsource(status)
+    return _page(_STATUS, status)
+
+
+def facts_page() -> str:
+    return _page(_FACTS, facts, owners)
+
+
+def _page(head: str, *modules: ModuleType) -> str:
+    """Return a page, the whole document first, which is the last class of the first module, and its parts after it."""
+    sections = [section for module in modules for section in _sections(module)]
+    return "\n".join([head, *(f"{section}\n" for section in sections)]).rstrip("\n") + "\n"
+
+
+def _sections(module: ModuleType) -> list[str]:
+    source = inspect.getsource(module)
     classes = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
-    whole, *parts = classes[-1:] + classes[:-1]
-    sections = ["\n".join([f"## {one.name}\n", *_table(one, source.splitlines())]) for one in (whole, *parts)]
-    return "\n".join([_HEAD, *(f"{section}\n" for section in sections)]).rstrip("\n") + "\n"
+    return ["\n".join([f"## {one.name}\n", *_table(one, source.splitlines())]) for one in (classes[-1], *classes[:-1])]
 
 
 def _table(found: ast.ClassDef, lines: list[str]) -> Iterator[str]:
