@@ -33,9 +33,10 @@ _senders: dict[int, BoundedSemaphore] = {}
 
 def manifests(plan: HostPlan) -> list[dict[str, Any]]:
     """Return what a node needs to prove each model of its release: its files with sizes and hashes."""
-    rows = plan.release["artefacts"]
-    files = {row["repo"]: plan.lock.repos[row["repo"]].manifest() for row in rows}
-    return [{"repo": row["repo"], "commit": row["commit"], "files": files[row["repo"]]} for row in rows]
+    return [
+        {"repo": one.repo, "commit": one.commit, "files": plan.lock.repos[one.repo].manifest()}
+        for one in plan.release.artefacts
+    ]
 
 
 def require_content(plan: HostPlan, repo: str) -> None:

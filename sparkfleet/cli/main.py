@@ -28,6 +28,7 @@ from sparkfleet.release.deepcheck import deep_check
 from sparkfleet.release.recipe import Choice
 from sparkfleet.release.release import Compiled, compile_release
 from sparkfleet.release.rules import Deployment
+from sparknode.base.shape import written
 from sparknode.errors import Refused
 from sparknode.facts import probe
 
@@ -212,7 +213,7 @@ def _as_argv(compiled: Compiled) -> str:
 
 
 def _as_json(compiled: Compiled) -> str:
-    return json.dumps(compiled.release, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(written(compiled.release), indent=2, ensure_ascii=False) + "\n"
 
 
 def _as_deep_check(compiled: Compiled) -> str:
@@ -220,7 +221,7 @@ def _as_deep_check(compiled: Compiled) -> str:
 
 
 FORMATS: dict[str, Callable[[Compiled], str]] = {
-    "unit": lambda compiled: str(compiled.release["unit"]),
+    "unit": lambda compiled: compiled.release.unit,
     "argv": _as_argv,
     "json": _as_json,
     "deep-check": _as_deep_check,

@@ -20,6 +20,7 @@ from sparkfleet.preflight.waivers import Decisions
 from sparkfleet.release.rules.book import ORDER, Finding, Severity
 from sparkfleet.text import some
 from sparknode.errors import Refused
+from sparknode.state.release import Release
 from sparknode.state.status import NodeStatus
 
 SCHEMA = 1
@@ -40,7 +41,7 @@ def read(line: str) -> dict[str, Any]:
     return found
 
 
-def check(node: Mapping[str, Any], release: Mapping[str, Any], catalog: Catalog) -> list[Finding]:
+def check(node: Mapping[str, Any], release: Release, catalog: Catalog) -> list[Finding]:
     """Compare a node's probe with what its release needs; failures first, and what could not be read is said."""
     if "error" in node:
         row = "sudo.password" if "password is required" in str(node["error"]) else "probe"

@@ -18,6 +18,8 @@ class _Dataclass(Protocol):
 
 
 T = TypeVar("T", bound=_Dataclass)
+# Metadata of a field whose key a document does not have where it has no value; others are null there.
+ABSENT: dict[str, Any] = {"absent": True}
 
 
 def parse(text: str, name: str) -> Node:
@@ -59,7 +61,8 @@ class Node:
         value = self.raw.get(key)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value < float("inf"):
             raise self._wrong(key, f"a number of at least {least:g}")
-        return float(value)
+        # As it stands: what is read and written again keeps its spelling, and with that its hash.
+        return value
 
     def optional_number(self, key: str) -> float | None:
         return None if self.raw.get(key) is None else self.number(key)
@@ -114,13 +117,13 @@ class Node:
         whose key is no name in Python has it as metadata.
         """
         types = get_type_hints(kind)
-        read = {field.name: self._read(field, types[field.name]) for field in fields(kind) if field.name not in given}
+        read = {one.name: self._read(one, types[one.name]) for one in fields(kind) if one.name not in given}
         return kind(**read, **given)
 
-    def _read(self, field: Field[Any], kind: Any) -> object:
-        key, parts = _key(field), get_args(kind)
-        if self.raw.get(key) is None and (field.default is not MISSING or type(None) in parts):
-            return None if field.default is MISSING else field.default
+    def _read(self, one: Field[Any], kind: Any) -> object:
+        key, parts = _key(one), get_args(kind)
+        if self.raw.get(key) is None and (one.default is not MISSING or type(None) in parts):
+            return None if one.default is MISSING else one.default
         if type(None) in parts:
             kind, parts = parts[0], get_args(parts[0])
         if isinstance(kind, type) and is_dataclass(kind):
@@ -148,13 +151,14 @@ class Node:
 
 
 def written(value: Any) -> Any:
-    """A dataclass as the JSON object that `Node.build` reads it from."""
+    """A dataclass as the JSON object that `Node.build` reads it from; what is ABSENT there is left out."""
     if is_dataclass(value):
-        return {_key(field): written(getattr(value, field.name)) for field in fields(value)}
+        told = ((field, getattr(value, field.name)) for field in fields(value))
+        return {_key(one): written(item) for one, item in told if item is not None or not one.metadata.get("absent")}
     if isinstance(value, dict):
         return {key: written(item) for key, item in value.items()}
     return [written(item) for item in value] if isinstance(value, tuple) else value
 
 
-def _key(field: Field[Any]) -> str:
-    return str(field.metadata.get("key", field.name))
+def _key(one: Field[Any]) -> str:
+    return str(one.metadata.get("key", one.name))

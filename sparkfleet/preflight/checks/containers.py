@@ -9,7 +9,7 @@ from sparkfleet.preflight.findings import Values
 
 
 def _container(view: View) -> Iterator[Values]:
-    device, found = view.release["container"]["gpu"][-1], view["injection"]
+    device, found = view.release.container.gpu[-1], view["injection"]
     # For `--gpus` Docker takes the hook, a runtime of this name, or CDI; many Sparks lack the runtime (forum 350646).
     ways = found["hook"] or found["cdi_devices"] or "nvidia" in view["docker"]["runtimes"]
     case = (
@@ -25,7 +25,7 @@ def _container(view: View) -> Iterator[Values]:
 
 def _reload(view: View) -> list[Values]:
     """Containers whose GPU came by hook; what `--gpus` does is Docker's choice, and a runtime's alone is not known."""
-    docker, ours = view["docker"], view.release["container"]["name"]
+    docker, ours = view["docker"], view.release.container.name
     by_cdi = not older(docker["server_version"], limit("cdi_first_docker")) and any(
         device.startswith("nvidia.com/gpu=") for device in docker["cdi_devices"]
     )

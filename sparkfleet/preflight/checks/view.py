@@ -14,6 +14,7 @@ from sparkfleet.catalog.catalog import Catalog, Hardware, Image, Line
 from sparkfleet.catalog.contract import version_key
 from sparkfleet.catalog.rows import DriverVerdict
 from sparkfleet.preflight.findings import SYSTEMS, System, Values, book
+from sparknode.state.release import Release
 
 KIB_PER_GIB = 1 << 20
 # nvidia-smi(1): what ends with this lists the GPU, whose damaged infoROM is all that is wrong with it.
@@ -36,7 +37,7 @@ class View:
     """What a check looks at; a section of the probe by its name."""
 
     node: Mapping[str, Any]
-    release: Mapping[str, Any]
+    release: Release
     catalog: Catalog
 
     def __getitem__(self, section: str) -> Any:
@@ -44,15 +45,15 @@ class View:
 
     @cached_property
     def hardware(self) -> Hardware:
-        return self.catalog.hardware[self.release["host_kind"]["hardware"]]
+        return self.catalog.hardware[self.release.host_kind.hardware]
 
     @property
     def kind(self) -> str:
-        return self.hardware.simulates or str(self.release["host_kind"]["hardware"])
+        return self.hardware.simulates or self.release.host_kind.hardware
 
     @cached_property
     def image(self) -> Image | None:
-        return self.catalog.images.get(self.release["image_tag"])
+        return self.catalog.images.get(self.release.image_tag)
 
     @cached_property
     def line(self) -> Line | None:
@@ -120,14 +121,14 @@ class View:
 
     @cached_property
     def cdi(self) -> bool:
-        return bool(self.release["container"]["gpu"][0] == "--device")
+        return self.release.cdi
 
     @cached_property
     def share(self) -> float:
         """The engine's share of the memory: of the machine's, or of the card's own; 0 where it sets none."""
-        if self.release["memory"] is not None:
-            return float(self.release["memory"]["utilization"] or 0)
-        argv, flag = self.release["container"]["args"], "--gpu-memory-utilization"
+        if self.release.memory is not None:
+            return self.release.memory.utilization or 0.0
+        argv, flag = self.release.container.args, "--gpu-memory-utilization"
         return float(argv[argv.index(flag) + 1]) if flag in argv else 0.0
 
     @cached_property
@@ -193,7 +194,7 @@ class View:
     def on_port(self) -> list[Values]:
         """Who listens where the engine will; the name is told to root alone."""
         rows, nobody = self["listening"], {"process": "a process", "pid": "unknown"}
-        taken = [row for row in rows if row["port"] == self.release["serve"]["port"]]
+        taken = [row for row in rows if row["port"] == self.release.serve.port]
         return [{**nobody, **{key: value for key, value in row.items() if value}} for row in taken]
 
     def unit(self, name: str) -> Mapping[str, str]:
