@@ -93,6 +93,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, str]]:
     explain.add_argument(
         "--status", action="store_true", help="print docs/node-status.md: what a node reports of itself"
     )
+    explain.add_argument("--release", action="store_true", help="print docs/release.md: each key of a release")
     explain.set_defaults(run=_explain)
 
     checking = commands.add_parser("check", parents=[_choice_parser(host=False)], help="judge a host by its probe")
@@ -335,10 +336,10 @@ def _explain(options: argparse.Namespace) -> int:
     if options.preflight:
         print(handbook(), end="")
         return 0
-    if options.status:
-        from sparkfleet.cli.status_page import status_page
+    if options.status or options.release:
+        from sparkfleet.cli.schema_page import release_page, status_page
 
-        print(status_page(), end="")
+        print(status_page() if options.status else release_page(), end="")
         return 0
     from sparkfleet.cli.explain import explanation, known
 
