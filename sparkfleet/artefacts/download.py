@@ -36,7 +36,7 @@ _senders: dict[int, BoundedSemaphore] = {}
 
 def manifests(plan: HostPlan) -> list[Manifest]:
     """Return what a node needs to prove each model of its release: its files with sizes and hashes."""
-    return [plan.lock.repos[row["repo"]].manifest(row["repo"]) for row in plan.release["artefacts"]]
+    return [plan.lock.repos[one.repo].manifest(one.repo) for one in plan.release.artefacts]
 
 
 def require_content(plan: HostPlan, repo: str) -> None:

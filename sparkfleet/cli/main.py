@@ -29,6 +29,7 @@ from sparkfleet.release.deepcheck import deep_check
 from sparkfleet.release.recipe import Choice
 from sparkfleet.release.release import Compiled, compile_release
 from sparkfleet.release.rules import Deployment
+from sparknode.base.shape import written
 from sparknode.errors import Refused
 from sparknode.facts import probe
 
@@ -94,6 +95,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, str]]:
         "--status", action="store_true", help="print docs/node-status.md: what a node reports of itself"
     )
     explain.add_argument("--facts", action="store_true", help="print docs/facts.md: what a node reports of its host")
+    explain.add_argument("--release", action="store_true", help="print docs/release.md: each key of a release")
     explain.set_defaults(run=_explain)
 
     checking = commands.add_parser("check", parents=[_choice_parser(host=False)], help="judge a host by its probe")
@@ -214,7 +216,7 @@ def _as_argv(compiled: Compiled) -> str:
 
 
 def _as_json(compiled: Compiled) -> str:
-    return json.dumps(compiled.release, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(written(compiled.release), indent=2, ensure_ascii=False) + "\n"
 
 
 def _as_deep_check(compiled: Compiled) -> str:
@@ -222,7 +224,7 @@ def _as_deep_check(compiled: Compiled) -> str:
 
 
 FORMATS: dict[str, Callable[[Compiled], str]] = {
-    "unit": lambda compiled: str(compiled.release["unit"]),
+    "unit": lambda compiled: compiled.release.unit,
     "argv": _as_argv,
     "json": _as_json,
     "deep-check": _as_deep_check,
@@ -336,10 +338,11 @@ def _explain(options: argparse.Namespace) -> int:
     if options.preflight:
         print(handbook(), end="")
         return 0
-    if options.status or options.facts:
-        from sparkfleet.cli.schema_page import facts_page, status_page
+    pages = {"status": options.status, "facts": options.facts, "release": options.release}
+    if any(pages.values()):
+        from sparkfleet.cli.schema_page import PAGES
 
-        print(status_page() if options.status else facts_page(), end="")
+        print(PAGES[next(name for name, asked in pages.items() if asked)](), end="")
         return 0
     from sparkfleet.cli.explain import explanation, known
 

@@ -1,4 +1,6 @@
-"""The pages of the documents that cross the border, written from their schemas: docs/facts.md, docs/node-status.md."""
+"""The pages of the documents that cross the border, written from their schemas: docs/release.md, docs/facts.md and
+docs/node-status.md.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from types import ModuleType
 
 from sparknode.facts import facts
 from sparknode.host import owners
-from sparknode.state import status
+from sparknode.state import described, release, status
 
 _STATUS = """\
 # The status of a node
@@ -19,6 +21,16 @@ Generated from the schema by `python -m sparkfleet explain --status > docs/node-
 
 `sparknode status` prints this document on a host, a probe holds it under `fleet`, and `status --json` shows it for each
 host. The controller refuses a document whose values are of other types, and treats that host as one without an answer.
+The parts of a release that are not listed here are those of [release.md](release.md).
+"""
+_RELEASE = """\
+# A release
+
+Generated from the schema by `python -m sparkfleet explain --release > docs/release.md`.
+
+The controller builds this document, `python -m sparkfleet show HOST --inventory FILE --format json` prints it, and a
+host keeps it as `release.json`. A node refuses a document whose values are of other types or whose id is not that of
+its content; it keeps keys that it does not know.
 """
 _FACTS = """\
 # The facts of a host
@@ -44,11 +56,15 @@ _TYPES = (
 
 
 def status_page() -> str:
-    return _page(_STATUS, status)
+    return _page(_STATUS, status, described)
 
 
 def facts_page() -> str:
     return _page(_FACTS, facts, owners)
+
+
+def release_page() -> str:
+    return _page(_RELEASE, release)
 
 
 def _page(head: str, *modules: ModuleType) -> str:
@@ -84,3 +100,7 @@ def _key(field: ast.AnnAssign, name: str) -> str:
         if isinstance(node, ast.Dict) and isinstance(value := node.values[0], ast.Constant):
             return str(value.value)
     return name
+
+
+# By the option of `explain` that prints each.
+PAGES = {"status": status_page, "facts": facts_page, "release": release_page}

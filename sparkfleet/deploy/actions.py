@@ -100,14 +100,14 @@ def _carried_out(host: Host, arguments: list[str], stdin: str | None = None, com
 
 def stage_request(plan: HostPlan) -> dict[str, Any]:
     """Return what `sparknode stage` reads: the release, where its image comes from, and the hashes of its files."""
-    image, mirrors = plan.release["image"], plan.settings.registry_mirrors
-    platform = plan.lock.images[plan.release["image_tag"]].platforms[image["architecture"]]
+    image, mirrors = plan.release.image, plan.settings.registry_mirrors
+    platform = plan.lock.images[plan.release.image_tag].platforms[image.architecture]
     return {
         "schema": 1,
-        "release": plan.release,
-        "image_source": images.source(mirrors, image["repository"], image["digest"]),
+        "release": written(plan.release),
+        "image_source": images.source(mirrors, image.repository, image.pinned),
         "image_bytes": platform.room(),
         "image_entrypoint": platform.entrypoint,
-        "image_auth": images.credentials(mirrors, image["repository"], os.environ),
+        "image_auth": images.credentials(mirrors, image.repository, os.environ),
         "manifests": written(tuple(download.manifests(plan))),
     }

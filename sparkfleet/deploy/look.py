@@ -98,7 +98,7 @@ def _pending(run: FleetRun, name: str) -> list[str]:
     except FleetError as error:
         return [f"not known: {error.found}"]
     old = run.status(name).release
-    return differences(old, wanted) if not old or old["id"] != wanted["id"] else []
+    return differences(old, wanted) if not old or old.id != wanted.id else []
 
 
 def _drifted(run: FleetRun, name: str) -> list[str]:

@@ -97,7 +97,7 @@ def _bring_all(state: State, run: FleetRun) -> dict[str, str]:
 def image_to_spread(run: FleetRun, name: str) -> bool:
     """Say whether the host lacks its image and shall have it from another host."""
     plan = run.hosts[name]
-    lacks = plan.release["image"]["reference"] not in run.status(name).images
+    lacks = plan.release.image.reference not in run.status(name).images
     return lacks and plan.settings.image_distribution == "spread"
 
 
@@ -106,7 +106,7 @@ def _bring_images(state: State, run: FleetRun, problems: dict[str, str]) -> None
     wanted: dict[str, list[str]] = {}
     for name, plan in run.hosts.items():
         if name not in problems and image_to_spread(run, name):
-            wanted.setdefault(plan.release["image"]["reference"], []).append(name)
+            wanted.setdefault(plan.release.image.reference, []).append(name)
     for reference, takers in wanted.items():
         holders = [name for name, node in run.statuses().items() if reference in node.images]
         givers = [*holders, *(name for name in seeds(run) if name in takers), *takers]
@@ -121,7 +121,7 @@ def _bring_images(state: State, run: FleetRun, problems: dict[str, str]) -> None
 def _spread_image(state: State, run: FleetRun, giver: str, others: list[str]) -> bool:
     """Have one host give its image to others; return False where it has none to give."""
     plan = run.hosts[others[0]]
-    reference = plan.release["image"]["reference"]
+    reference = plan.release.image.reference
     logger.info(f"{reference}: from {giver} to {', '.join(others)}")
     try:
         answer = _reach(state, giver).call(["sync", "image"], json.dumps(actions.stage_request(plan)))

@@ -15,13 +15,14 @@ import yaml
 from sparkfleet.interop.from_recipe import SPARKRUN_NAMES
 from sparkfleet.release.recipe import Recipe
 from sparkfleet.release.release import Compiled
+from sparknode.state.release import UNLOCKED
 
 
 def sparkrun_recipe(compiled: Compiled) -> str:
     """Return a sparkrun v2 recipe that serves what the release serves, on one node."""
     recipe, release = compiled.recipe, compiled.release
-    commit = release["artefacts"][0]["commit"]
-    revision = {} if commit == "unlocked" else {"model_revision": commit}
+    commit = release.artefacts[0].commit
+    revision = {} if commit == UNLOCKED else {"model_revision": commit}
     defaults, lines = _command(recipe)
     if revision:
         lines.append("--revision {model_revision}")
@@ -49,9 +50,9 @@ def sparkrun_recipe(compiled: Compiled) -> str:
 
 def pulled_as(compiled: Compiled) -> str:
     """Name the image so that any registry client finds it, by its digest where that is known."""
-    recipe, image = compiled.recipe, compiled.release["image"]
-    pinned = f"@{image['digest']}" if image["digest"] else ""
-    return f"{image['repository']}:{recipe.image.registry_tag or recipe.choice.image_tag}{pinned}"
+    recipe, image = compiled.recipe, compiled.release.image
+    pinned = f"@{image.digest}" if image.digest else ""
+    return f"{image.repository}:{recipe.image.registry_tag or recipe.choice.image_tag}{pinned}"
 
 
 def _command(recipe: Recipe) -> tuple[dict[str, Any], list[str]]:
@@ -76,11 +77,11 @@ def _command(recipe: Recipe) -> tuple[dict[str, Any], list[str]]:
 def _drafter(compiled: Compiled) -> dict[str, Any]:
     """Name the drafter by its repository, from which it is fetched; the revision pins it like the target."""
     config = dict(compiled.recipe.speculative or {})
-    drafter = next((row for row in compiled.release["artefacts"] if row["role"] == "drafter"), None)
+    drafter = next((one for one in compiled.release.artefacts if one.role == "drafter"), None)
     if drafter is None:
         return config
-    pinned = {} if drafter["commit"] == "unlocked" else {"revision": drafter["commit"]}
-    return {**config, "model": drafter["repo"], **pinned}
+    pinned = {} if drafter.commit == UNLOCKED else {"revision": drafter.commit}
+    return {**config, "model": drafter.repo, **pinned}
 
 
 def _json(document: dict[str, Any]) -> str:

@@ -34,6 +34,8 @@ from sparkfleet.preflight.waivers import Decisions
 from sparkfleet.release.recipe import Choice
 from sparkfleet.release.release import Operation
 from sparkfleet.release.rules import Deployment
+from sparknode.base.shape import Node
+from sparknode.state import release as schema
 from sparknode.state.status import Readiness
 
 FOREIGN_PREFIXES = ("ssh_", "fake_", "_", "docker_", "winrm_")
@@ -188,7 +190,8 @@ class Settings(Pace, Decisions):
 
     @property
     def operation(self) -> Operation:
-        rotation = self.rotation.model_dump(by_alias=True, exclude_none=True) if self.rotation else None
+        given = Node(self.rotation.model_dump(by_alias=True), "rotation") if self.rotation else None
+        rotation = given.build(schema.Rotation) if given else None
         return Operation(self.soak_s, self.watch, rotation, "drop_caches" in self.repairs)
 
     @property

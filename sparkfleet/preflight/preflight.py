@@ -19,9 +19,10 @@ from sparkfleet.preflight.seen import Seen
 from sparkfleet.preflight.waivers import Decisions
 from sparkfleet.release.rules.book import ORDER, Finding, Severity
 from sparkfleet.text import some
+from sparknode.state.release import Release
 
 
-def check(seen: Seen, release: Mapping[str, Any], catalog: Catalog) -> list[Finding]:
+def check(seen: Seen, release: Release, catalog: Catalog) -> list[Finding]:
     """Compare a host's facts with what its release needs; failures first, and what could not be read is said."""
     if seen.facts is None:
         row = "sudo.password" if "password is required" in seen.error else "probe"

@@ -11,6 +11,7 @@ from typing import Any
 
 from sparkfleet import ROOT
 from sparkfleet.release.recipe import Recipe
+from sparknode.state.release import Release
 
 PROGRAM = ROOT / "templates" / "deep_check.py"
 
@@ -32,10 +33,10 @@ def expectation(recipe: Recipe, container_paths: dict[str, str] | None = None) -
     return {"parts": [target, {**drafter, "tokenizer": False, "processor": False, "eos_token_ids": []}]}
 
 
-def deep_check(recipe: Recipe, release: dict[str, Any]) -> list[str]:
+def deep_check(recipe: Recipe, release: Release) -> list[str]:
     """Return the `docker run` command; it ends with 0 when everything loaded, and prints one JSON document."""
     argv = ["docker", "run", "--rm", "--network", "none", "-e", "HF_HUB_OFFLINE=1"]
-    for artefact in release["artefacts"]:
-        argv += ["-v", f"{artefact['host_path']}:{artefact['container_path']}:ro"]
-    argv += ["--entrypoint", "python3", str(release["image"]["reference"]), "-c", PROGRAM.read_text(encoding="utf-8")]
+    for artefact in release.artefacts:
+        argv += ["-v", f"{artefact.host_path}:{artefact.container_path}:ro"]
+    argv += ["--entrypoint", "python3", release.image.reference, "-c", PROGRAM.read_text(encoding="utf-8")]
     return [*argv, json.dumps(expectation(recipe), separators=(",", ":"))]

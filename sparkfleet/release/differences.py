@@ -7,12 +7,14 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 
 from sparkfleet.catalog.contract import is_option
+from sparknode.base.shape import written
+from sparknode.state.described import Described
 
 ABSENT = "unset"
-# A node whose program is older does not tell of the last ones.
 _NESTED = ("memory", "timing", "gates", "watch", "rotation", "api_key_file", "gpu")
 _ELSE = "the serving unit's own text, such as `repairs` with drop_caches, or the format of the release"
 _WORDS = {"image_tag": "image", "drafter_backend": "drafter backend", "prefix_caching": "prefix caching"}
+_CHOICES = ("model", "profile", *_WORDS)
 # Flags that say again what one of these words says.
 _FLAGS_OF = {
     "drafter_backend": ("--speculative-config attention_backend",),
@@ -20,22 +22,22 @@ _FLAGS_OF = {
 }
 
 
-def differences(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> list[str]:
+def differences(old: Described | None, new: Described) -> list[str]:
     """Return a line for each thing that changes; a host that had no release gets the new one's choices."""
     if not old:
-        return [f"{_WORDS.get(key, key)}: {_said(new.get(key))}" for key in ("model", "profile", *_WORDS)]
-    told = {flag for key, flags in _FLAGS_OF.items() if old.get(key) != new.get(key) for flag in flags}
+        return [f"{_WORDS.get(key, key)}: {_said(getattr(new, key))}" for key in _CHOICES]
+    told = {flag for key, flags in _FLAGS_OF.items() if getattr(old, key) != getattr(new, key) for flag in flags}
     lines = [
-        *(_line(_WORDS.get(key, key), old.get(key), new.get(key)) for key in ("model", "profile", *_WORDS)),
-        _line("image digest", _short(old.get("digest")), _short(new.get("digest"))),
-        *_changed(_shortened(old.get("commits")), _shortened(new.get("commits")), "weights of "),
-        *_changed(_without(told, old.get("args")), _without(told, new.get("args")), ""),
-        *_changed(old.get("env") or {}, new.get("env") or {}, "variable "),
-        *(line for key in _NESTED if key in old for line in _nested(key, old.get(key), new.get(key))),
+        *(_line(_WORDS.get(key, key), getattr(old, key), getattr(new, key)) for key in _CHOICES),
+        _line("image digest", _short(old.digest), _short(new.digest)),
+        *_changed(_shortened(old.commits), _shortened(new.commits), "weights of "),
+        *_changed(_without(told, old.args), _without(told, new.args), ""),
+        *_changed(old.env or {}, new.env or {}, "variable "),
+        *(line for key in _NESTED for line in _nested(key, written(getattr(old, key)), written(getattr(new, key)))),
     ]
     found = list(dict.fromkeys(line for line in lines if line))
     # The id is taken over everything, and another one means that the engine is started again.
-    return found or ([_ELSE] if old.get("id") != new.get("id") else [])
+    return found or ([_ELSE] if old.id != new.id else [])
 
 
 def _line(name: str, old: object, new: object) -> str:
@@ -65,12 +67,12 @@ def _said(value: object) -> str:
     return ABSENT if value is None else str(value)
 
 
-def _short(digest: object) -> str | None:
-    return str(digest).removeprefix("sha256:")[:12] if digest else None
+def _short(digest: str | None) -> str | None:
+    return digest.removeprefix("sha256:")[:12] if digest else None
 
 
-def _shortened(commits: Mapping[str, Any] | None) -> dict[str, str]:
-    return {repo: str(commit)[:12] for repo, commit in (commits or {}).items()}
+def _shortened(commits: Mapping[str, str] | None) -> dict[str, str]:
+    return {repo: commit[:12] for repo, commit in (commits or {}).items()}
 
 
 def _flags(args: Sequence[str]) -> dict[str, str]:

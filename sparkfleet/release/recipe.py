@@ -116,6 +116,11 @@ class Recipe:
         value = self.args.get(self.engine.context_argument)
         return value if isinstance(value, int) else self.model.max_model_len
 
+    @property
+    def port(self) -> int:
+        """The port, which the rules hold to a number before anything is made of it."""
+        return int(self.number("port") or 0)
+
     def within(self, place: str) -> Any:
         """Return one value out of an argument that takes JSON: «attention_config.backend»."""
         name, _, path = place.partition(".")

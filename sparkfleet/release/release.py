@@ -1,24 +1,26 @@
-"""A release: everything that decides what a host runs, as plain data whose id is the hash of its canonical JSON."""
+"""From a choice to a release (`sparknode.state.release`): everything that decides what a host runs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Literal
 
 from sparkfleet.catalog.catalog import Catalog, Drafter, Model
-from sparkfleet.errors import LockError, RefusedError
+from sparkfleet.errors import CatalogError, LockError, RefusedError
 from sparkfleet.release.capacity import capacity
 from sparkfleet.release.lockfile import Lock, LockedImage
 from sparkfleet.release.nearest import nearest_working
 from sparkfleet.release.recipe import Choice, Recipe, compile_recipe
 from sparkfleet.release.rules import Deployment, Finding, judge
-from sparkfleet.release.unit import serve_unit
+from sparkfleet.release.unit import docker_run, serve_unit
 from sparkfleet.release.weights import unchecked
+from sparknode import SCHEMAS
 from sparknode.base.document import content_id
+from sparknode.base.shape import Node, written
+from sparknode.errors import Refused
+from sparknode.state import release as schema
 
-SCHEMA = 1
 STATE = PurePosixPath("/var/lib/sparkfleet")
 CONTAINER = "sparkfleet-serve"
 
@@ -29,7 +31,7 @@ class Operation:
 
     soak_s: int | None = None
     watch: bool = True
-    rotation: dict[str, Any] | None = None
+    rotation: schema.Rotation | None = None
     drop_caches: bool = False
 
 
@@ -37,7 +39,7 @@ class Operation:
 class Compiled:
     """A release with what was said about it and whether it can be staged (every digest and commit known)."""
 
-    release: dict[str, Any]
+    release: schema.Release
     recipe: Recipe
     findings: tuple[Finding, ...]
     unlocked: tuple[str, ...]
@@ -45,7 +47,7 @@ class Compiled:
 
     @property
     def id(self) -> str:
-        return str(self.release["id"])
+        return self.release.id
 
     @property
     def argv(self) -> list[str]:
@@ -94,78 +96,78 @@ def compile_release(
     unlocked: list[str] = []
     image = _image(recipe, lock, unlocked)
     artefacts = _artefacts(recipe, lock, unlocked)
-    container = _container(recipe, image, artefacts, gpu_injection)
-    memory = {"utilization": recipe.memory_utilization} if recipe.hardware.unified_memory else None
     operation = operation or Operation()
     timing = recipe.timing
     if operation.soak_s is not None:
         timing = timing.model_copy(update={"soak_s": operation.soak_s})
-    release: dict[str, Any] = {
-        "schema": SCHEMA,
-        "host_kind": {"hardware": choice.hardware},
-        "model": choice.model,
-        "profile": choice.profile,
-        "image_tag": choice.image_tag,
-        "image_line": choice.image_line,
-        "overrides": {override.key: override.value for override in recipe.overridden},
-        "engine": {"kind": recipe.line.engine, "version": recipe.line.engine_version, "api": recipe.engine.api},
-        "image": image,
-        "artefacts": artefacts,
-        "container": container,
-        "serve": {
-            "port": recipe.args["port"],
-            "served_names": list(recipe.served_names),
-            "max_model_len": recipe.max_model_len,
-            "model_root": recipe.model.container_path,
-            "drafter_backend": (recipe.speculative or {}).get("attention_backend"),
-            "prefix_caching": recipe.args.get("enable_prefix_caching") is not False,
-            "speculative": recipe.speculative is not None,
-        },
-        "memory": memory,
-        "timing": timing.model_dump(exclude={"stop_margin_s"}),
-        # The margins of a comparison are the controller's: a host that was proven is not proven again for them.
-        "gates": {
-            **recipe.gates.model_dump(exclude={"compare"}),
-            "control_tokens": sorted(recipe.model.control_token_ids.values()),
-        },
-        "rotation": operation.rotation,
-        "watch": _watch(recipe, operation),
-        "api_key_file": deployment.api_key_file,
-    }
-    release["unit"] = serve_unit(
-        *(docker_run(release), CONTAINER, timing, memory is not None, choice.model, recipe.line.engine),
-        operation.drop_caches,
+    content = schema.Release(
+        schema=SCHEMAS["release"],
+        host_kind=schema.HostKind(choice.hardware),
+        model=choice.model,
+        profile=choice.profile,
+        image_tag=choice.image_tag,
+        image_line=choice.image_line,
+        overrides={override.key: override.value for override in recipe.overridden},
+        engine=schema.Engine(recipe.line.engine, recipe.line.engine_version, recipe.engine.api),
+        image=image,
+        artefacts=artefacts,
+        container=_container(recipe, image, artefacts, gpu_injection),
+        serve=schema.Serve(
+            port=recipe.port,
+            served_names=recipe.served_names,
+            max_model_len=recipe.max_model_len,
+            model_root=recipe.model.container_path,
+            drafter_backend=(recipe.speculative or {}).get("attention_backend"),
+            prefix_caching=recipe.args.get("enable_prefix_caching") is not False,
+            speculative=recipe.speculative is not None,
+        ),
+        memory=schema.Memory(recipe.memory_utilization) if recipe.hardware.unified_memory else None,
+        timing=schema.Timing(**timing.model_dump(exclude={"stop_margin_s"})),
+        gates=_gates(recipe),
+        rotation=operation.rotation,
+        watch=_watch(recipe, operation),
+        api_key_file=deployment.api_key_file,
+        unit="",
+        id="",
     )
-    release["id"] = content_id(release)
+    content = replace(content, unit=serve_unit(content, operation.drop_caches))
+    release = replace(content, id=content_id(written(content)))
     # What is only declared to behave like a known image was not seen itself.
     proven = catalog.proven(choice.image_tag if choice.image_line is None else "")
     return Compiled(release, recipe, tuple(findings), tuple(unlocked), proven)
 
 
-def _watch(recipe: Recipe, operation: Operation) -> dict[str, Any] | None:
-    rules = recipe.profile.watch
+def _gates(recipe: Recipe) -> schema.Gates:
+    # The margins of a comparison are the controller's: a host that was proven is not proven again for them.
+    asked = Node(recipe.gates.model_dump(exclude={"compare"}), "gates")
+    try:
+        return asked.build(schema.Gates, control_tokens=tuple(sorted(recipe.model.control_token_ids.values())))
+    except Refused as problem:
+        raise CatalogError(f"profile {recipe.choice.profile}: {problem}", remedy="fix the gate in its row") from None
+
+
+def _watch(recipe: Recipe, operation: Operation) -> schema.WatchRules | None:
+    rules, drafter = recipe.profile.watch, recipe.support
     if rules is None:
         return None
-    drafter = recipe.support
-    document: dict[str, Any] = {
-        "enabled": operation.watch,
-        "restart_on_collapse": drafter is not None and drafter.restart_cures_collapse,
+    watch = schema.WatchRules(
+        enabled=operation.watch,
+        restart_on_collapse=drafter is not None and drafter.restart_cures_collapse,
         **rules.model_dump(),
         # Nothing draws less than 0 W: where nobody knows, power never shortens the wait.
-        "wedged_power_w": recipe.hardware.wedged_power_w or 0.0,
-    }
-    return document if drafter else {**document, "min_acceptance_rate": None}
+        wedged_power_w=recipe.hardware.wedged_power_w or 0.0,
+    )
+    return watch if drafter else replace(watch, min_acceptance_rate=None)
 
 
-def _image(recipe: Recipe, lock: Lock | None, unlocked: list[str]) -> dict[str, Any]:
+def _image(recipe: Recipe, lock: Lock | None, unlocked: list[str]) -> schema.Image:
     tag, row = recipe.choice.image_tag, recipe.image
     architecture = recipe.hardware.architecture
     locked: LockedImage | None = lock.images.get(tag) if lock else None
-    base = {"repository": row.repository, "architecture": architecture}
     if locked is None:
         unlocked.append(f"image {tag}")
         name = f"{row.repository}@{row.digest}" if row.digest else f"{row.repository}:{row.registry_tag or tag}"
-        return {**base, "digest": row.digest, "image_ids": [], "reference": name}
+        return schema.Image(row.repository, architecture, row.digest, (), name)
     platform = locked.platforms.get(architecture)
     if platform is None:
         raise LockError(
@@ -177,53 +179,38 @@ def _image(recipe: Recipe, lock: Lock | None, unlocked: list[str]) -> dict[str, 
     # A tag of the tool's own on the host: it stays valid when the image came from a mirror or a saved file, where
     # `repository@digest` does not resolve offline (moby#22011, moby#43570).
     reference = f"{row.repository}:{locked.digest.replace(':', '-')}"
-    return {**base, "digest": locked.digest, "image_ids": ids, "reference": reference}
+    return schema.Image(row.repository, architecture, locked.digest, tuple(ids), reference)
 
 
-def _artefacts(recipe: Recipe, lock: Lock | None, unlocked: list[str]) -> list[dict[str, Any]]:
+def _artefacts(recipe: Recipe, lock: Lock | None, unlocked: list[str]) -> tuple[schema.Artefact, ...]:
     rows: list[Model | Drafter] = [recipe.model, *([recipe.drafter] if recipe.drafter else [])]
     artefacts = []
     for role, row in zip(("target", "drafter"), rows, strict=False):
         locked = lock.repos.get(row.repo) if lock else None
         if locked is None:
             unlocked.append(f"repository {row.repo}")
-        commit = locked.commit if locked else row.revision or "unlocked"
-        document = {"role": role, "repo": row.repo, "commit": commit}
-        document |= {"host_path": str(STATE / "models" / row.repo / commit), "container_path": row.container_path}
-        artefacts.append({**document, "manifest_sha256": locked.manifest_sha256 if locked else None})
-    return artefacts
+        commit = locked.commit if locked else row.revision or schema.UNLOCKED
+        folder = str(STATE / "models" / row.repo / commit)
+        manifest = locked.manifest_sha256 if locked else None
+        artefacts.append(schema.Artefact(role, row.repo, commit, folder, row.container_path, manifest))
+    return tuple(artefacts)
 
 
 def _container(
-    recipe: Recipe, image: dict[str, Any], artefacts: list[dict[str, Any]], gpu_injection: Literal["gpus", "cdi"]
-) -> dict[str, Any]:
-    key = (image["digest"] or f"tag-{recipe.choice.image_tag}").replace(":", "-")
-    mounts = [{"source": row["host_path"], "target": row["container_path"], "read_only": True} for row in artefacts]
+    recipe: Recipe, image: schema.Image, artefacts: tuple[schema.Artefact, ...], gpu_injection: Literal["gpus", "cdi"]
+) -> schema.Container:
+    key = (image.digest or f"tag-{recipe.choice.image_tag}").replace(":", "-")
+    mounts = [schema.Mount(one.host_path, one.container_path, read_only=True) for one in artefacts]
     mounts += [
-        {"source": str(STATE / "cache" / key / name), "target": target, "read_only": False}
+        schema.Mount(str(STATE / "cache" / key / name), target, read_only=False)
         for name, target in recipe.engine.caches.items()
     ]
-    return {
-        "name": CONTAINER,
-        "entrypoint": recipe.line.entrypoint,
-        "args": recipe.engine.command(recipe),
-        "env": dict(recipe.env),
-        "mounts": mounts,
-        "gpu": list(recipe.hardware.gpu_arguments[gpu_injection]),
-        "options": list(recipe.engine.docker_options),
-    }
-
-
-def docker_run(release: Mapping[str, Any]) -> list[str]:
-    """Return the command that starts a release's container, which its unit calls."""
-    container = release["container"]
-    argv = ["docker", "run", "--rm", "--name", container["name"], *container["gpu"]]
-    argv += ["--ipc", "host", "--network", "host", "--log-driver", "local", *container["options"]]
-    if release["api_key_file"]:
-        argv += ["--env-file", release["api_key_file"]]
-    for name, value in container["env"].items():
-        argv += ["-e", f"{name}={value}"]
-    for mount in container["mounts"]:
-        suffix = ":ro" if mount["read_only"] else ""
-        argv += ["-v", f"{mount['source']}:{mount['target']}{suffix}"]
-    return [*argv, "--entrypoint", container["entrypoint"], release["image"]["reference"], *container["args"]]
+    return schema.Container(
+        name=CONTAINER,
+        entrypoint=recipe.line.entrypoint,
+        args=tuple(recipe.engine.command(recipe)),
+        env=dict(recipe.env),
+        mounts=tuple(mounts),
+        gpu=tuple(recipe.hardware.gpu_arguments[gpu_injection]),
+        options=recipe.engine.docker_options,
+    )

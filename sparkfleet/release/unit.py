@@ -1,4 +1,4 @@
-"""The systemd unit of a release, rendered from `templates/`."""
+"""How a release is started: its `docker run`, and the systemd unit around that, rendered from `templates/`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from sparkfleet import ROOT
-from sparkfleet.catalog.rows import Timing
 from sparkfleet.errors import SettingsError
+from sparknode.state.release import Release
 
 DOCKER = "/usr/bin/docker"
 RELEASE_JSON = "/var/lib/sparkfleet/current/release.json"
@@ -26,25 +26,32 @@ def systemd_quote(argument: str) -> str:
     return f'"{escaped}"'
 
 
-def serve_unit(
-    argv: list[str],
-    container: str,
-    timing: Timing,
-    memory_gate: bool,
-    model: str,
-    engine: str,
-    drop_caches: bool = False,
-) -> str:
-    """Render sparkfleet-serve.service for a `docker run` command line."""
+def docker_run(release: Release) -> list[str]:
+    """Return the command that starts a release's container, which its unit calls."""
+    container = release.container
+    argv = ["docker", "run", "--rm", "--name", container.name, *container.gpu]
+    argv += ["--ipc", "host", "--network", "host", "--log-driver", "local", *container.options]
+    if release.api_key_file:
+        argv += ["--env-file", release.api_key_file]
+    for name, value in container.env.items():
+        argv += ["-e", f"{name}={value}"]
+    for mount in container.mounts:
+        argv += ["-v", f"{mount.source}:{mount.target}{':ro' if mount.read_only else ''}"]
+    return [*argv, "--entrypoint", container.entrypoint, release.image.reference, *container.args]
+
+
+def serve_unit(release: Release, drop_caches: bool = False) -> str:
+    """Render sparkfleet-serve.service, which starts the container of a release."""
+    timing = release.timing
     context: dict[str, Any] = {
-        "argv": [systemd_quote(argument) for argument in [DOCKER, *argv[1:]]],
-        "container": container,
+        "argv": [systemd_quote(argument) for argument in [DOCKER, *docker_run(release)[1:]]],
+        "container": release.container.name,
         "docker": DOCKER,
         "drop_caches": drop_caches,
         "docker_stop_s": timing.docker_stop_s,
-        "engine": engine,
-        "memory_gate": memory_gate,
-        "model": model,
+        "engine": release.engine.kind,
+        "memory_gate": release.memory is not None,
+        "model": release.model,
         "release_json": RELEASE_JSON,
         "start_timeout_s": timing.memory_wait_s + timing.load_deadline_s,
         "stop_post_s": STOP_POST_S,

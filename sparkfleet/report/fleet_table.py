@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from sparkfleet import grouping
 from sparkfleet.rollout import compare
 from sparkfleet.rollout.fleet_run import FleetRun
+from sparknode.state.described import Described
 from sparknode.state.journal import FAILED, REVERTED
 from sparknode.state.status import Look, NodeStatus
 
@@ -39,7 +40,6 @@ KIB_PER_GIB = 1024 * 1024
 def host_row(run: FleetRun, name: str, now: datetime | None = None) -> tuple[str, ...]:
     """Return the cells of a host, as text, in the order of HEADINGS."""
     node = run.status(name)
-    release = node.release or {}
     watch = node.watch if node.watch and node.watch.release == node.current else Look()
     proven = compare.figure_of(node.figures, "acceptance-short")
     facts = run.nodes[name].facts
@@ -49,11 +49,7 @@ def host_row(run: FleetRun, name: str, now: datetime | None = None) -> tuple[str
         name,
         state_of(run, name),
         (node.current or "")[:8],
-        release.get("image_tag"),
-        (release.get("digest") or "").removeprefix("sha256:")[:12],
-        " ".join(commit[:7] for commit in (release.get("commits") or {}).values()),
-        release.get("profile"),
-        release.get("drafter_backend") or ("none" if release else None),
+        *(_of_release(node.release) if node.release else [None] * 5),
         _age(now or datetime.now(UTC), started) if started else None,
         _acceptance(watch.acceptance, proven),
         watch.tokens_per_second,
@@ -62,6 +58,16 @@ def host_row(run: FleetRun, name: str, now: datetime | None = None) -> tuple[str
         f"{node.last.state} {str(node.last.t)[:16]}" if node.last else None,
     )
     return tuple(str(cell) if cell not in (None, "") else NONE for cell in cells)
+
+
+def _of_release(release: Described) -> tuple[str, ...]:
+    return (
+        release.image_tag,
+        (release.digest or "").removeprefix("sha256:")[:12],
+        " ".join(commit[:7] for commit in (release.commits or {}).values()),
+        release.profile,
+        release.drafter_backend or "none",
+    )
 
 
 def state_of(run: FleetRun, name: str) -> str:
@@ -87,7 +93,7 @@ def drift(node: NodeStatus) -> list[str]:
     """Return how the host differs from its release: what runs, the unit, and weights that changed or are gone."""
     if not node.current:
         return []
-    commits = (node.release or {}).get("commits") or {}
+    commits = (node.release.commits if node.release else None) or {}
     gone = [repo for repo, commit in commits.items() if node.models is not None and (repo, commit) not in node.present]
     return [*node.drift, *(f"weights of {repo} are changed or missing" for repo in gone)]
 
@@ -171,8 +177,10 @@ def all_remarks(run: FleetRun) -> list[str]:
 
 def proven(run: FleetRun, name: str) -> str | None:
     """Say how well proven the image is that a host serves: who saw it run, where and when."""
-    tag = (run.status(name).release or {}).get("image_tag")
-    return f"image {tag}: {run.hosts[name].settings.catalog().proven(tag)}" if tag else None
+    release = run.status(name).release
+    if release is None:
+        return None
+    return f"image {release.image_tag}: {run.hosts[name].settings.catalog().proven(release.image_tag)}"
 
 
 def proofs(run: FleetRun) -> list[str]:

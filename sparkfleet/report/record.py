@@ -133,7 +133,7 @@ def _host(run: FleetRun, name: str) -> dict[str, Any]:
     wanted = run.intent == "deploy" or name in run.targets
     return {
         "release": run.wanted(name) if wanted else None,
-        "image_tag": run.target(name)["image_tag"] if wanted else None,
+        "image_tag": run.target(name).image_tag if wanted else None,
         "before": progress.previous(name),
         "current": node.current,
         "verified": node.verified,

@@ -50,8 +50,8 @@ def _margins(run: FleetRun, name: str) -> dict[str, float]:
     image is worse, whatever the figures of its best days.
     """
     plan = run.hosts[name]
-    old = str((run.progress.before[name].release or {}).get("image_tag"))
-    going_back = plan.release["image_tag"] in plan.settings.catalog().ways_back(old)
+    old = run.progress.before[name].release
+    going_back = old is not None and plan.release.image_tag in plan.settings.catalog().ways_back(old.image_tag)
     if going_back or not run.pace.judge_canary:
         return {}
     margins: dict[str, float] = plan.compiled.recipe.gates.compare.model_dump(exclude_none=True)

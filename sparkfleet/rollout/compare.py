@@ -11,6 +11,8 @@ from statistics import median
 from typing import Any, Literal
 
 from sparknode import NOT_JUDGED
+from sparknode.state.described import Described
+from sparknode.state.release import Release
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,9 @@ def _number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def comparable(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> bool:
+def comparable(old: Described | None, new: Release) -> bool:
     """Say whether two releases shall be equally good: the same model under the same profile."""
-    return bool(old) and all((old or {}).get(key) == new.get(key) for key in ("model", "profile"))
+    return old is not None and (old.model, old.profile) == (new.model, new.profile)
 
 
 HEADINGS = ("canary", "figure", "now", "before", "others", "allowed", "verdict")

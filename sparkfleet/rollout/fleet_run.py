@@ -13,7 +13,6 @@ import uuid
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
 from sparkfleet import grouping
 from sparkfleet.errors import FleetError, LockError, RefusedError, SettingsError
@@ -29,7 +28,8 @@ from sparkfleet.rollout import rollback
 from sparkfleet.rollout.intents import FROM_INVENTORY, Intent
 from sparkfleet.rollout.verdict import Progress
 from sparkfleet.rollout.waves import Member, first_obstacle, least_of, plan_waves
-from sparknode.base.document import described
+from sparknode.state.described import Described, described
+from sparknode.state.release import Release
 from sparknode.state.status import NodeStatus
 
 
@@ -59,7 +59,7 @@ class HostPlan:
         return self.made
 
     @property
-    def release(self) -> dict[str, Any]:
+    def release(self) -> Release:
         return self.compiled.release
 
 
@@ -79,7 +79,7 @@ class FleetRun:
     # How many hosts of the inventory --limit and --exclude left out.
     outside: int = 0
     # What hosts shall serve where that is not the inventory's: the node's own description of one of its releases.
-    targets: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    targets: dict[str, Described] = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)
     # Whether any host lacks what a step of staging brings, once it was asked for.
     lacking: dict[str, bool] = field(default_factory=dict)
@@ -91,9 +91,9 @@ class FleetRun:
 
     def wanted(self, name: str) -> str:
         """Return the id of the release that a host shall serve."""
-        return str(self.target(name)["id"])
+        return self.target(name).id
 
-    def target(self, name: str) -> Mapping[str, Any]:
+    def target(self, name: str) -> Described:
         """Return the release that a host shall serve, as a node describes one."""
         return self.targets[name] if name in self.targets else described(self.hosts[name].release)
 
@@ -266,12 +266,12 @@ def refuse_to_undo(run: FleetRun, given: Collection[str]) -> None:
     if run.intent != "deploy" or "image_tag" in given:
         return
     for name in (name for wave in run.waves for name in wave):
-        undone = rollback.undone(run.status(name), run.target(name))
+        undone, old = rollback.undone(run.status(name), run.target(name)), run.status(name).release
         if undone and run.hosts[name].settings.roll_forward != run.wanted(name):
             raise RefusedError(
                 f"{name} would roll forward again: {undone}, and the inventory still names it",
                 "the choice in writing",
-                f'to stay, write image_tag = "{(run.status(name).release or {}).get("image_tag")}" into '
+                f'to stay, write image_tag = "{old.image_tag if old else None}" into '
                 f'group_data/all.py; to go forward, roll_forward = "{run.wanted(name)}", or give it with --data',
             )
 
@@ -310,7 +310,7 @@ def staged(run: FleetRun, name: str, program_sha256: str) -> bool:
     return (
         installed(node) == program_sha256
         and plan.compiled.id in status.releases
-        and plan.release["image"]["reference"] in status.images
+        and plan.release.image.reference in status.images
         and not (node.facts and node.facts.docker.lost)
-        and {(row["repo"], row["commit"]) for row in plan.release["artefacts"]} <= status.present
+        and {(one.repo, one.commit) for one in plan.release.artefacts} <= status.present
     )

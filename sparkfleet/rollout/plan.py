@@ -36,14 +36,14 @@ def lines(run: FleetRun) -> list[str]:
 def _change(run: FleetRun, name: str) -> Iterator[str]:
     old, new = run.status(name).release, run.target(name)
     if run.intent == "restart":
-        yield f"release {new['id']} ({new['image_tag']}) is started again"
+        yield f"release {new.id} ({new.image_tag}) is started again"
         return
-    before = f"{old['image_tag']} (release {old['id']})" if old else "nothing"
-    if old and old["id"] == new["id"]:
+    before = f"{old.image_tag} (release {old.id})" if old else "nothing"
+    if old and old.id == new.id:
         how = "is started again" if restarts(run, name) else "is put right without a restart"
         yield f"{before} {how}: {'; '.join(_why_again(run.status(name)))}"
         return
-    yield f"{before} → {new['image_tag']} (release {new['id']})"
+    yield f"{before} → {new.image_tag} (release {new.id})"
     yield from (f"      {line}" for line in differences(old, new))
     if run.intent == "deploy":
         compiled = run.hosts[name].compiled
@@ -58,7 +58,7 @@ def _change(run: FleetRun, name: str) -> Iterator[str]:
 def restarts(run: FleetRun, name: str) -> bool:
     """Say whether the host's engine is stopped: not where what serves is right, and only what it starts from is not."""
     node = run.status(name)
-    as_wanted = node.current == node.verified == run.target(name)["id"]
+    as_wanted = node.current == node.verified == run.target(name).id
     in_place = run.intent != "restart" and as_wanted and node.drift and node.serving and node.serving.restarts == ()
     return not (in_place and not node.activation)
 
@@ -85,17 +85,17 @@ def _downloads(run: FleetRun, names: Sequence[str]) -> Iterator[str]:
     wanted: dict[str, list[str]] = {}
     for name in names:
         plan, node = run.hosts[name], run.status(name)
-        image = plan.release["image"]
-        if image["reference"] not in node.images:
-            locked = plan.lock.images[plan.release["image_tag"]].platforms[image["architecture"]]
+        image = plan.release.image
+        if image.reference not in node.images:
+            locked = plan.lock.images[plan.release.image_tag].platforms[image.architecture]
             size = f"{locked.compressed_bytes / 1e9:.1f} GB"
-            if plan.release["id"] in _left_behind(run.nodes[name]):
+            if plan.release.id in _left_behind(run.nodes[name]):
                 size += " (or out of Docker's other image store)"
-            wanted.setdefault(f"image {plan.release['image_tag']}, {size}", []).append(name)
-        for row in plan.release["artefacts"]:
-            if (row["repo"], row["commit"]) not in node.present:
-                size = f"{plan.lock.repos[row['repo']].total_bytes / 1e9:.1f} GB"
-                wanted.setdefault(f"{row['repo']}@{row['commit'][:12]}, {size}", []).append(name)
+            wanted.setdefault(f"image {plan.release.image_tag}, {size}", []).append(name)
+        for row in plan.release.artefacts:
+            if (row.repo, row.commit) not in node.present:
+                size = f"{plan.lock.repos[row.repo].total_bytes / 1e9:.1f} GB"
+                wanted.setdefault(f"{row.repo}@{row.commit[:12]}, {size}", []).append(name)
     if not wanted:
         yield "  downloads: none"
     for what, hosts in wanted.items():

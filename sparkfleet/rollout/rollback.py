@@ -5,13 +5,13 @@ whether a deploy would undo a rollback. Pure.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from sparkfleet.errors import FleetError, RefusedError
+from sparknode.state.described import Described
 from sparknode.state.status import Ended, NodeStatus
 
 
-def targets(intent: str, nodes: Mapping[str, NodeStatus], silent: Mapping[str, str]) -> dict[str, Mapping[str, Any]]:
+def targets(intent: str, nodes: Mapping[str, NodeStatus], silent: Mapping[str, str]) -> dict[str, Described]:
     """Return what each host shall serve that a rollback or a restart changes, by host.
 
     Raises FleetError when a host could not be read (`silent` has the reasons), or when there is nothing to go back to
@@ -29,7 +29,7 @@ def targets(intent: str, nodes: Mapping[str, NodeStatus], silent: Mapping[str, s
             "a host that was verified with another release before",
             "deploy the release you want by name: deploy.py --data image_tag=…",
         )
-    return dict(found)
+    return found
 
 
 def stays(name: str, nodes: Mapping[str, NodeStatus]) -> str | None:
@@ -63,11 +63,11 @@ def rolled_back(node: NodeStatus) -> Ended | None:
     return found if found and found.intent == "rollback" else None
 
 
-def undone(node: NodeStatus, wanted: Mapping[str, Any]) -> str | None:
+def undone(node: NodeStatus, wanted: Described) -> str | None:
     """Say which rollback a deploy of the wanted release would undo, or None when it would undo none."""
-    back, left = rolled_back(node), node.back or {}
-    if not back or wanted["id"] == node.verified:
+    back, left = rolled_back(node), node.back
+    if not back or wanted.id == node.verified:
         return None
-    if wanted["id"] != back.before and wanted["image_tag"] != left.get("image_tag"):
+    if wanted.id != back.before and not (left and wanted.image_tag == left.image_tag):
         return None
-    return f"{back.operator} rolled back from {wanted['image_tag']} (release {back.before}) at {back.t}"
+    return f"{back.operator} rolled back from {wanted.image_tag} (release {back.before}) at {back.t}"

@@ -18,8 +18,7 @@ from sparknode.base.system import Host, Tell
 from sparknode.errors import Failed, KnownBad, Refused
 from sparknode.host import units
 from sparknode.host.drift import put_right, standing, unready
-from sparknode.state import journal, lease, orders
-from sparknode.state import release as releases
+from sparknode.state import journal, lease, orders, releases
 from sparknode.state.journal_writer import sentence
 from sparknode.state.orders import Order
 from sparknode.state.release import Release

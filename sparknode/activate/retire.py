@@ -14,8 +14,7 @@ from sparknode.errors import Busy, StepFailed
 from sparknode.host import docker
 from sparknode.host.node_status import QUESTIONS, images, repositories
 from sparknode.host.units import daemon_reload
-from sparknode.state import journal, lease, orders
-from sparknode.state import release as releases
+from sparknode.state import journal, lease, orders, releases
 from sparknode.state.journal_writer import Chronicle
 from sparknode.state.orders import Order
 

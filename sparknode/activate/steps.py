@@ -281,7 +281,7 @@ class Steps:
         if not never:
             return ""
         text = f"; NOT JUDGED, as other requests ran at each look: {', '.join(never)}"
-        floor = release.watch.min_acceptance_rate if release.watch else None
+        floor = release.watched.min_acceptance_rate if release.watched else None
         if floor is None or not any(name.startswith("acceptance-") for name in never):
             return text
         return f"{text}; of the acceptance only that it is no collapse (at least {100 * floor:g} %)"

@@ -17,8 +17,7 @@ from sparknode.base.paths import Paths
 from sparknode.base.system import Host, Tell
 from sparknode.errors import Failed, Refused, StepFailed
 from sparknode.host import units
-from sparknode.state import journal, orders
-from sparknode.state import release as releases
+from sparknode.state import journal, orders, releases
 from sparknode.state.journal import Attempt
 from sparknode.state.journal_writer import Chronicle
 from sparknode.state.release import Release

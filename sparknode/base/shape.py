@@ -25,6 +25,8 @@ Count = Annotated[int, "from 0"]
 Whole = Annotated[int, "any"]
 # What 64 bits hold: reckoning with more could fail.
 _WHOLE, _NUMBER = 1 << 63, sys.float_info.max
+# Metadata of a field whose key a document does not have where it has no value; others are null there.
+ABSENT: dict[str, Any] = {"absent": True}
 
 
 def parse(text: str, name: str) -> Node:
@@ -70,7 +72,8 @@ class Node:
         value = self.raw.get(key)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= _NUMBER:
             raise self._wrong(key, f"a number of at least {least:g}")
-        return float(value)
+        # As it stands: what is read and written again keeps its spelling, and with that its hash.
+        return value
 
     def optional_number(self, key: str) -> float | None:
         return None if self.raw.get(key) is None else self.number(key)
@@ -178,13 +181,14 @@ def _hints(kind: type[_Dataclass]) -> tuple[tuple[Field[Any], Any], ...]:
 
 
 def written(value: Any) -> Any:
-    """A dataclass as the JSON object that `Node.build` reads it from."""
+    """A dataclass as the JSON object that `Node.build` reads it from; what is ABSENT there is left out."""
     if is_dataclass(value):
-        return {_key(field): written(getattr(value, field.name)) for field in fields(value)}
+        told = ((field, getattr(value, field.name)) for field in fields(value))
+        return {_key(one): written(item) for one, item in told if item is not None or not one.metadata.get("absent")}
     if isinstance(value, dict):
         return {key: written(item) for key, item in value.items()}
     return [written(item) for item in value] if isinstance(value, tuple) else value
 
 
-def _key(field: Field[Any]) -> str:
-    return str(field.metadata.get("key", field.name))
+def _key(one: Field[Any]) -> str:
+    return str(one.metadata.get("key", one.name))

@@ -72,9 +72,9 @@ def streaming(subject: Subject) -> Iterator[GateResult]:
     yield _result("streaming", chat, None, float(chat.deltas), "deltas", f"{chat.deltas} deltas, usage and [DONE]")
     if chat.first_s is None:
         said = "the time of the first token is unknown"
-        yield GateResult("ttft", None, asked.max_ttft_s, "s", NO_DATA, said)
+        yield GateResult("ttft", None, asked.floors.max_ttft_s, "s", NO_DATA, said)
         return
-    said, limit = f"the first token came after {chat.first_s:.2f} s", asked.max_ttft_s
+    said, limit = f"the first token came after {chat.first_s:.2f} s", asked.floors.max_ttft_s
     late = limit is not None and chat.first_s > limit
     said += f", expected at most {limit:g} s" if limit is not None else ""
     yield GateResult("ttft", round(chat.first_s, 3), limit, "s", FAIL if late else PASS, said)

@@ -20,7 +20,7 @@ from sparknode.gates.burst import burst
 from sparknode.gates.subject import Subject, at_least
 from sparknode.host import docker, memory
 from sparknode.state.gate_result import FAIL, NO_DATA, PASS, GateResult
-from sparknode.state.release import Floors, Gates, Release
+from sparknode.state.release import Floors, Gates, LongFloors, Release
 
 # A daemon that hiccups once must not cost a healthy release its life.
 DOCKER_TRIES = 4
@@ -52,16 +52,16 @@ def identity(subject: Subject) -> Iterator[GateResult]:
             subject.host.system.sleep(DOCKER_PAUSE_S)
             found = docker.container(subject.host.system, release.container.name)
     differences = docker.drift(subject.host.system, release, found)
-    version = subject.engine.version() if release.engine_version else None
-    if release.engine_version and (version is None or not is_version(version, release.engine_version)):
-        differences.append(f"/version is {version}, the release has {release.engine_version}")
+    version = subject.engine.version() if release.engine.version else None
+    if release.engine.version and (version is None or not is_version(version, release.engine.version)):
+        differences.append(f"/version is {version}, the release has {release.engine.version}")
     cards, problem = subject.engine.models()
     differences += [f"/v1/models gave {problem}"] if problem else served_differences(release, cards)
     detail = "; ".join(differences) or f"the container, /version and {len(cards)} served names are the release's"
     # A daemon that says nothing says nothing of the release.
     verdict = NO_DATA if found.error else FAIL if differences else PASS
     # What the engine did answer, and differs, it will answer again; what it did not answer is asked once more.
-    proof = not found.error and not problem and (version is not None or not release.engine_version)
+    proof = not found.error and not problem and (version is not None or not release.engine.version)
     figure = float(len(differences))
     yield GateResult("identity", figure, 0.0, "differences", verdict, detail, of_host=bool(found.error), proof=proof)
 
@@ -91,7 +91,7 @@ def gpu(subject: Subject) -> Iterator[GateResult]:
 
 def available(subject: Subject) -> Iterator[GateResult]:
     """What is left for the host beside the loaded engine."""
-    least = subject.release.gates.min_available_gib
+    least = subject.release.gates.limits.min_available_gib
     found = memory.available_gib(subject.host.paths)
     said = f"{found:.1f} GiB available beside the loaded engine" if found is not None else "/proc/meminfo names none"
     yield at_least("memory-available", found, least, "GiB", said, of_host=True)
@@ -99,7 +99,7 @@ def available(subject: Subject) -> Iterator[GateResult]:
 
 def power(subject: Subject) -> Iterator[GateResult]:
     """What the GPU draws while it works; one that draws too little for LOAD_S is not asked again."""
-    least = subject.release.gates.min_power_w
+    least = subject.release.gates.limits.min_power_w
     if least is not None:
         yield replace(_power(subject, least), proof=True)
 
@@ -130,7 +130,7 @@ def _power(subject: Subject, least: float) -> GateResult:
                 return GateResult("power", None, least, "W", NO_DATA, said, of_host=True)
             samples.append(sample)
     watts, clocks, busy = (statistics.median(column) for column in zip(*samples, strict=True))
-    slowest = subject.release.gates.min_clock_mhz
+    slowest = subject.release.gates.limits.min_clock_mhz
     if samples[-1][0] >= least:
         return at_least("power", samples[-1][0], least, "W", f"{samples[-1][0]:.0f} W while it answers", of_host=True)
     said = f"{watts:.0f} W at {clocks:.0f} MHz and {busy:.0f} % for {LOAD_S:.0f} s, expected at least {least:g} W"
@@ -148,7 +148,7 @@ def acceptance(subject: Subject, kind: str) -> Iterator[GateResult]:
         return
     engine, speculative = subject.engine, subject.release.serve.speculative
     questions = list(prompts.CODING)
-    if kind != "short":
+    if isinstance(floors, LongFloors):
         questions = [prompts.long_prompt(floors.prompt_tokens, engine.count_tokens)]
     before = counters(engine.metrics()) if speculative else None
     chats = []
@@ -160,9 +160,9 @@ def acceptance(subject: Subject, kind: str) -> Iterator[GateResult]:
             return
     if speculative:
         after = counters(engine.metrics())
-        collapse = subject.release.watch.min_acceptance_rate if subject.release.watch else None
+        collapse = subject.release.watched.min_acceptance_rate if subject.release.watched else None
         yield from judge(kind, after.since(before) if after and before else None, floors, collapse)
-    yield speed(kind, chats, asked.min_tokens_per_second if kind == "short" else None)
+    yield speed(kind, chats, asked.floors.min_tokens_per_second if kind == "short" else None)
 
 
 def judge(kind: str, moved: Counters | None, floors: Floors, collapse: float | None = None) -> Iterator[GateResult]:
@@ -240,7 +240,7 @@ def _acceptance_rows(kind: str, ask: Asker, prompt: str, wanted: Callable[[Gates
 
 
 def _streams(asked: Gates) -> bool:
-    return asked.streaming or asked.max_ttft_s is not None
+    return asked.streaming or asked.floors.max_ttft_s is not None
 
 
 # In the order in which they are asked; the first that fails ends it.
@@ -303,7 +303,7 @@ GATES: tuple[Gate, ...] = (
         available,
         "GiB",
         "memory left for the host beside the loaded engine",
-        lambda g: g.min_available_gib is not None,
+        lambda g: g.limits.min_available_gib is not None,
         blames="host",
     ),
     Gate(
@@ -311,7 +311,7 @@ GATES: tuple[Gate, ...] = (
         power,
         "W",
         "the GPU draws power while it works; if it is busy at low clocks and low power, the supply is wedged",
-        lambda g: g.min_power_w is not None,
+        lambda g: g.limits.min_power_w is not None,
         blames="host",
     ),
     Gate("health-after", _AFTER, "HTTP", "`/health` is still 200 after all other gates"),

@@ -98,10 +98,8 @@ _NOT_STARTED = {125, 126, 127}
 def hands_gpu(system: System, release: Release) -> tuple[bool | None, str]:
     """Whether a container of the release's image gets the GPU, tried with the image's own nvidia-smi."""
     # A Docker without its docker-init (its snap: docker-snap#139) could not start the engine either.
-    container = release.raw["container"]
-    # What an older release kept beside its container.
-    options = texts(container.get("options") or release.raw.get("argv"))
-    trial = [*["--init"] * ("--init" in options), *texts(container.get("gpu")), "--entrypoint", "nvidia-smi"]
+    container = release.container
+    trial = [*["--init"] * ("--init" in container.options), *container.gpu, "--entrypoint", "nvidia-smi"]
     argv = ["docker", "run", "--rm", *trial, release.image.reference, "-L"]
     return read_trial(system.run(argv, INSPECT_S))
 
@@ -132,7 +130,7 @@ def is_image_of(system: System, release: Release, found: Lookup) -> bool:
     if image_id is None or image_id in release.image.image_ids:
         return image_id is not None
     digests = texts(found.found.get("RepoDigests")) if found.found else []
-    if any(digest.endswith("@" + release.image.digest) for digest in digests):
+    if any(digest.endswith("@" + release.image.pinned) for digest in digests):
         return True
     return imagestore.config_of(system, image_id, release.image.architecture) in release.image.image_ids
 
@@ -212,14 +210,14 @@ def _mount_drift(wanted: Container, found: dict[str, Any]) -> Iterator[str]:
     mounts = found.get("Mounts")
     # Volumes that the image itself declares are not the release's business; bind mounts are.
     binds = {
-        Mount(str(mount.get("Destination")), str(mount.get("Source")), mount.get("RW") is False)
+        Mount(str(mount.get("Source")), str(mount.get("Destination")), mount.get("RW") is False)
         for mount in (mounts if isinstance(mounts, list) else [])
         if isinstance(mount, dict) and mount.get("Type") == "bind"
     }
     expected = set(wanted.mounts)
-    for mount in sorted(expected - binds):
+    for mount in sorted(expected - binds, key=str):
         yield f"mount: {mount} is missing"
-    for mount in sorted(binds - expected):
+    for mount in sorted(binds - expected, key=str):
         yield f"mount: {mount} is not in the release"
 
 

@@ -125,7 +125,7 @@ def put_right(host: Host, release: Release, drift: list[Drift]) -> None:
         if not done.ok:
             raise Failed(f"{done.why}; look at `systemctl status`, then try again")
     if any(one.text.startswith("image:") for one in drift):
-        digest = f"{release.image.repository}@{release.image.digest}"
+        digest = f"{release.image.repository}@{release.image.pinned}"
         names = (*release.image.image_ids, digest)
         tried = [host.system.run(["docker", "tag", name, release.image.reference], TAG_S) for name in names]
         if not any(one.ok for one in tried):
@@ -139,7 +139,7 @@ def read_stamp(paths: Paths, repo: str, commit: str) -> dict[str, Any] | None:
 
 
 def artefact_problems(paths: Paths, artefact: Artefact) -> list[str]:
-    return model_problems(paths, artefact.repo, artefact.commit, artefact.manifest_sha256)
+    return model_problems(paths, artefact.repo, artefact.commit, artefact.pinned)
 
 
 def model_problems(paths: Paths, repo: str, commit: str, manifest_sha256: str) -> list[str]:

@@ -18,7 +18,7 @@ from sparknode.base.parse import docker_info, json_object, json_rows
 from sparknode.base.paths import Paths
 from sparknode.base.process import Completed
 from sparknode.base.system import System
-from sparknode.state.release import load_linked
+from sparknode.state.releases import load_linked
 
 GRAPHDRIVER, CONTAINERD = "graphdriver", "containerd"
 DOCKER_ROOT, CONTAINERD_ROOT = "/var/lib/docker", "/var/lib/containerd"
@@ -74,7 +74,7 @@ def lost(paths: Paths, store: Store, images: Completed) -> list[dict[str, Any]]:
         if release.image.reference not in names:
             blobs = f"{store.containerd_root}/{BLOBS}"
             other = f"{store.docker_root}/image/overlay2/imagedb/content" if store.kind == CONTAINERD else blobs
-            digests = (release.image.digest, *release.image.image_ids)
+            digests = (release.image.pinned, *release.image.image_ids)
             elsewhere = any((paths.on_host(other) / digest.replace(":", "/")).is_file() for digest in digests)
             found.append({"release": release.id, "elsewhere": elsewhere})
     return found

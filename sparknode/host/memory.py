@@ -85,7 +85,7 @@ def holders(host: Host) -> str:
 def gate(host: Host, path: Path, say: Callable[[str], None]) -> int:
     """ExecStartPre of the serving unit: the exit code decides whether the engine is started."""
     from sparknode.base.shape import parse as read
-    from sparknode.state import release as releases
+    from sparknode.state import releases
 
     text = read_text(path)
     if text is None:

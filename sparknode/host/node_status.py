@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 from sparknode.base import dockerd, locks
-from sparknode.base.document import described
 from sparknode.base.files import read_object
 from sparknode.base.parse import json_rows
 from sparknode.base.paths import Paths
@@ -20,8 +19,10 @@ from sparknode.errors import Refused
 from sparknode.host import docker, units
 from sparknode.host.drift import Drift, folder_problems, name_drift, read_stamp, unit_drift
 from sparknode.state import journal, lease, orders
+from sparknode.state.described import described
 from sparknode.state.journal import Attempt, Record
-from sparknode.state.release import Release, load, load_linked
+from sparknode.state.release import Release
+from sparknode.state.releases import load, load_linked
 from sparknode.state.status import Ended, Failure, NodeStatus, Phase, Proof, Readiness, Serving, StagedModel, UnderWay
 
 # By when programs have to answer.
@@ -69,8 +70,8 @@ def status(host: Host, answers: Mapping[str, Completed], records: list[Record]) 
         verify_timer=paths.verify_timer.is_symlink(),
         readiness=readiness(paths),
         history=tuple(plain(attempt) for attempt in journal.attempts(records) if attempt.ended)[-20:],
-        release=described(current.raw) if current else None,
-        back=described(back.raw) if back else None,
+        release=described(current) if current else None,
+        back=described(back) if back else None,
         models=models(paths),
         images=tuple(name for name in tags if not (moved and current and name == current.image.reference)),
     )

@@ -84,7 +84,7 @@ def export(host: Host, store: Store, release: Release, needed_bytes: int, tell: 
 def parts_of(kind: str, other: Path, image: Image) -> list[Part]:
     """The image's configuration and layers in the store that is not of this kind; none where it is not there whole."""
     look = _of_graphdriver if kind == CONTAINERD else _of_containerd
-    found = (look(other, name, image.architecture) for name in dict.fromkeys((image.digest, *image.image_ids)))
+    found = (look(other, name, image.architecture) for name in dict.fromkeys((image.pinned, *image.image_ids)))
     return next((parts for parts in found if parts), [])
 
 

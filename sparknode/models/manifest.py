@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from sparknode.base.document import canonical
 from sparknode.base.shape import Node, written
 from sparknode.errors import Refused
-from sparknode.state.release import checked_repo
+from sparknode.state.releases import checked_repo
 
 _CHUNK = 4 << 20
 _LFS_POINTER = b"version https://git-lfs"

@@ -13,8 +13,7 @@ from sparknode.errors import Failed, Refused
 from sparknode.host import docker
 from sparknode.host.node_status import QUESTIONS, images, repositories
 from sparknode.models.stage import remove_tree
-from sparknode.state import lease, orders
-from sparknode.state import release as releases
+from sparknode.state import lease, orders, releases
 from sparknode.state.release import Release
 
 ARRIVING_S = 3600.0

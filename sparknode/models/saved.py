@@ -25,7 +25,7 @@ _DOCKER_S = 3600.0
 
 def commit(release: Release) -> str:
     """The folder of a saved image, in the shape of a commit."""
-    return release.image.digest.removeprefix("sha256:")[:40]
+    return release.image.pinned.removeprefix("sha256:")[:40]
 
 
 def save(host: Host, release: Release) -> tuple[Manifest, Path]:

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from sparknode import SCHEMAS
 from sparknode.base.files import atomic_write, read_text, sync_directory
@@ -26,7 +27,7 @@ from sparknode.host.imagestore import CONTAINERD, GRAPHDRIVER, Store, in_use
 from sparknode.models import leftbehind, saved
 from sparknode.models import manifest as manifests
 from sparknode.models.manifest import Manifest
-from sparknode.state import release as releases
+from sparknode.state import releases
 from sparknode.state.journal import timestamp
 from sparknode.state.release import Artefact, Release
 
@@ -51,7 +52,7 @@ def stage(host: Host, request: str, tell: Tell) -> int:
         stage_image(host, release, order, tell)
         stage_way_back(host, release, order, tell)
         try_gpu(host, release, tell)
-        stage_release(host, release, tell)
+        stage_release(host, release, node.node("release").raw, tell)
         prove(host, release, tell)
     return 0
 
@@ -103,10 +104,10 @@ def matching(artefact: Artefact, given: dict[tuple[str, str], Manifest]) -> Mani
     found = given.get((artefact.repo, artefact.commit))
     if found is None:
         raise Refused(f"stage request: no manifest for {artefact.repo}@{artefact.commit}; make the lock again")
-    if found.sha256 != artefact.manifest_sha256:
+    if found.sha256 != artefact.pinned:
         raise Refused(
             f"manifest of {found.name}: it hashes to {found.sha256}, the release was made with "
-            f"{artefact.manifest_sha256}; make lock and release together again"
+            f"{artefact.pinned}; make lock and release together again"
         )
     return found
 
@@ -296,7 +297,7 @@ def stage_way_back(host: Host, release: Release, order: ImageOrder, tell: Tell) 
         # A login is for the registry that it was given for.
         same = back.image.repository == release.image.repository
         place, auth = (order.source.partition("@")[0], order.auth) if same else (back.image.repository, None)
-        its = replace(order, source=f"{place}@{back.image.digest}", entrypoint=None, auth=auth)
+        its = replace(order, source=f"{place}@{back.image.pinned}", entrypoint=None, auth=auth)
         try:
             stage_image(host, back, its, tell)
         except Failed as problem:
@@ -312,11 +313,11 @@ def try_gpu(host: Host, release: Release, tell: Tell) -> None:
     tell(f"image {release.image.reference}: {said}")
 
 
-def stage_release(host: Host, release: Release, tell: Tell) -> None:
-    """Write the release's folder in one step."""
+def stage_release(host: Host, release: Release, document: dict[str, Any], tell: Tell) -> None:
+    """Write the release's folder in one step, the document with whatever a newer controller added to it."""
     folder = host.paths.release_dir(release.id)
     content = {
-        "release.json": json.dumps(release.raw, indent=2, sort_keys=True, ensure_ascii=False) + "\n",
+        "release.json": json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n",
         host.paths.unit.name: release.unit,
     }
     if folder.is_dir():

@@ -25,7 +25,7 @@ from sparknode.readiness import switch
 from sparknode.readiness.answer import DRAINING, HUNG, NOT_SERVING, READY, Answer, Standing, decide
 from sparknode.state import journal, orders
 from sparknode.state.journal import Record
-from sparknode.state.release import load_linked
+from sparknode.state.releases import load_linked
 
 # An answer is as old as this at most: half of what a balancer that asks each half second takes for news.
 FRESH_S = 0.25

@@ -10,7 +10,7 @@ from sparknode.base.paths import READY_UNIT
 from sparknode.base.shape import written
 from sparknode.base.system import Host, Tell
 from sparknode.errors import Failed, Refused
-from sparknode.state.release import load_linked
+from sparknode.state.releases import load_linked
 from sparknode.state.status import Readiness
 
 ORDER_S = 60.0

@@ -1,6 +1,6 @@
 """How a node stands, in one document: what the program writes on the node, and what the controller reads.
 
-Times are UTC in ISO 8601. A release that is described (`sparknode.base.document.described`) stays a JSON object.
+Times are UTC in ISO 8601.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sparknode.base.shape import Node
+from sparknode.state.described import Described
 from sparknode.state.journal import COMMITTED
 
 ACTIVE = "active"
@@ -184,9 +185,9 @@ class NodeStatus:
     # The last 20 activations that ended, the newest last.
     history: tuple[Ended, ...] = ()
     # The current release: image, model, profile, arguments, gates and limits.
-    release: dict[str, Any] | None = None
+    release: Described | None = None
     # The previous release, in the same form.
-    back: dict[str, Any] | None = None
+    back: Described | None = None
     # The models that are verified here and complete; null where they were not looked up.
     models: tuple[StagedModel, ...] | None = None
     # The images of releases that Docker has here.

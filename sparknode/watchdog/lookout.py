@@ -23,8 +23,7 @@ from sparknode.base.system import Host, Tell, asking
 from sparknode.engine.client import Counters, Engine, api_key, counters, in_flight, total
 from sparknode.host import docker, memory, units
 from sparknode.host.node_status import last_look
-from sparknode.state import journal, lease, orders
-from sparknode.state import release as releases
+from sparknode.state import journal, lease, orders, releases
 from sparknode.state.journal import Record
 from sparknode.state.release import Release, WatchRules
 from sparknode.watchdog import liveness
@@ -117,7 +116,7 @@ def look(host: Host, tell: Tell) -> int:
     holder = lease.holder(host)
     held = locks.held(host.paths)
     busy = held or holder is not None
-    if release is None or release.watch is None:
+    if release is None or release.watched is None:
         after: Record = {"verdict": "off", "findings": {}}
         if orders.pending(host.paths):
             orders.resume(host)
@@ -125,7 +124,7 @@ def look(host: Host, tell: Tell) -> int:
         # What an activation does to the engine is its own business; the look after it begins anew.
         after = {"verdict": "busy", "findings": {}, "restarts": before.get("restarts", [])}
     else:
-        after = Judgement(host, release, release.watch, before).judge(tell)
+        after = Judgement(host, release, release.watched, before).judge(tell)
     now = host.system.now()
     after = {"schema": 1, "t": journal.timestamp(now), "release": release.id if release else None, **after}
     atomic_write(host.paths.watch, json.dumps(after, ensure_ascii=False).encode())

@@ -22,7 +22,8 @@ import pytest
 from sparknode.base.shape import Node
 from sparknode.base.system import RealSystem
 from sparknode.engine.client import Chat, Engine, in_flight, total
-from sparknode.state.release import Release, WatchRules, from_node
+from sparknode.state.release import Release, WatchRules
+from sparknode.state.releases import from_node
 from sparknode.watchdog import liveness
 from sparknode.watchdog.liveness import Glimpse, Pulse
 from sparknode.watchdog.lookout import beat_of
@@ -34,7 +35,19 @@ VERSION = "0.32.0"
 READY_S = 400.0
 LOOK_S = 0.5
 # A minute of the field is LOOK_S here.
-RULES = WatchRules(0.05, 200, 2 * LOOK_S, 3, 30, 4, 0.1, 3600, 1)
+RULES = WatchRules(
+    enabled=True,
+    restart_on_collapse=False,
+    min_acceptance_rate=0.05,
+    window_drafts=200,
+    stalled_s=2 * LOOK_S,
+    slow_factor=3,
+    min_available_gib=4,
+    max_stall_percent=0.1,
+    forget_s=3600,
+    max_restarts=1,
+    wedged_power_w=30,
+)
 PROMPT_TOKENS = 30_000
 
 

@@ -34,10 +34,10 @@ def test_it_finds_nothing_to_warn_of(readings: list[tuple[Compiled, real_sparkru
 def test_it_finds_the_drafter_and_its_revision(readings: list[tuple[Compiled, real_sparkrun.Reading]]) -> None:
     with_drafter = 0
     for compiled, reading in readings:
-        drafters = [row for row in compiled.release["artefacts"] if row["role"] == "drafter"]
+        drafters = [one for one in compiled.release.artefacts if one.role == "drafter"]
         if drafters:
-            commit = drafters[0]["commit"]
-            assert reading.drafter == (drafters[0]["repo"], None if commit == "unlocked" else commit)
+            commit = drafters[0].commit
+            assert reading.drafter == (drafters[0].repo, None if commit == "unlocked" else commit)
             with_drafter += 1
         else:
             assert reading.drafter[0] is None
@@ -48,9 +48,9 @@ def test_it_starts_what_the_release_starts(readings: list[tuple[Compiled, real_s
     for compiled, reading in readings:
         recipe = compiled.recipe
         words = shlex.split(reading.command.replace("\\\n", " "))
-        expected = [recipe.line.entrypoint, *compiled.release["container"]["args"]]
+        expected = [recipe.line.entrypoint, *compiled.release.container.args]
         theirs, ours = _comparable(words), _comparable(expected)
-        commit = compiled.release["artefacts"][0]["commit"]
+        commit = compiled.release.artefacts[0].commit
         assert theirs.pop("--revision", None) == (None if commit == "unlocked" else [commit])
         for document in (theirs.get("--speculative-config"), ours.get("--speculative-config")):
             if document:

@@ -61,9 +61,7 @@ def test_the_tiers_that_are_named_exist() -> None:
 
 @pytest.mark.parametrize("command", PYINFRA)
 def test_a_task(command: str, tmp_path: Path) -> None:
-    words = shlex.split(command.replace("NAME", "spark-04.local").replace("=ID", f"={release_of(CURRENT_TAG)['id']}"))[
-        1:
-    ]
+    words = shlex.split(command.replace("NAME", "spark-04.local").replace("=ID", f"={release_of(CURRENT_TAG).id}"))[1:]
     assert words[0] == "inventory/prod.py"
     hosts = [f"spark-0{number}.local" for number in range(1, 5)]
     fleet = FakeFleet(tmp_path, hosts)

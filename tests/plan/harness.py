@@ -25,7 +25,9 @@ from sparkfleet.release import lockfile, weights
 from sparkfleet.release.recipe import Choice
 from sparkfleet.release.release import compile_release
 from sparkfleet.release.rules import Deployment
-from sparknode.base.document import described
+from sparknode.base.shape import written
+from sparknode.state.described import described
+from sparknode.state.release import Release
 from tests import bundles
 from tests.plan import preloaded
 
@@ -43,7 +45,7 @@ def own_command(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess
     return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60, cwd=ROOT, check=False)
 
 
-def release_of(tag: str) -> dict[str, Any]:
+def release_of(tag: str) -> Release:
     """The release that the default settings compile to with this image."""
     choice = Choice("gemma4-26b-a4b-nvfp4", tag, "agentic", "gb10")
     locked = lockfile.Lock.model_validate(lock_document())
@@ -87,29 +89,29 @@ def probe(**changes: Any) -> dict[str, Any]:
     return {**bundles.document(models=models), **changes}
 
 
-def serving(release: dict[str, Any], figures: dict[str, float] | None = None) -> dict[str, Any]:
+def serving(release: Release, figures: dict[str, float] | None = None) -> dict[str, Any]:
     """The probe of a host that serves the release, verified with these figures."""
     fleet = {
         **probe()["fleet"],
-        "releases": [release["id"]],
-        "current": release["id"],
-        "verified": release["id"],
-        "serving": {"release": release["id"], "unit": "active", "drift": []},
-        "images": [release["image"]["reference"]],
-        "proof": {"release": release["id"], "load_s": 40.0, "figures": gate_figures(figures or {})},
-        "release": described(release),
+        "releases": [release.id],
+        "current": release.id,
+        "verified": release.id,
+        "serving": {"release": release.id, "unit": "active", "drift": []},
+        "images": [release.image.reference],
+        "proof": {"release": release.id, "load_s": 40.0, "figures": gate_figures(figures or {})},
+        "release": written(described(release)),
     }
     return probe(sparknode={"installed_sha256": program_sha256()}, fleet=fleet)
 
 
-def rolled(old: dict[str, Any], new: dict[str, Any], **row: Any) -> dict[str, Any]:
+def rolled(old: Release, new: Release, **row: Any) -> dict[str, Any]:
     """The probe of a host that was verified with `old` and took `new` since; `row` changes what its journal says."""
     found = serving(new)
-    bring = {"release": old["id"], "from": None, "state": "committed", "rollout": "r1", "t": "2026-11-20T10:00:00.000Z"}
-    brought = {**bring, "release": new["id"], "from": old["id"], "rollout": "r2", "t": "2026-11-22T10:00:00.000Z"}
+    bring = {"release": old.id, "from": None, "state": "committed", "rollout": "r1", "t": "2026-11-20T10:00:00.000Z"}
+    brought = {**bring, "release": new.id, "from": old.id, "rollout": "r2", "t": "2026-11-22T10:00:00.000Z"}
     history = [{**bring, "seconds": 200.0}, {**brought, "seconds": 240.0, "operator": "ann@desk", **row}]
-    found["fleet"].update(previous=old["id"], back=described(old), history=history)
-    found["fleet"]["releases"] = sorted([old["id"], new["id"]])
+    found["fleet"].update(previous=old.id, back=written(described(old)), history=history)
+    found["fleet"]["releases"] = sorted([old.id, new.id])
     return found
 
 

@@ -79,7 +79,7 @@ def test_the_rollback_tag_gets_its_own_release(fleet: FakeFleet) -> None:
     outcome = fleet.run("-y", "--data", f"image_tag={PREFIX_TAG}")
     assert outcome.code == 0, outcome.output
     activated = [command for _, command in outcome.commands if "sparknode activate" in command]
-    assert all(str(back["id"]) in command for command in activated)
+    assert all(str(back.id) in command for command in activated)
     assert len(activated) == len(HOSTS)
 
 

@@ -30,10 +30,10 @@ def test_a_roll_back_takes_each_host_to_what_it_had_and_fetches_nothing(fleet: F
     outcome = fleet.run("-y", deploy="tasks/rollback.py")
     assert outcome.code == 0, outcome.output
     assert outcome.activations() == HOSTS
-    assert all(f"activate {OLD['id']}" in command and "--intent rollback" in command for command in activated(outcome))
+    assert all(f"activate {OLD.id}" in command and "--intent rollback" in command for command in activated(outcome))
     assert not outcome.named("sparknode stage")
     assert sorted(outcome.named("lease take")) == HOSTS
-    assert f"{CURRENT_TAG} (release {NEW['id']}) → {PREFIX_TAG} (release {OLD['id']})" in outcome.output
+    assert f"{CURRENT_TAG} (release {NEW.id}) → {PREFIX_TAG} (release {OLD.id})" in outcome.output
     assert "downloads: none" in outcome.output
     report = fleet.report()
     assert (report["intent"], report["outcome"]) == ("rollback", "done")
@@ -99,7 +99,7 @@ def test_the_next_plain_deploy_asks_for_the_choice_in_writing(fleet: FakeFleet) 
         assert outcome.changes() == []
 
 
-@pytest.mark.parametrize("data", [f"roll_forward={NEW['id']}", f"image_tag={CURRENT_TAG}"])
+@pytest.mark.parametrize("data", [f"roll_forward={NEW.id}", f"image_tag={CURRENT_TAG}"])
 def test_the_written_choice_rolls_forward(fleet: FakeFleet, data: str) -> None:
     fleet.probes = {name: rolled(NEW, OLD, intent="rollback") for name in HOSTS}
     outcome = fleet.run("-y", "--data", data)
@@ -124,7 +124,7 @@ def test_a_restart_starts_what_serves_in_waves(fleet: FakeFleet) -> None:
     outcome = fleet.run("-y", deploy="tasks/restart.py")
     assert outcome.code == 0, outcome.output
     assert outcome.activations() == HOSTS[:3]
-    assert all(f"activate {NEW['id']}" in command and "--intent restart" in command for command in activated(outcome))
+    assert all(f"activate {NEW.id}" in command and "--intent restart" in command for command in activated(outcome))
     assert "spark-4: stays: serves nothing that is verified" in outcome.output
 
 
@@ -143,7 +143,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(fleet: FakeFleet) -> None:
     assert outcome.code == 0, outcome.output
     for words in (
         "3 of 4 hosts serve meanwhile, about 4 min",
-        f"{PREFIX_TAG} (release {OLD['id']}) → {CURRENT_TAG} (release {NEW['id']})",
+        f"{PREFIX_TAG} (release {OLD.id}) → {CURRENT_TAG} (release {NEW.id})",
         "drafter backend: flex_attention → flash_attn",
         "prefix caching: off → on",
         f"downloads: image {CURRENT_TAG}, 8.2 GB",
@@ -162,8 +162,8 @@ def test_images_that_went_with_the_store_are_staged_again(fleet: FakeFleet, else
     """One host lost what it serves, another what it goes back to, and all the others have everything."""
     for name, release in (("spark-2", NEW), ("spark-3", OLD)):
         found = fleet.probes[name]
-        found["docker"]["lost"] = [{"release": release["id"], "elsewhere": elsewhere}]
-        found["fleet"]["images"] = [one for one in found["fleet"]["images"] if one != release["image"]["reference"]]
+        found["docker"]["lost"] = [{"release": release.id, "elsewhere": elsewhere}]
+        found["fleet"]["images"] = [one for one in found["fleet"]["images"] if one != release.image.reference]
     fleet.probes["spark-2"]["fleet"]["serving"]["unit"] = "failed"
     fleet.probes["spark-2"]["fleet"]["serving"]["drift"] = ["unit: it is failed, expected active"]
     outcome = fleet.run("-y")
@@ -200,10 +200,10 @@ def test_json_is_all_that_standard_output_holds(fleet: FakeFleet) -> None:
 def test_the_plan_says_why_a_release_is_brought_again(fleet: FakeFleet) -> None:
     fleet.probes = {name: serving(NEW) for name in HOSTS}
     fleet.probes["spark-2"]["fleet"]["serving"]["drift"] = ["image: another one runs"]
-    fleet.probes["spark-3"]["fleet"]["verified"] = OLD["id"]
+    fleet.probes["spark-3"]["fleet"]["verified"] = OLD.id
     outcome = fleet.run("--dry")
     assert outcome.code == 0, outcome.output
-    again = f"{CURRENT_TAG} (release {NEW['id']}) is started again"
+    again = f"{CURRENT_TAG} (release {NEW.id}) is started again"
     assert f"@fake/spark-2: {again}: image: another one runs" in outcome.output
     assert f"@fake/spark-3: {again}: it is not verified here" in outcome.output
     assert "@fake/spark-1, @fake/spark-4: stays: serves its release already" in outcome.output
@@ -217,7 +217,7 @@ def test_the_plan_says_which_hosts_restart_and_which_do_not(fleet: FakeFleet) ->
     fleet.probes["spark-3"]["fleet"]["serving"] |= {"drift": [link, running], "restarts": [running]}
     outcome = fleet.run("--dry")
     assert outcome.code == 0, outcome.output
-    release = f"{CURRENT_TAG} (release {NEW['id']})"
+    release = f"{CURRENT_TAG} (release {NEW.id})"
     assert f"@fake/spark-2: {release} is put right without a restart: {link}" in outcome.output
     assert f"@fake/spark-3: {release} is started again: {running}" in outcome.output
     assert "never fewer than 3 of 4 hosts serve" in outcome.output

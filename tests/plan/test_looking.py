@@ -94,8 +94,8 @@ def test_history_tells_who_did_what(fleet: FakeFleet) -> None:
         "@fake/spark-1",
         "ann@desk",
         "deploy",
-        OLD["id"][:8],
-        NEW["id"][:8],
+        OLD.id[:8],
+        NEW.id[:8],
     ]
     assert len(document(fleet.run("--json", deploy="tasks/history.py"))["@fake/spark-1"]) == 2
 
@@ -109,7 +109,7 @@ def test_diff_tells_what_a_deploy_changes_from_what_drifted(fleet: FakeFleet) ->
     found = document(fleet.run("--json", deploy="tasks/diff.py"))
     assert found["@fake/spark-1"] == {"a deploy changes": [], "drift": []}
     assert found["@fake/spark-2"]["drift"] == ["unit: it is not the text that the release holds"]
-    links = f"links: current is {OLD['id']}, verified is no release"
+    links = f"links: current is {OLD.id}, verified is no release"
     assert found["@fake/spark-3"]["drift"] == [links]
     assert "drafter backend: flex_attention → flash_attn" in found["@fake/spark-3"]["a deploy changes"]
     assert f"image: {CURRENT_TAG}" in found["@fake/spark-4"]["a deploy changes"]

@@ -25,7 +25,7 @@ def fleet(tmp_path: Path) -> FakeFleet:
 
 
 def ids() -> tuple[str, str]:
-    return str(release_of(PREFIX_TAG)["id"]), str(release_of(CURRENT_TAG)["id"])
+    return release_of(PREFIX_TAG).id, release_of(CURRENT_TAG).id
 
 
 def leases(outcome: Outcome) -> tuple[list[str], list[str]]:

@@ -200,7 +200,7 @@ def test_a_run_of_any_shape_keeps_its_promises(shape: Shape) -> None:
             last = {host: release for host, release, *_ in outcome.spans}
             for host in hosts:
                 was_there = shape.states[int(host[6:])] == "new" and host not in last
-                assert was_there or last.get(host) == NEW["id"], outcome.output
+                assert was_there or last.get(host) == NEW.id, outcome.output
                 assert _trouble(shape, host) not in STEPS or was_there, outcome.output
         if "raises" not in shape.troubles.values():
             assert "Traceback" not in outcome.output

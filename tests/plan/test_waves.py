@@ -59,7 +59,7 @@ def test_going_back_keeps_the_promises_of_going_forward(tmp_path: Path) -> None:
     outcome = fleet.run("-y")
     assert outcome.code == exit_codes.REVERTED, outcome.output
     assert most_out(outcome) <= 2
-    back = [host for host, release, *_ in outcome.spans if release == OLD["id"]]
+    back = [host for host, release, *_ in outcome.spans if release == OLD.id]
     assert sorted(back) == hosts[:7]
     waves = [hosts[0:1], hosts[1:3], hosts[3:5], hosts[5:7]]
     places = [next(number for number, wave in enumerate(waves) if host in wave) for host in back]

@@ -9,7 +9,7 @@ from sparkfleet.preflight.findings import Values
 
 
 def _container(view: View) -> Iterator[Values]:
-    device, found = view.release["container"]["gpu"][-1], view.facts.injection
+    device, found = view.release.container.gpu[-1], view.facts.injection
     # For `--gpus` Docker takes the hook, a runtime of this name, or CDI; many Sparks lack the runtime (forum 350646).
     ways = found.hook or found.cdi_devices or "nvidia" in view.facts.docker.runtimes
     case = "gpu" if not view.gpu_works else None if view.renews else "generate" if found.toolkit_version else "toolkit"
@@ -23,7 +23,7 @@ def _container(view: View) -> Iterator[Values]:
 
 def _reload(view: View) -> list[Values]:
     """Containers whose GPU came by hook; what `--gpus` does is Docker's choice, and a runtime's alone is not known."""
-    docker, ours = view.facts.docker, view.release["container"]["name"]
+    docker, ours = view.facts.docker, view.release.container.name
     by_cdi = not older(docker.server_version, limit("cdi_first_docker")) and any(
         device.startswith("nvidia.com/gpu=") for device in docker.cdi_devices
     )

@@ -30,9 +30,9 @@ def _space(view: View) -> Iterator[Values]:
 
 def needed(view: View) -> tuple[float, float]:
     """Bytes that the stage will write: the image with room to unpack it, and weights; what is there is not counted."""
-    fleet, model = view.facts.fleet, view.catalog.models[view.release["model"]]
-    absent = view.image if view.release["image"]["reference"] not in fleet.images else None
-    wanted = {row["repo"] for row in view.release["artefacts"]} - {row.repo for row in fleet.models or ()}
+    fleet, model = view.facts.fleet, view.catalog.models[view.release.model]
+    absent = view.image if view.release.image.reference not in fleet.images else None
+    wanted = {one.repo for one in view.release.artefacts} - {row.repo for row in fleet.models or ()}
     weights = sum(row.disk_bytes or 0 for row in model.all_repositories() if row.repo in wanted)
     return absent.room(view.facts.docker.image_store, limit("unpack_factor")) if absent else 0, weights
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -15,6 +15,7 @@ from sparkfleet.catalog.contract import version_key
 from sparkfleet.catalog.rows import DriverVerdict
 from sparkfleet.preflight.findings import SYSTEMS, System, Values, book
 from sparknode.facts.facts import CdiSpec, Device, Dmi, Facts, Gpu, Package
+from sparknode.state.release import Release
 from sparknode.state.status import Lease, UnderWay
 
 KIB_PER_GIB = 1 << 20
@@ -38,21 +39,21 @@ class View:
     """What a check looks at; `read_at` is when the facts were read, by the controller's clock."""
 
     facts: Facts
-    release: Mapping[str, Any]
+    release: Release
     catalog: Catalog
     read_at: float | None = None
 
     @cached_property
     def hardware(self) -> Hardware:
-        return self.catalog.hardware[self.release["host_kind"]["hardware"]]
+        return self.catalog.hardware[self.release.host_kind.hardware]
 
     @property
     def kind(self) -> str:
-        return self.hardware.simulates or str(self.release["host_kind"]["hardware"])
+        return self.hardware.simulates or self.release.host_kind.hardware
 
     @cached_property
     def image(self) -> Image | None:
-        return self.catalog.images.get(self.release["image_tag"])
+        return self.catalog.images.get(self.release.image_tag)
 
     @cached_property
     def line(self) -> Line | None:
@@ -116,14 +117,14 @@ class View:
 
     @cached_property
     def cdi(self) -> bool:
-        return bool(self.release["container"]["gpu"][0] == "--device")
+        return self.release.cdi
 
     @cached_property
     def share(self) -> float:
         """The engine's share of the memory: of the machine's, or of the card's own; 0 where it sets none."""
-        if self.release["memory"] is not None:
-            return float(self.release["memory"]["utilization"] or 0)
-        argv, flag = self.release["container"]["args"], "--gpu-memory-utilization"
+        if self.release.memory is not None:
+            return self.release.memory.utilization or 0.0
+        argv, flag = self.release.container.args, "--gpu-memory-utilization"
         return float(argv[argv.index(flag) + 1]) if flag in argv else 0.0
 
     @cached_property
@@ -177,7 +178,7 @@ class View:
     @property
     def on_port(self) -> list[Values]:
         """Who listens where the engine will; the name is told to root alone."""
-        port = self.release["serve"]["port"]
+        port = self.release.serve.port
         return [
             {"port": port, "process": row.process or "a process", "pid": row.pid or "unknown"}
             for row in self.facts.listening

@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
+from sparknode.base.shape import Node
 from sparknode.base.system import asking
 from sparknode.host import node_status
+from sparknode.state.described import described
+from sparknode.state.releases import from_node
 from sparknode.state.status import NodeStatus
 from tests.unit.sparknode.acting import NEW, activate
 from tests.unit.sparknode.builders import point
@@ -20,6 +23,8 @@ FIXTURE = Path(__file__).parents[2] / "fixtures/node-0.1"
 FORMER, OLDER = (
     json.loads((FIXTURE / f"release-{name}.json").read_text()) for name in ("e9fab9a042828e43", "92fadc075a2395ff")
 )
+
+UNTOLD = ("reference", "drafter_backend", "prefix_caching", "gpu", "overrides", "rotation", "api_key_file")
 
 
 @pytest.fixture
@@ -51,7 +56,23 @@ def test_its_journal_and_its_releases_are_read(older: World) -> None:
     assert found.proof.release == OLDER["id"]
     assert found.figures["acceptance-short"]["figure"] == pytest.approx(0.6)
     assert found.release is not None
-    assert found.release["image_tag"] == OLDER["image_tag"]
+    assert found.release.image_tag == OLDER["image_tag"]
+
+
+def test_what_its_own_program_told_of_a_release_is_read() -> None:
+    """That version wrote the release's own objects, and not the newest keys."""
+    said = {key: OLDER[key] for key in ("id", "image_tag", "model", "profile", "gates", "timing", "memory")}
+    said |= {"digest": OLDER["image"]["digest"], "commits": {one["repo"]: one["commit"] for one in OLDER["artefacts"]}}
+    said |= {"args": OLDER["container"]["args"], "env": OLDER["container"]["env"], "watch": None}
+
+    found = NodeStatus.read({"current": OLDER["id"], "release": said}).release
+
+    whole = described(from_node(Node(OLDER, "release")))
+    assert found is not None
+    assert {name: value for name, value in vars(found).items() if name not in UNTOLD} == {
+        name: value for name, value in vars(whole).items() if name not in UNTOLD
+    }
+    assert {getattr(found, name) for name in UNTOLD} == {None}
 
 
 @pytest.mark.parametrize("document", [NEW, FORMER, OLDER], ids=["a new release", "its former one", "its own again"])

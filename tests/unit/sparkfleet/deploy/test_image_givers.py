@@ -60,7 +60,7 @@ def bring(
     monkeypatch.setattr(sync, "_reach", lambda _, name: Peer(name, world))
     monkeypatch.setattr(sync, "_ways", lambda _: None)
     monkeypatch.setattr("sparkfleet.deploy.actions.stage_request", lambda _: {})
-    release = {"image": {"reference": REFERENCE}}
+    release = SimpleNamespace(image=SimpleNamespace(reference=REFERENCE))
     plans = {
         name: SimpleNamespace(
             entry=SimpleNamespace(groups=("seeds",) if name in seeds else ()),

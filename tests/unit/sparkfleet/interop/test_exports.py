@@ -39,8 +39,8 @@ def test_every_kind_of_vllm_release_survives_the_round_trip(form: str, tmp_path:
     for number, (names, before) in enumerate(kinds if form == "sparkrun" else kinds[::3]):
         imported = ask(EXPORTS[form](before), ORIGINS[form], model=names[2])
         after = served(imported, tmp_path / str(number))
-        assert after.release["container"]["args"] == before.release["container"]["args"], names
-        assert after.release["container"]["env"] == before.release["container"]["env"], names
+        assert after.release.container.args == before.release.container.args, names
+        assert after.release.container.env == before.release.container.env, names
         assert "A release also" not in "\n".join(imported.notes), names
 
 
@@ -62,8 +62,8 @@ def test_every_way_to_serve_survives_the_round_trip(form: str, drafting: dict[st
     known = with_profile(CATALOG, "tried", row)
     before = compile_release(known, None, choice("tried", "2026-08-16-v0.27.1"), TRIAL)
     after = served(ask(EXPORTS[form](before), ORIGINS[form]), tmp_path)
-    assert after.release["container"]["args"] == before.release["container"]["args"]
-    assert after.release["artefacts"] == before.release["artefacts"]
+    assert after.release.container.args == before.release.container.args
+    assert after.release.artefacts == before.release.artefacts
 
 
 def test_what_is_exported_again_is_the_same_text(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_an_exported_recipe_is_one_that_sparkrun_can_fill() -> None:
     assert document["max_nodes"] == 1
     values = {"model": document["model"], "model_revision": document["model_revision"], **document["defaults"]}
     words = shlex.split(document["command"].format(**values).replace("\\\n", " "))
-    expected = compiled().release["container"]["args"]
+    expected = compiled().release.container.args
     assert words[:3] == ["vllm", "serve", TARGET]
     assert words[3:-4] == [word if word != "0.80" else "0.8" for word in expected[2:-2]]
     assert words[-4:-1] == ["--revision", document["model_revision"], "--speculative-config"]
@@ -166,5 +166,5 @@ def test_the_script_is_one_that_a_shell_runs(tmp_path: Path) -> None:
     expected = ["docker", *words]
     argv = [word.replace("/var/lib/sparkfleet", "/home/me/sparkfleet") for word in outcome.argv]
     assert sorted(expected) == sorted(argv)
-    arguments = outcome.release["container"]["args"]
-    assert words[-len(arguments) :] == arguments
+    arguments = outcome.release.container.args
+    assert tuple(words[-len(arguments) :]) == arguments

@@ -118,7 +118,7 @@ def test_every_form_gives_the_same_release(text: str, origin: str, tmp_path: Pat
     assert imported.row["speculative"] is True
     assert imported.row["served_names"] == ["gemma"]
     release = served(imported, tmp_path).release
-    env = {key: value for key, value in release["container"]["env"].items() if key != "PORT"}
+    env = {key: value for key, value in release.container.env.items() if key != "PORT"}
     assert env == {"VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1", "VLLM_ENGINE_READY_TIMEOUT_S": "2400"}
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import shlex
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def written(engine: dict[str, Any]) -> tuple[str, str]:
     return f"#!/bin/sh\n{command}\n", "run.sh"
 
 
-def by_flag(words: list[str]) -> dict[str, str]:
+def by_flag(words: Sequence[str]) -> dict[str, str]:
     flags: dict[str, str] = {}
     last = ""
     for word in words:
@@ -120,7 +121,7 @@ def test_a_release_runs_the_originals_command_or_says_what_differs(engine: dict[
     notes = "\n".join(imported.notes)
     with tempfile.TemporaryDirectory() as folder:
         release = served(imported, Path(folder)).release
-    rendered = by_flag(release["container"]["args"])
+    rendered = by_flag(release.container.args)
     speculative = json.loads(rendered.pop("--speculative-config", "null"))
     for flag, value in engine["flags"].items():
         found = rendered.pop(flag)
@@ -138,9 +139,9 @@ def test_a_release_runs_the_originals_command_or_says_what_differs(engine: dict[
     else:
         assert speculative["num_speculative_tokens"] == engine["tokens"]
         assert "attention_backend" not in speculative or "The drafter also gets attention_backend" in notes
-    env = release["container"]["env"]
+    env = release.container.env
     assert {name: env[name] for name in engine["env"]} == engine["env"]
     for name in env.keys() - engine["env"].keys():
         assert f"{name}={env[name]}" in notes
     names = engine["flags"].get("--served-model-name", TARGET).split()
-    assert release["serve"]["served_names"] == names or release["container"]["args"].count(names[0]) == 1
+    assert list(release.serve.served_names) == names or release.container.args.count(names[0]) == 1

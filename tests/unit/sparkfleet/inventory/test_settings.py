@@ -11,6 +11,7 @@ from sparkfleet import ROOT
 from sparkfleet.errors import SettingsError
 from sparkfleet.inventory.pace import Pace
 from sparkfleet.inventory.settings import FOREIGN_PREFIXES, Settings, parse_settings
+from sparknode.base.shape import written
 
 BASE = {"model": "m", "image_tag": "t", "profile": "p", "hardware": "h", "lock_file": "lock.json"}
 
@@ -68,7 +69,7 @@ def test_a_rotation_crosses_the_border_as_the_node_reads_it() -> None:
         "in": {"http": {"method": "PUT", "url": "http://lb:8080/in?host=a", "header_file": "/etc/lb.headers"}},
     }
     operation = parse_settings("a", {**BASE, "rotation": rotation, "soak_s": 600, "watch": False}).operation
-    assert operation.rotation == {**rotation, "timeout_s": 10}
+    assert written(operation.rotation) == {**rotation, "timeout_s": 10}
     assert (operation.soak_s, operation.watch) == (600, False)
 
 

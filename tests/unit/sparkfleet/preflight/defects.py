@@ -12,6 +12,7 @@ from sparkfleet.release.release import compile_release
 from sparkfleet.release.rules import Deployment
 from sparknode.base.process import Completed
 from sparknode.facts.collect import Raw
+from sparknode.state.release import Release
 from tests.bundles import (
     CONTAINER,
     DOCKER,
@@ -29,7 +30,7 @@ from tests.plan.harness import CURRENT_TAG, lock_document
 CATALOG = load()
 
 
-def release(tag: str = CURRENT_TAG, hardware: str = "gb10", gpu: Any = "gpus", **overrides: Any) -> dict[str, Any]:
+def release(tag: str = CURRENT_TAG, hardware: str = "gb10", gpu: Any = "gpus", **overrides: Any) -> Release:
     asked = Choice("gemma4-26b-a4b-nvfp4", tag, "agentic", hardware, overrides=overrides)
     locked = lockfile.Lock.model_validate(lock_document()) if hardware == "gb10" and tag == CURRENT_TAG else None
     return compile_release(CATALOG, locked, asked, Deployment(trial=True), gpu).release

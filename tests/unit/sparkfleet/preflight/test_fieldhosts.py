@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from sparkfleet.preflight.repairs import REPAIRS
 from sparkfleet.release.rules import Finding
 from sparkfleet.rollout import fleetview
 from sparknode.base.process import Completed
+from sparknode.state.release import Release
 from tests.bundles import bundle, document, facts_of, seen
 from tests.unit.sparkfleet.preflight import hosts_gpu, hosts_pc, hosts_system
 from tests.unit.sparkfleet.preflight.defects import CATALOG, CDI, DEFECTS, PLAIN, release
@@ -74,7 +75,7 @@ MOVED = re.compile(r"\bmv (\S+) (\S+)")
 PAIR = ("unit nvidia-cdi-refresh.path", "unit nvidia-cdi-refresh.service")
 
 
-def every_host() -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
+def every_host() -> Iterator[tuple[str, Any, Release]]:
     for name, host in HOSTS.items():
         yield name, host.raw, RTX if host.hardware == "rtx50" else CDI if host.cdi else PLAIN
     for row, cases in DEFECTS.items():
@@ -122,7 +123,7 @@ EVERY = {name: (raw, of) for name, raw, of in every_host()}
 
 
 @pytest.mark.parametrize(("raw", "of"), EVERY.values(), ids=EVERY)
-def test_a_remedy_names_what_is_there(raw: Any, of: Mapping[str, Any]) -> None:
+def test_a_remedy_names_what_is_there(raw: Any, of: Release) -> None:
     node = seen(document(raw, models=MODELS))
     assert node.facts
     view = View(node.facts, of, CATALOG)

@@ -17,6 +17,7 @@ from sparkfleet.preflight.seen import Seen
 from sparkfleet.release.rules import Finding
 from sparknode.base.shape import written
 from sparknode.facts.collect import Raw
+from sparknode.state.release import Release
 from tests.bundles import (
     CONTAINER,
     FIXTURES,
@@ -50,7 +51,7 @@ MODELS = [{"repo": TARGET, "commit": TARGET_COMMIT}, {"repo": DRAFTER, "commit":
 GOOD_TO_KNOW = {"host.identity", "mem.fits", "fw.versions"}
 
 
-def check(raw: Raw, of: dict[str, Any] = PLAIN, **fleet: Any) -> dict[str, Finding]:
+def check(raw: Raw, of: Release = PLAIN, **fleet: Any) -> dict[str, Finding]:
     found = preflight.check(seen(document(raw, **{"models": MODELS, **fleet})), of, CATALOG)
     return {one.id: one for one in found if one.id not in GOOD_TO_KNOW or one.severity != "info"}
 
@@ -78,7 +79,7 @@ def test_every_row_of_the_catalogue_has_a_check_and_a_test() -> None:
 
 
 @pytest.mark.parametrize("of", [PLAIN, CDI], ids=["gpus", "cdi"])
-def test_a_fit_host_has_no_findings(of: dict[str, Any]) -> None:
+def test_a_fit_host_has_no_findings(of: Release) -> None:
     assert check(bundle(), of) == {}
 
 
@@ -312,7 +313,7 @@ def test_a_disk_of_dockers_own_that_runs_full_is_seen_beside_the_images() -> Non
 @pytest.mark.parametrize(("store", "need"), [({}, "78.5"), (CONTAINERD_STORE, "74.6")])
 def test_an_image_needs_more_in_containerds_store(store: dict[str, Any], need: str) -> None:
     image = next(one for one in CATALOG.images.values() if one.containerd_bytes)
-    known = CATALOG.model_copy(update={"images": {**CATALOG.images, PLAIN["image_tag"]: image}})
+    known = CATALOG.model_copy(update={"images": {**CATALOG.images, PLAIN.image_tag: image}})
     node = document(answers(docker=docker(**store), disk=disk_of(FULL)), models=MODELS)
     (found,) = [one for one in preflight.check(seen(node), PLAIN, known) if one.id == "disk.space"]
     assert f"image {float(need):.0f}" in found.text()

@@ -12,6 +12,7 @@ from sparkfleet.preflight.findings import book
 from sparkfleet.preflight.repairs import EARLYOOM_FILE, EARLYOOM_UNIT, REPAIRS, Command, files
 from sparknode.base import parse
 from sparknode.facts.collect import Raw
+from sparknode.state.release import Release
 from tests.bundles import MISSING, bundle, cdi_spec, document, facts_of, units
 from tests.unit.sparkfleet.preflight.defects import CDI, PLAIN, answers, with_files
 
@@ -20,13 +21,13 @@ SERVING: dict[str, Any] = {"serving": {"unit": "active", "release": "x", "drift"
 EARLYOOM_PACKAGE = "earlyoom 1.7-2 ii \n"
 
 
-def steps(name: str, raw: Raw, release: dict[str, Any] = PLAIN, user: str = "nvidia", **fleet: Any) -> list[Command]:
+def steps(name: str, raw: Raw, release: Release = PLAIN, user: str = "nvidia", **fleet: Any) -> list[Command]:
     return REPAIRS[name](View(facts_of(document(raw, **fleet)), release, load()), user)
 
 
 @pytest.mark.parametrize("name", REPAIRS)
 @pytest.mark.parametrize("release", [PLAIN, CDI], ids=["gpus", "cdi"])
-def test_a_fit_host_needs_no_repair(name: str, release: dict[str, Any]) -> None:
+def test_a_fit_host_needs_no_repair(name: str, release: Release) -> None:
     assert steps(name, bundle(), release) == []
 
 

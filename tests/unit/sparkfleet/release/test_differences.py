@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from sparkfleet.release.differences import differences
-from sparknode.base.document import described
+from sparknode.state.described import described
+from sparknode.state.release import Hook, Rotation
 from tests.plan.harness import CURRENT_TAG, PREFIX_TAG, release_of
 
 OLD, NEW = described(release_of(PREFIX_TAG)), described(release_of(CURRENT_TAG))
+TIMING = replace(release_of(CURRENT_TAG).timing, soak_s=120)
 
 
 def test_the_two_tags_of_the_first_workload() -> None:
@@ -25,8 +28,8 @@ def test_the_two_tags_of_the_first_workload() -> None:
 
 
 def test_a_flag_whose_word_stays_the_same_is_shown() -> None:
-    args = ["serve", "--enable-prefix-caching", "--speculative-config", '{"attention_backend": "x"}']
-    lines = differences({**OLD, "args": []}, {**OLD, "args": args})
+    args = ("serve", "--enable-prefix-caching", "--speculative-config", '{"attention_backend": "x"}')
+    lines = differences(replace(OLD, args=()), replace(OLD, args=args))
     assert {"--enable-prefix-caching: unset → set", "--speculative-config attention_backend: unset → x"} <= set(lines)
 
 
@@ -35,23 +38,18 @@ def test_nothing_differs_from_itself() -> None:
 
 
 def test_what_restarts_an_engine_is_never_called_nothing() -> None:
-    hook = {"command": ["pool", "out"]}
+    hook = Hook(command=("pool", "out"))
     changes: list[dict[str, Any]] = [
-        {"rotation": {"out": hook, "in": hook, "timeout_s": 10}},
+        {"rotation": Rotation(hook, hook, 10)},
         {"api_key_file": "/etc/key"},
-        {"gpu": ["--device", "nvidia.com/gpu=all"]},
+        {"gpu": ("--device", "nvidia.com/gpu=all")},
         {},
     ]
-    lines = [differences(OLD, {**OLD, **change, "id": "another"}) for change in changes]
+    lines = [differences(OLD, replace(OLD, id="another", **change)) for change in changes]
     assert lines[0] == ["rotation: unset → set"]
     assert lines[1] == ["api_key_file: unset → /etc/key"]
     assert lines[2] == ["gpu: ['--gpus', 'all'] → ['--device', 'nvidia.com/gpu=all']"]
     assert lines[3][0].startswith("the serving unit's own text")
-
-
-def test_a_node_with_an_older_program_is_not_said_to_change() -> None:
-    older = {key: value for key, value in OLD.items() if key not in ("rotation", "api_key_file", "gpu")}
-    assert differences(older, {**OLD, "api_key_file": "/etc/key"}) == []
 
 
 def test_a_bare_host_gets_the_choices() -> None:
@@ -61,25 +59,26 @@ def test_a_bare_host_gets_the_choices() -> None:
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"args": ["serve", "--max-num-seqs", "16"]}, "--max-num-seqs: 64 → 16"),
-        ({"args": ["serve", "--served-model-name", "a", "b"]}, "--served-model-name: unset → a b"),
-        ({"args": ["serve", "--max-num-seqs", "64", "--seed", "-1"]}, "--seed: unset → -1"),
-        ({"args": ["serve", "--x", "{broken"]}, "--x : unset → {broken"),
+        ({"args": ("serve", "--max-num-seqs", "16")}, "--max-num-seqs: 64 → 16"),
+        ({"args": ("serve", "--served-model-name", "a", "b")}, "--served-model-name: unset → a b"),
+        ({"args": ("serve", "--max-num-seqs", "64", "--seed", "-1")}, "--seed: unset → -1"),
+        ({"args": ("serve", "--x", "{broken")}, "--x : unset → {broken"),
         ({"env": {"A": "2"}}, "variable A: 1 → 2"),
         ({"env": {}}, "variable A: 1 → unset"),
         ({"commits": {"org/m": "c" * 40}}, "weights of org/m: bbbbbbbbbbbb → cccccccccccc"),
-        ({"timing": {"soak_s": 60}}, "timing.soak_s: 120 → 60"),
+        ({"timing": replace(TIMING, soak_s=60)}, "timing.soak_s: 120 → 60"),
         ({"digest": "sha256:" + "9" * 64}, "image digest: 888888888888 → 999999999999"),
     ],
 )
 def test_each_kind_of_change_is_one_line(changes: dict[str, Any], line: str) -> None:
-    old: dict[str, Any] = {
-        "args": ["serve", "--max-num-seqs", "64"],
-        "env": {"A": "1"},
-        "commits": {"org/m": "b" * 40},
-        "timing": {"soak_s": 120},
-        "digest": "sha256:" + "8" * 64,
-    }
-    found = differences(old, {**old, **changes})
+    old = replace(
+        OLD,
+        args=("serve", "--max-num-seqs", "64"),
+        env={"A": "1"},
+        commits={"org/m": "b" * 40},
+        timing=TIMING,
+        digest="sha256:" + "8" * 64,
+    )
+    found = differences(old, replace(old, **changes))
     assert line in found
     assert len([text for text in found if not text.startswith("--max-num-seqs")]) <= 1

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from sparkfleet.catalog.contract_table import read_table
 from sparkfleet.errors import FleetError
 from sparkfleet.release.recipe import SPECULATIVE_KEYS, Choice
-from sparkfleet.release.release import compile_release, docker_run
+from sparkfleet.release.release import compile_release
 from sparkfleet.release.rules import Deployment, rule_texts
+from sparkfleet.release.unit import docker_run
+from sparknode.base.shape import written
 from tests.unit.sparkfleet.release import systemd
 from tests.unit.sparkfleet.release.combos import CATALOG, rendered
 from tests.unit.sparkfleet.release.oracle import accept
@@ -69,16 +71,16 @@ def check(choice: Choice, deployment: Deployment, injection: Literal["gpus", "cd
         assert "why: " in text, text
         assert "next: " in text, text
         return False
-    release: dict[str, Any] = outcome.release
+    release = outcome.release
     recipe = outcome.recipe
-    words = release["container"]["args"][len(recipe.engine.program) :]
+    words = list(release.container.args[len(recipe.engine.program) :])
     accept(recipe.engine.kind, recipe.contract.basis, words)
-    content = {key: value for key, value in release.items() if key != "id"}
+    content = {key: value for key, value in written(release).items() if key != "id"}
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    assert release["id"] == hashlib.sha256(canonical.encode()).hexdigest()[:16]
-    assert isinstance(release["serve"]["port"], int)
-    assert isinstance(release["serve"]["max_model_len"], int)
-    assert systemd.exec_start(release["unit"]) == ["/usr/bin/docker", *docker_run(release)[1:]]
+    assert release.id == hashlib.sha256(canonical.encode()).hexdigest()[:16]
+    assert isinstance(release.serve.port, int)
+    assert isinstance(release.serve.max_model_len, int)
+    assert systemd.exec_start(release.unit) == ["/usr/bin/docker", *docker_run(release)[1:]]
     return True
 
 

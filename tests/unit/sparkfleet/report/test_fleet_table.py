@@ -36,6 +36,8 @@ FLEET: dict[str, Any] = {
     },
     "models": [{"repo": "org/target", "commit": "c" * 40}],
     "release": {
+        "id": ID,
+        "model": "m",
         "image_tag": "2026-06-11-pr41703",
         "digest": "sha256:09c83d0000000000",
         "profile": "agentic",

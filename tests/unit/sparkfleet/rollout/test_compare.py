@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparkfleet.rollout.compare import HEADINGS, cells, comparable, compare
+from sparknode.state.described import described
+from tests.unit.sparkfleet.release.combos import compiled
 
 MARGINS = {"max_acceptance_drop": 0.15, "max_tokens_per_second_drop": 0.25, "max_ttft_rise": 1.0}
 
@@ -57,14 +60,15 @@ def test_without_a_margin_a_figure_is_shown_and_not_judged() -> None:
 @pytest.mark.parametrize(
     ("old", "same"),
     [
-        ({"model": "m", "profile": "p"}, True),
-        ({"model": "m", "profile": "q"}, False),
-        ({"model": "n", "profile": "p"}, False),
+        ({}, True),
+        ({"profile": "production"}, False),
+        ({"model": "gemma4-31b-deckard-awq"}, False),
         (None, False),
     ],
 )
-def test_only_the_same_model_under_the_same_profile_shall_be_as_good(old: dict[str, str] | None, same: bool) -> None:
-    assert comparable(old, {"model": "m", "profile": "p"}) is same
+def test_only_the_same_model_under_the_same_profile_shall_be_as_good(old: dict[str, Any] | None, same: bool) -> None:
+    new = compiled().release
+    assert comparable(None if old is None else replace(described(new), id="f" * 16, **old), new) is same
 
 
 @given(st.floats(0.01, 1), st.floats(0.01, 1), st.floats(0.01, 0.99))

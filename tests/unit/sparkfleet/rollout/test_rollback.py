@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from sparkfleet.errors import FleetError
 from sparkfleet.rollout.rollback import stays, targets, undone
+from sparknode.base.shape import written
+from sparknode.state.described import Described
 from sparknode.state.status import NodeStatus
 
-A, B, C = ({"id": name * 16, "image_tag": f"tag-{name}"} for name in "abc")
+A, B, C = (Described(name * 16, f"tag-{name}", "model", "profile") for name in "abc")
 
 
-def row(release: dict[str, str], source: dict[str, str] | None, rollout: str, **more: Any) -> dict[str, Any]:
+def row(release: Described, source: Described | None, rollout: str, **more: Any) -> dict[str, Any]:
     times = {"r1": "2026-11-01", "r2": "2026-11-02", "r3": "2026-11-03"}
-    came = source["id"] if source else None
+    came = source.id if source else None
     return {
-        "release": release["id"],
+        "release": release.id,
         "from": came,
         "rollout": rollout,
         "t": times[rollout],
@@ -26,9 +29,9 @@ def row(release: dict[str, str], source: dict[str, str] | None, rollout: str, **
     }
 
 
-def node(now: dict[str, str], back: dict[str, str] | None, *history: dict[str, Any], **more: Any) -> NodeStatus:
-    document = {"current": now["id"], "verified": now["id"], "release": now, "back": back, "history": list(history)}
-    return NodeStatus.read({**document, **more})
+def node(now: Described, back: Described | None, *history: dict[str, Any], **more: Any) -> NodeStatus:
+    document = {"current": now.id, "verified": now.id, "release": written(now), "back": written(back)}
+    return NodeStatus.read({**document, "history": list(history), **more})
 
 
 FIRST = row(A, None, "r1")
@@ -76,7 +79,7 @@ def test_a_node_without_an_answer_refuses_both(intent: str) -> None:
 
 
 def test_a_restart_is_for_what_is_verified() -> None:
-    unproven = node(B, A, row(B, A, "r2"), verified=A["id"])
+    unproven = node(B, A, row(B, A, "r2"), verified=A.id)
     assert targets("restart", {"a": unproven, "b": node(B, A), "c": NodeStatus()}, {}) == {"b": B}
 
 
@@ -88,14 +91,14 @@ ROLLED = (FIRST, row(B, A, "r2"), row(A, B, "r3", intent="rollback", operator="a
     [
         (ROLLED, B, True),
         # Another id of the image that was left for a reason.
-        (ROLLED, {**C, "image_tag": B["image_tag"]}, True),
+        (ROLLED, replace(C, image_tag=B.image_tag), True),
         (ROLLED, C, False),
         (ROLLED, A, False),
         (ROLLED[:1], B, False),
         ((*ROLLED[:2], row(A, B, "r3")), B, False),
     ],
 )
-def test_what_a_deploy_would_undo(history: tuple[dict[str, Any], ...], wanted: dict[str, str], says: bool) -> None:
+def test_what_a_deploy_would_undo(history: tuple[dict[str, Any], ...], wanted: Described, says: bool) -> None:
     found = undone(node(A, B, *history), wanted)
     assert bool(found) is says
-    assert not says or found == f"ann@desk rolled back from {wanted['image_tag']} (release {B['id']}) at 2026-11-03"
+    assert not says or found == f"ann@desk rolled back from {wanted.image_tag} (release {B.id}) at 2026-11-03"

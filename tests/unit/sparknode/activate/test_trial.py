@@ -9,7 +9,7 @@ import pytest
 from sparknode.base.process import Completed, run
 from sparknode.base.shape import Node
 from sparknode.host.docker import hands_gpu, read_trial
-from sparknode.state import release as releases
+from sparknode.state import releases
 from tests.unit.sparknode.builders import release as make
 from tests.unit.sparknode.builders import sealed
 from tests.unit.sparknode.world import World

@@ -10,8 +10,7 @@ from sparknode.activate.follow import progress
 from sparknode.activate.worker import DONE, REVERTED
 from sparknode.base.shape import Node
 from sparknode.engine.phases import phase
-from sparknode.state import journal
-from sparknode.state import release as releases
+from sparknode.state import journal, releases
 from tests.unit.sparknode.acting import OLD, activate
 from tests.unit.sparknode.builders import release
 from tests.unit.sparknode.world import Engine, World

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
-from sparknode.base.shape import Count, Node, Whole, written
+from sparknode.base.document import canonical
+from sparknode.base.shape import ABSENT, Count, Node, Whole, written
 from sparknode.errors import Refused
 
 
@@ -93,3 +94,32 @@ def test_an_empty_text_says_as_much_as_null_in_a_complete_document() -> None:
     assert (read(empty).told, read(empty).default) == (None, "as ever")
     with pytest.raises(Refused, match=r'sample\.told: found "", expected a text that is not empty'):
         read(empty, complete=False)
+
+
+@dataclass(frozen=True)
+class Spelled:
+    seconds: float
+    name: str | None
+    words: tuple[str, ...]
+    more: tuple[str, ...] | None = field(default=None, metadata=ABSENT)
+
+
+@dataclass(frozen=True)
+class Document:
+    into: Spelled = field(metadata={"key": "in"})
+    parts: tuple[Spelled, ...]
+    free: dict[str, Any]
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"seconds": 30, "name": None, "words": []},
+        {"seconds": 30.0, "name": "größe", "words": [""]},
+        {"seconds": 0.5, "name": "x", "words": ["a", "b"], "more": ["c"]},
+    ],
+)
+def test_what_is_read_is_written_as_it_was(part: dict[str, Any]) -> None:
+    document = {"in": part, "parts": [part, part], "free": {"a": [1, 2.0, None], "b": {}}}
+
+    assert canonical(written(Node(document, "it").build(Document))) == canonical(document)

@@ -15,13 +15,14 @@ from sparknode.engine import client
 from sparknode.engine.client import problem_of
 from sparknode.gates.table import judge, served_differences
 from sparknode.state import journal
-from sparknode.state.release import Floors, from_node
+from sparknode.state.release import Floors
+from sparknode.state.releases import from_node
 from tests.unit.sparknode.acting import activate
 from tests.unit.sparknode.builders import release
 from tests.unit.sparknode.world import World
 
 GPU = Path(__file__).parents[3] / "fixtures/gpu"
-FLOORS = Floors(max_tokens=256, prompt_tokens=0, min_acceptance_rate=0.3, min_mean_acceptance_length=3.5)
+FLOORS = Floors(max_tokens=256, prompt_tokens=None, min_acceptance_rate=0.3, min_mean_acceptance_length=3.5)
 
 
 def recorded(name: str) -> Answer:

@@ -17,12 +17,13 @@ from sparknode.engine import client
 from sparknode.engine.client import Counters
 from sparknode.gates.prompts import long_prompt
 from sparknode.gates.table import is_version, judge, served_differences
-from sparknode.state.release import Floors, from_node
+from sparknode.state.release import Floors
+from sparknode.state.releases import from_node
 from tests.unit.sparknode.builders import release
 
 FIXTURES = Path(__file__).parents[3] / "fixtures/engine"
-FLOORS = Floors(max_tokens=256, prompt_tokens=0, min_acceptance_rate=0.3, min_mean_acceptance_length=3.0)
-NO_FLOORS = Floors(max_tokens=256, prompt_tokens=0, min_acceptance_rate=None, min_mean_acceptance_length=None)
+FLOORS = Floors(max_tokens=256, prompt_tokens=None, min_acceptance_rate=0.3, min_mean_acceptance_length=3.0)
+NO_FLOORS = Floors(max_tokens=256, prompt_tokens=None, min_acceptance_rate=None, min_mean_acceptance_length=None)
 
 
 def recorded(name: str) -> Answer:

@@ -10,7 +10,7 @@ import pytest
 from sparknode.base.shape import Node
 from sparknode.engine.container import Watch
 from sparknode.engine.deaths import cause, read_cause
-from sparknode.state.release import from_node
+from sparknode.state.releases import from_node
 from tests.unit.sparknode.builders import release
 from tests.unit.sparknode.world import MEMORY_ERROR, Engine, World
 

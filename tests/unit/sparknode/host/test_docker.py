@@ -15,7 +15,8 @@ from sparknode.base.process import Completed
 from sparknode.base.shape import Node
 from sparknode.host import docker
 from sparknode.host.docker import Lookup
-from sparknode.state.release import Release, from_node
+from sparknode.state.release import Release
+from sparknode.state.releases import from_node
 from tests.unit.sparknode.builders import container_of, release
 from tests.unit.sparknode.world import World
 

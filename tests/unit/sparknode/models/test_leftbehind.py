@@ -16,7 +16,7 @@ from sparknode.facts.probe import probe
 from sparknode.host import docker, imagestore
 from sparknode.host.drift import missing_pieces
 from sparknode.models.leftbehind import qualified
-from sparknode.state.release import load_linked
+from sparknode.state.releases import load_linked
 from tests.unit.sparknode.builders import point, put_release, release, sealed, write_model
 from tests.unit.sparknode.models.test_stage import incoming, run
 from tests.unit.sparknode.stores import (

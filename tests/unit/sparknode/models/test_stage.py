@@ -16,6 +16,7 @@ import pytest
 from sparknode.base.locks import hold_file
 from sparknode.errors import Busy, Failed, Refused
 from sparknode.models.stage import stage
+from sparknode.state.releases import load
 from tests.unit.sparknode.builders import (
     COMMIT,
     FILES,
@@ -76,6 +77,14 @@ def test_a_release_is_staged_with_its_model_and_its_image(world: World) -> None:
         f"proof: release {DOCUMENT['id']} is complete here",
         "proof: no release is verified here yet, so there is none to roll back to",
     ]
+
+
+def test_a_release_is_kept_as_it_was_sent_with_keys_that_are_newer(world: World) -> None:
+    newer = sealed({**DOCUMENT, "serve": {**DOCUMENT["serve"], "newer": [1]}})
+    run(world, newer)
+
+    assert json.loads((world.paths.release_dir(newer["id"]) / "release.json").read_text()) == newer
+    assert load(world.paths, newer["id"]).id == newer["id"]
 
 
 def test_a_model_in_place_is_read_only(world: World) -> None:

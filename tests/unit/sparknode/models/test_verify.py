@@ -117,7 +117,7 @@ def test_a_damaged_model_is_no_way_back(staged: World) -> None:
     artefact = release("new")["artefacts"][0]
 
     from sparknode.base.shape import Node
-    from sparknode.state.release import from_node
+    from sparknode.state.releases import from_node
 
     found = artefact_problems(staged.paths, from_node(Node(release("new"), "release")).artefacts[0])
 

@@ -17,7 +17,7 @@ from sparknode.base.shape import Node
 from sparknode.readiness import server
 from sparknode.readiness.answer import DRAINING, NOT_SERVING, READY
 from sparknode.readiness.server import CLIENTS, Server, Watcher
-from sparknode.state.release import rotation_of
+from sparknode.state.releases import rotation_of
 from tests.unit.sparknode.acting import NEW, OLD, activate
 from tests.unit.sparknode.world import Engine, World
 

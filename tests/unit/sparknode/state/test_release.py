@@ -15,7 +15,7 @@ from sparknode.base.document import content_id
 from sparknode.base.paths import Paths
 from sparknode.base.shape import Node, parse
 from sparknode.errors import Refused
-from sparknode.state.release import from_node, load, load_linked
+from sparknode.state.releases import from_node, load, load_linked
 from tests.unit.sparknode.builders import point, put_release, release, sealed
 
 
@@ -59,6 +59,10 @@ def test_text_outside_of_ascii_hashes_as_itself() -> None:
         ({"timing__load_deadline_s": float("inf")}, r"release\.timing\.load_deadline_s: found Infinity"),
         ({"artefacts": [{"role": "target"}]}, r"release\.artefacts\[0\]\.repo: found nothing, expected a text"),
         ({"unit": ""}, r'release\.unit: found "", expected a text that is not empty'),
+        ({"image__digest": None}, r"release\.image\.digest: found null, expected a text that is not empty"),
+        ({"gates__long": {"max_tokens": 8}}, r"release\.gates\.long\.prompt_tokens: found nothing, expected a whole"),
+        ({"host_kind": {}}, r"release\.host_kind\.hardware: found nothing, expected a text"),
+        ({"serve__prefix_caching": "on"}, r'release\.serve\.prefix_caching: found "on", expected true or false'),
         ({"gates__short": None}, r"release\.gates\.short: found null, expected an object"),
     ],
 )
@@ -76,12 +80,20 @@ def test_a_repository_that_climbs_out_of_its_folder_is_refused(repo: str) -> Non
         read(sealed(document))
 
 
-@pytest.mark.parametrize("commit", ["main", "A" * 40, "a" * 39])
+@pytest.mark.parametrize("commit", ["main", "unlocked", "A" * 40, "a" * 39])
 def test_a_commit_that_is_none_is_refused(commit: str) -> None:
     document = release("tag")
     document["artefacts"][0]["commit"] = commit
 
     with pytest.raises(Refused, match="expected 40 hex digits"):
+        read(sealed(document))
+
+
+def test_weights_without_a_manifest_are_refused() -> None:
+    document = release("tag")
+    document["artefacts"][0]["manifest_sha256"] = None
+
+    with pytest.raises(Refused, match=r"release\.artefacts\[0\]\.manifest_sha256: found null, expected a text"):
         read(sealed(document))
 
 

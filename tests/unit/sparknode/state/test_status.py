@@ -12,11 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparknode.base.shape import written
+from sparknode.base.shape import Node, written
 from sparknode.base.system import asking
 from sparknode.errors import Refused
 from sparknode.host import node_status
+from sparknode.state.described import Described, described
+from sparknode.state.releases import from_node
 from sparknode.state.status import Ended, Failure, Lease, Look, NodeStatus, Phase, Proof, Serving, StagedModel, UnderWay
+from tests.unit.sparknode.builders import WATCH, release
 from tests.unit.sparknode.world import World
 
 texts = st.text(min_size=1, max_size=8)
@@ -28,6 +31,13 @@ ended = st.builds(
     figures=st.none() | st.dictionaries(texts, st.fixed_dictionaries({"figure": seconds})),
     phases=st.lists(st.builds(Phase, texts, maybe), max_size=3).map(tuple),
 )
+TOLD = {"id": "a" * 16, "image_tag": "tag", "model": "m", "profile": "p"}
+hook = {"command": ["pool", "out"]}
+RELEASES = [
+    described(from_node(Node(release(watch=WATCH, rotation={"out": hook, "in": hook, "timeout_s": 10}), "release"))),
+    described(from_node(Node(release(container__env={"EMPTY": ""}, memory=None), "release"))),
+    Described("a" * 16, "tag", "model", "profile"),
+]
 several = st.lists(texts, max_size=3).map(tuple)
 KEYS = [
     str(field.metadata.get("key", field.name))
@@ -42,7 +52,8 @@ statuses = st.builds(
     last=st.none() | ended,
     proof=st.none() | st.builds(Proof, maybe, seconds, st.none()),
     history=st.lists(ended, max_size=2).map(tuple),
-    release=st.none() | st.dictionaries(texts, st.text(max_size=3)),
+    release=st.none() | st.sampled_from(RELEASES),
+    back=st.none() | st.sampled_from(RELEASES),
     failed_releases=st.none() | st.dictionaries(texts, st.builds(Failure, maybe, maybe, maybe), max_size=2),
     models=st.none() | st.lists(st.builds(StagedModel, texts, texts), max_size=2).map(tuple),
     images=several,
@@ -89,6 +100,8 @@ def test_a_host_that_has_nothing_is_written_with_every_key(tmp_path: Path) -> No
         ({"models": [{"repo": "a"}]}, "status.models[0].commit: found nothing"),
         ({"images": [1]}, "status.images: found [1]"),
         ({"failed_releases": {"a": 5}}, "status.failed_releases.a: found 5, expected an object"),
+        ({"release": {"id": "a"}}, "status.release.image_tag: found nothing"),
+        ({"back": {**TOLD, "gates": {"short": 1}}}, "status.back.gates.short: found 1, expected an object"),
         (["current"], "status: found"),
     ],
 )
@@ -113,9 +126,10 @@ def test_a_strange_line_of_the_journal_hides_nothing(tmp_path: Path) -> None:
 def test_a_text_that_is_empty_is_one_that_was_not_told() -> None:
     figures = {"health": {"figure": None, "unit": ""}}
     last = {"state": "failed", "error": "", "figures": figures}
-    found = NodeStatus.read({"last": last, "release": {"args": {"--x": ""}}})
+    found = NodeStatus.read({"last": last, "release": {**TOLD, "env": {"EMPTY": ""}}})
     assert found.last == Ended(state="failed", figures=figures)
-    assert found.release == {"args": {"--x": ""}}
+    assert found.release is not None
+    assert found.release.env == {"EMPTY": ""}
 
 
 @pytest.mark.parametrize(
