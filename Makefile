@@ -7,7 +7,7 @@ PYTHON := $(VENV)/bin/python
 NODES ?= 4
 ENGINE ?= sim
 
-.PHONY: help system setup demo test test-fast test-docs test-hub test-walk test-lab test-crash test-contract contracts bench bench-small lab-up lab-down lint fmt
+.PHONY: help system setup demo test test-fast test-plan test-docs test-hub test-walk test-lab test-crash test-contract contracts bench bench-small lab-up lab-down lint fmt
 
 help: ## print this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,8 +35,11 @@ demo: system setup ## four booted hosts become four verified servers, upgraded a
 test: system setup ## every tier that this machine can run
 	@$(PYTHON) -m tests.tiers all
 
-test-fast: setup ## lint, types, unit and plan tests
+test-fast: setup ## lint, types and unit tests, in about two minutes
 	@$(PYTHON) -m tests.tiers fast
+
+test-plan: setup ## the real command line over fake hosts
+	@$(PYTHON) -m tests.tiers plan
 
 test-docs: setup ## every command of the documentation, on fake hosts
 	@$(PYTHON) -m tests.tiers docs

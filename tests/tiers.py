@@ -59,15 +59,15 @@ def _on_lab(part: str, number: int, *arguments: str, **environment: str) -> Tier
     return Tier((command,), f"lab {number}", needs_lab=True, environment=environment)
 
 
-_FAST = (
+_LINT = (
     (str(BIN / "ruff"), "format", "--check", "--quiet", "."),
     (str(BIN / "ruff"), "check", "--quiet", "."),
     (str(BIN / "mypy"),),
-    _pytest("-n", "3", "tests/plan", "tests/unit"),
 )
 # Hosts mostly wait, and so do the hub's storms: more workers than cores.
 TIERS = {
-    "fast": Tier(_FAST, "first"),
+    "lint": Tier(_LINT, "first, lint"),
+    "unit": Tier((_pytest("-n", "2", "tests/unit"),), "first, unit"),
     "cases": _on_lab("cases", 0),
     "newcomer": _on_lab("newcomer", 0),
     # It looks at the whole machine for what labs leave, so no other lab may stand.
@@ -76,6 +76,7 @@ TIERS = {
     "crash": _on_lab("crash", 1, "-n", "3"),
     "realcases": _on_lab("realcases", 1),
     "spread": Tier((_pytest("--durations=5", "tests/lab/spread"),), "others", needs_lab=True),
+    "plan": Tier((_pytest("-n", "2", "tests/plan"),), "others"),
     "docs": Tier((_pytest("-n", "2", "--dist", "loadfile", "tests/docs"),), "others"),
     "hub": Tier((_pytest("-n", "4", "tests/hub"),), "others"),
     "walk": Tier((_pytest("-n", "2", "tests/walk"),), "others"),
@@ -83,19 +84,18 @@ TIERS = {
     "crash-all": replace(_on_lab("crash", 0, "-n", "3", SPARKFLEET_CRASH="all"), limit_s=2 * TIER_S),
 }
 LAB = ("spread", "cases", "newcomer", "selftest", "pairs", "crash", "realcases")
-GROUPS = {"lab": LAB, "all": tuple(name for name in TIERS if name != "crash-all")}
-# Each of these ends before the next begins; the lanes between them run side by side.
-_ALONE = ("first", "last")
+GROUPS = {"fast": ("lint", "unit"), "lab": LAB, "all": tuple(name for name in TIERS if name != "crash-all")}
 
 
 def stages(names: Sequence[str]) -> list[list[list[str]]]:
-    """Return what runs after what: stages of lanes of tiers."""
+    """Return what runs after what, stages of lanes of tiers: the quick ones first, what needs the machine last."""
     lanes: dict[str, list[str]] = {}
     for name in names:
         lanes.setdefault(TIERS[name].lane, []).append(name)
-    between = [lane for key, lane in lanes.items() if key not in _ALONE]
-    ordered = [[lanes.get("first", [])], between, [lanes.get("last", [])]]
-    return [stage for stage in ([lane for lane in stage if lane] for stage in ordered) if stage]
+    ordered: list[list[list[str]]] = [[], [], []]
+    for key, lane in lanes.items():
+        ordered[0 if key.startswith("first") else 2 if key == "last" else 1].append(lane)
+    return [stage for stage in ordered if stage]
 
 
 def obstacle() -> str | None:

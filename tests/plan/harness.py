@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,9 +41,15 @@ PREFIX_TAG = "2026-06-04-pr44389"
 
 
 def own_command(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """`python -m sparkfleet` in a process of its own: reading an inventory lets gevent patch the whole process."""
-    command = [sys.executable, "-m", "sparkfleet", *arguments]
-    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60, cwd=ROOT, check=False)
+    """`sparkfleet` in a process of its own: reading an inventory lets gevent patch the whole process."""
+    with ExitStack() as stack:
+        given, output, errors = (stack.enter_context(tempfile.TemporaryFile("w+")) for _ in range(3))
+        given.write(stdin)
+        given.seek(0)
+        code = preloaded.run("sparkfleet", arguments, (given, output, errors))
+        output.seek(0)
+        errors.seek(0)
+        return subprocess.CompletedProcess(arguments, code, output.read(), errors.read())
 
 
 def release_of(tag: str) -> Release:
@@ -309,6 +316,6 @@ class FakeFleet:
         with tempfile.TemporaryFile("w+") as given, tempfile.TemporaryFile("w+", errors="replace") as output:
             given.write(answers or "")
             given.seek(0)
-            code = preloaded.run(argv, cwd, surroundings, given, output)
+            code = preloaded.run("pyinfra", argv, (given, output, output), cwd, surroundings)
             output.seek(0)
             return Outcome(code, plain(output.read()), commands_in(self._trace), spans_in(self._trace))

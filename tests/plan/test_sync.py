@@ -146,7 +146,7 @@ def test_a_host_of_the_run_with_an_unreadable_document_ends_it_unchanged(fleet: 
     outcome = stage(fleet)
     assert outcome.code != 0
     assert "spark-1: probe: " in outcome.output
-    assert "status.history: found" in outcome.output
+    assert "probe.fleet.history: found" in outcome.output
     assert "Traceback" not in outcome.output
     assert outcome.changes() == []
 

@@ -21,12 +21,14 @@ def test_everything_is_run_by_make_test_but_the_whole_crash_matrix() -> None:
     assert {name for name in GROUPS["all"] if TIERS[name].needs_lab} == set(LAB)
 
 
-def test_lanes_run_side_by_side_and_the_first_and_last_alone() -> None:
+def test_lanes_run_side_by_side_after_the_quick_ones_and_before_the_last() -> None:
     found = stages(GROUPS["all"])
-    assert found[0] == [["fast"]]
+    assert found[0] == [["lint"], ["unit"]] == stages(GROUPS["fast"])[0]
     assert found[-1] == [["selftest"]]
     assert len(found) == 3
-    assert sorted(name for lane in found[1] for name in lane) == sorted(set(GROUPS["all"]) - {"fast", "selftest"})
+    assert sorted(name for lane in found[1] for name in lane) == sorted(
+        set(GROUPS["all"]) - {*GROUPS["fast"], "selftest"}
+    )
 
 
 def test_no_two_lanes_share_a_lab() -> None:
