@@ -16,7 +16,7 @@ from sparknode.errors import StepFailed
 from sparknode.gates import table
 from sparknode.gates.subject import Subject
 from sparknode.host import docker, memory, orphans, units
-from sparknode.host.drift import install, standing, unready
+from sparknode.host.drift import install, reload, standing, unready
 from sparknode.host.node_status import readiness
 from sparknode.state import journal
 from sparknode.state.gate_result import FAIL, PASS, GateResult
@@ -175,7 +175,7 @@ class Steps:
         # A reload can take the GPU away from running containers under hook injection (nvidia-container-toolkit#48), so
         # it happens here alone, while no engine runs, and only for a changed unit.
         if changed or state is None or state.reload_needed:
-            done = units.daemon_reload(self._system)
+            done = reload(self._host)
             if not done.ok:
                 raise StepFailed(f"switching: {done.why}; look at `systemctl status`")
 

@@ -38,6 +38,8 @@ class Paths:
         volatile = root / "run/sparkfleet"
         self.progress = volatile / "progress.json"
         self.spread = volatile / "spread"
+        # There from before the unit changes until systemd has read it.
+        self.reload_due = volatile / "reload-due"
         # Held by whatever changes models and images.
         self.store_lock = volatile / "store.lock"
         self.program = root / "usr/local/bin/sparknode"

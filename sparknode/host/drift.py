@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sparknode.base.files import atomic_link, atomic_write, read_object, read_text
 from sparknode.base.paths import SERVE_UNIT, Paths
+from sparknode.base.process import Completed
 from sparknode.base.system import Host
 from sparknode.errors import Failed
 from sparknode.host import docker, units
@@ -72,26 +74,40 @@ def standing(host: Host, release: Release) -> list[Drift]:
 
 
 def install(host: Host, release: Release) -> bool:
-    """Make this release the one that the unit starts, in one rename; whether systemd has to read the unit again.
+    """Make this release the one that the unit starts, in one rename; whether systemd has to read the unit again, also
+    for what was changed before and never read. systemd itself tells that of a newer file alone, and the unit of the
+    release to go back to is an older one (fragment_mtime_newer in its src/core/unit.c).
 
     The unit is a link into `current`, so that the two can't disagree. Where systemd could not follow it at a boot (a
     file system of its own below /var is mounted after units are read: systemctl(1), `link`), it is a copy.
     """
     paths = host.paths
-    before, dropped = read_text(paths.unit), paths.drop_ins.exists()
+    changes = read_text(paths.unit) != release.unit or paths.drop_ins.exists()
+    if changes:
+        with suppress(OSError):
+            paths.reload_due.parent.mkdir(parents=True, exist_ok=True)
+            paths.reload_due.touch()
     shutil.rmtree(paths.drop_ins, ignore_errors=True)
     staged = paths.release_dir(release.id) / SERVE_UNIT
     if read_text(staged) != release.unit:
         # Who edits the unit writes through the link.
         atomic_write(staged, release.unit.encode())
     if _mounted_late(paths):
-        if before != release.unit or paths.unit.is_symlink():
+        if read_text(paths.unit) != release.unit or paths.unit.is_symlink():
             atomic_write(paths.unit, release.unit.encode())
     else:
         atomic_link(paths.unit, os.path.relpath(paths.link("current") / SERVE_UNIT, paths.unit.parent))
     atomic_link(paths.enabled, f"../{SERVE_UNIT}")
     atomic_link(paths.link("current"), f"releases/{release.id}")
-    return dropped or before != release.unit
+    return changes or paths.reload_due.exists()
+
+
+def reload(host: Host) -> Completed:
+    """Have systemd read what `install` changed."""
+    done = units.daemon_reload(host.system)
+    if done.ok:
+        host.paths.reload_due.unlink(missing_ok=True)
+    return done
 
 
 def _mounted_late(paths: Paths) -> bool:
@@ -121,7 +137,7 @@ def unready(host: Host, release: Release, back: Release | None) -> str | None:
 def put_right(host: Host, release: Release, drift: list[Drift]) -> None:
     """Repair drift that needs no restart of the engine; raises Failed."""
     if install(host, release):
-        done = units.daemon_reload(host.system)
+        done = reload(host)
         if not done.ok:
             raise Failed(f"{done.why}; look at `systemctl status`, then try again")
     if any(one.text.startswith("image:") for one in drift):

@@ -80,6 +80,9 @@ class World:
     log: list[str] = field(default_factory=list)
     commands: list[tuple[str, ...]] = field(default_factory=list)
     boots: int = 0
+    # The unit that systemd has read; None where it reads the file at the next start. What it says of an older file than
+    # the one it has read is that no reload is needed (fragment_mtime_newer in src/core/unit.c).
+    unit_read: str | None = None
     retrying: bool = False
     # What systemd does when it's told to start the activation's unit.
     on_work: Callable[[], Completed] | None = None
@@ -157,7 +160,7 @@ class World:
         self.boots += 1
         self._write_boot_id()
         self.running, self.container, self.failed, self.restarts = None, None, False, 0
-        self.stopped_at = -1e9
+        self.stopped_at, self.unit_read = -1e9, None
 
     def boot(self) -> None:
         """What systemd does once the activation's unit is ready."""
@@ -199,7 +202,11 @@ class World:
     # The serving unit.
 
     def _start(self) -> None:
-        document = json.loads((self.paths.data / "current/release.json").read_text())
+        current = json.loads((self.paths.data / "current/release.json").read_text())
+        self.unit_read = self.unit_read or current["unit"]
+        others = (self.paths.release_dir(name) / "release.json" for name in self.paths.staged())
+        texts = (path.read_text() for path in others if current["unit"] != self.unit_read)
+        document = next((found for text in texts if (found := json.loads(text))["unit"] == self.unit_read), current)
         if self.memory_never_returns and document["memory"]:
             # The unit's own gate.
             self.restarts, self.retrying = self.restarts + 1, True
@@ -287,6 +294,8 @@ class World:
             return Completed(command, 0, f"ActiveState=inactive\nJob={int(self.shutting_down)}\n")
         if verb == "show":
             return Completed(command, 0, f"{self._shown()}\n{self.other_units}")
+        if verb == "daemon-reload":
+            self.unit_read = None
         if verb == "stop":
             if self.stop_hangs:
                 return Completed(command, None, timeout=timeout)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -452,3 +454,34 @@ def test_a_unit_that_ended_as_the_order_came_is_started_again(tmp_path: Path) ->
 
     assert follow.activate(world.host, Order(NEW["id"], "rollout-1", "ops@desk"), lambda _: None) == DONE
     assert len(starts) == 2
+
+
+@pytest.mark.parametrize("engine", [None, Engine(acceptance=0.0)], ids=["good release", "bad release"])
+@pytest.mark.parametrize("again", [reboot, work_once], ids=["power cut", "process"])
+def test_cut_off_before_any_command_it_ends_with_a_proven_release(
+    tmp_path: Path, engine: Engine | None, again: Any
+) -> None:
+    """Between two lines files change, and what a command was to make of that must not be forgotten."""
+    undisturbed = node(tmp_path / "undisturbed", engine)
+    activate(undisturbed, NEW)
+    orders_given = [
+        number
+        for number, command in enumerate(undisturbed.commands)
+        if command[0] == "systemctl" and "show" not in command
+    ]
+    assert len(orders_given) >= 4
+    for number in orders_given:
+        world = node(tmp_path / f"cut-{number}", engine)
+        left = itertools.count(number, -1)
+
+        def count(left: Iterator[int] = left) -> None:
+            if next(left) == 0:
+                raise CutOff
+
+        world.on_command = count
+        with pytest.raises(CutOff):
+            activate(world, NEW)
+        world.on_command = None
+        said: list[str] = []
+        again(world, said)
+        is_well(world, said)
