@@ -79,7 +79,7 @@ def test_two_runs_at_once_do_not_mix(pair: list[Node]) -> None:
 def test_the_operators_ssh_session_dies(pair: list[Node]) -> None:
     canary = pair[0]
     # Long enough for the login that ends the others on a slow machine.
-    with starting(pair, PREFIX_TAG, 20, "--limit", canary.name) as (attempt, run):
+    with starting(pair, PREFIX_TAG, 12, "--limit", canary.name) as (attempt, run):
         canary.sudo("pkill -f '[s]shd: spark' || true", check=False)
         output, _ = run.communicate(timeout=120)
     assert attempt.ended() == "committed"
