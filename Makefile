@@ -35,7 +35,7 @@ demo: system setup ## four booted hosts become four verified servers, upgraded a
 test: system setup ## every tier that this machine can run
 	@$(PYTHON) -m tests.tiers all
 
-test-fast: setup ## lint, types and unit tests, in about two minutes
+test-fast: setup ## lint, types and unit tests
 	@$(PYTHON) -m tests.tiers fast
 
 test-plan: setup ## the real command line over fake hosts
