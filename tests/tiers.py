@@ -67,7 +67,7 @@ _LINT = (
 # Hosts mostly wait, and so do the hub's storms: more workers than cores.
 TIERS = {
     "lint": Tier(_LINT, "first, lint"),
-    "unit": Tier((_pytest("-n", "2", "tests/unit"),), "first, unit"),
+    "unit": Tier((_pytest("-n", "2", "tests/unit", "--ignore=tests/unit/lab"),), "first, unit"),
     "cases": _on_lab("cases", 0),
     "newcomer": _on_lab("newcomer", 0),
     # It looks at the whole machine for what labs leave, so no other lab may stand.
@@ -76,6 +76,8 @@ TIERS = {
     "crash": _on_lab("crash", 1, "-n", "3"),
     "realcases": _on_lab("realcases", 1),
     "spread": Tier((_pytest("--durations=5", "tests/lab/spread"),), "others", needs_lab=True),
+    # The lab's own parts, its engine and its hub among them.
+    "parts": Tier((_pytest("-n", "2", "tests/unit/lab"),), "others"),
     "plan": Tier((_pytest("-n", "2", "tests/plan"),), "others"),
     "docs": Tier((_pytest("-n", "2", "--dist", "loadfile", "tests/docs"),), "others"),
     "hub": Tier((_pytest("-n", "4", "tests/hub"),), "others"),
