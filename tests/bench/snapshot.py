@@ -57,7 +57,7 @@ def take(state: dict[str, Any], folder: Path) -> tuple[Snapshot, Path]:
     walls, cpus = [wall for wall, _, _ in times], [user + system for _, user, system in times]
     snapshot.probe = Probe(asked[-1].stdout, walls, cpus)
     archive = folder / "host.tar"
-    units = "$(ls -d etc/systemd/system/sparkfleet-*)"
+    units = "$(ls -d etc/systemd/system/sparkfleet-* etc/systemd/system/*.wants/sparkfleet-*)"
     with archive.open("wb") as stream:
         command = f"sudo sh -c {shlex.quote(f'cd / && tar -c --ignore-failed-read {FILES} {units}')}"
         subprocess.run(_ssh(state, command), stdout=stream, check=True, timeout=300)
