@@ -15,7 +15,6 @@ from pyinfra.operations import files
 from sparkfleet.deploy import actions, conduct, session, sync
 from sparkfleet.node.nodeprogram import (
     ACTIVATE_UNIT,
-    READY_UNIT,
     UNITS,
     UNITS_PATH,
     VERIFY_TIMER,
@@ -147,8 +146,6 @@ def install_node_program() -> Commands:
     )
     yield StringCommand("systemctl", "start", "--quiet", WATCH_TIMER, _timeout=SYSTEMCTL_S)
     yield FunctionCommand(actions.install_program, (), {})
-    # What runs goes on with the program that it began with, which may say another word for what it finds.
-    yield StringCommand("systemctl", "try-restart", "--no-block", "--quiet", READY_UNIT, _timeout=SYSTEMCTL_S)
 
 
 @step("deploy", "stage")

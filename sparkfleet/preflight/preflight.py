@@ -47,6 +47,9 @@ def _apply(row: str, look: Check, view: View) -> list[Finding]:
         found = [finding(row, values, view) for values in things]
     except Undecided as problem:
         unread, found = unread or [str(problem)], []
+    except (ArithmeticError, LookupError, TypeError, ValueError) as problem:
+        # Figures that nobody thought of concern this check of this host, and no other.
+        unread, found = [f"the check failed ({type(problem).__name__}: {problem})"], []
     return found or [unknown(row, why) for why in unread[:1]]
 
 

@@ -75,9 +75,6 @@ class Node:
         # As it stands: what is read and written again keeps its spelling, and with that its hash.
         return value
 
-    def optional_number(self, key: str) -> float | None:
-        return None if self.raw.get(key) is None else self.number(key)
-
     def whole(self, key: str, least: int = 0) -> int:
         value = self.raw.get(key)
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value < _WHOLE:

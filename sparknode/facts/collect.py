@@ -16,6 +16,7 @@ from pathlib import Path
 
 from sparknode import SCHEMAS
 from sparknode.base import dockerd, parse
+from sparknode.base.paths import READY_UNIT
 from sparknode.base.process import Completed
 from sparknode.base.system import Host, asking
 from sparknode.errors import Refused
@@ -49,7 +50,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "uname": ("uname", "-n", "-r", "-m"),
     "disk": ("df", "-a", "-B1", "--output=avail,size,iavail,itotal,target"),
     "processes": ("ps", "-e", "-o", "pid=", "-o", "comm=", "-o", "cgroup="),
-    "units": (*units.SHOW_ARGV, *UNITS, "--property=Names"),
+    "units": (*units.SHOW_ARGV, READY_UNIT, *UNITS, "--property=Names"),
     "packages": (
         *("dpkg-query", "--show", "--showformat=${Package} ${Version} ${db:Status-Abbrev}\n"),
         *("nvidia-*", "linux-modules-nvidia-*", "libnvidia-*", "earlyoom"),

@@ -39,6 +39,8 @@ def unit_drift(paths: Paths, release: Release, state: UnitState | None) -> list[
     if read_text(paths.unit) != release.unit:
         found.append(Drift(f"unit: {paths.unit} is not the text that the release holds", reload_hurts))
     found += [Drift(f"unit: {path} changes it", reload_hurts) for path in sorted(paths.drop_ins.glob("*.conf"))]
+    if paths.reload_due.exists():
+        found.append(Drift("unit: systemd has not read it since it was changed", reload_hurts))
     if state is None:
         found.append(Drift("unit: systemd did not answer"))
     elif state.active != "active":

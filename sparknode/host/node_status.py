@@ -8,10 +8,10 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from sparknode.base import dockerd, locks
+from sparknode.base import dockerd, locks, parse
 from sparknode.base.files import read_object
 from sparknode.base.parse import json_rows
-from sparknode.base.paths import Paths
+from sparknode.base.paths import READY_UNIT, Paths
 from sparknode.base.process import Completed
 from sparknode.base.shape import Node, written
 from sparknode.base.system import Host, System, asking
@@ -31,7 +31,7 @@ CONTAINER_NAME = "sparkfleet-serve"
 QUESTIONS: Mapping[str, tuple[str, ...]] = {
     "container": docker.container_argv(CONTAINER_NAME),
     "images": dockerd.question("/images/json"),
-    "units": units.SHOW_ARGV,
+    "units": (*units.SHOW_ARGV, READY_UNIT, "--property=Names"),
 }
 
 
@@ -68,7 +68,7 @@ def status(host: Host, answers: Mapping[str, Completed], records: list[Record]) 
         },
         out_of_rotation=paths.out_of_rotation.exists(),
         verify_timer=paths.verify_timer.is_symlink(),
-        readiness=readiness(paths),
+        readiness=readiness(paths) if answers_readiness(answers["units"]) else None,
         history=tuple(plain(attempt) for attempt in journal.attempts(records) if attempt.ended)[-20:],
         release=described(current) if current else None,
         back=described(back) if back else None,
@@ -77,8 +77,13 @@ def status(host: Host, answers: Mapping[str, Completed], records: list[Record]) 
     )
 
 
+def answers_readiness(done: Completed) -> bool:
+    """Does systemd call the program that answers active? It is that once it listens."""
+    return parse.units(done.stdout).get(READY_UNIT, {}).get("ActiveState") == "active" if done.ok else False
+
+
 def readiness(paths: Paths) -> Readiness | None:
-    """Where this host answers whether requests may come; None where it is off, or would not be on after a boot."""
+    """Where this host is to answer whether requests may come; None where it is off, or would be after a boot."""
     found = read_object(paths.readiness)
     if found is None or not paths.ready_enabled.is_symlink():
         return None

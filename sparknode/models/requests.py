@@ -5,7 +5,7 @@ Rates are bytes a second.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sparknode import SCHEMAS
 from sparknode.models.manifest import Manifest
@@ -20,7 +20,7 @@ class FetchRequest:
     reserve_bytes: float = 0.0
     # The Hub's address; None for its own.
     endpoint: str | None = None
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
     limit_bytes_s: float | None = None
     # Silence of the Hub for so long ends the download.
     patience_s: float = 300.0

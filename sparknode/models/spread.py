@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 import shutil
 import signal
@@ -24,7 +23,7 @@ from sparknode.base.progress import Meter, look
 from sparknode.base.shape import Node, parse, written
 from sparknode.base.system import Host, Tell
 from sparknode.errors import Failed
-from sparknode.host import node_status
+from sparknode.host import addresses, node_status
 from sparknode.models import manifest as manifests
 from sparknode.models import torrent
 from sparknode.models.fetch import require_room, size_of
@@ -36,7 +35,6 @@ TICK_S = 0.2
 # Whoever spreads looks at each host every few seconds; silence means that it is gone.
 SILENCE_S = 90.0
 END_S = 5.0
-_ASK_S = 10.0
 _TOOLS = {"swarm": "aria2c", "rsync": "rsync"}
 
 
@@ -53,14 +51,10 @@ def report(host: Host, wait_s: float = 0) -> dict[str, Any]:
         if time.monotonic() >= until or (progress and progress.done == progress.total):
             break
         time.sleep(TICK_S)
-    done = host.system.run(["ip", "-json", "-4", "address", "show", "up"], _ASK_S)
-    with suppress(ValueError):
-        links = json.loads(done.stdout)
-        addresses = tuple(entry["local"] for link in links for entry in link.get("addr_info", []))
-        tools = tuple(engine for engine, program in _TOOLS.items() if _has(program))
-        found: dict[str, Any] = written(SpreadReport(progress, node_status.models(host.paths), addresses, tools))
-        return found
-    raise Failed(f"this host's addresses can't be read: {done.why}")
+    tools = tuple(engine for engine, program in _TOOLS.items() if _has(program))
+    report = SpreadReport(progress, node_status.models(host.paths), addresses.own(host.system), tools)
+    found: dict[str, Any] = written(report)
+    return found
 
 
 def _progress(host: Host) -> Progress | None:

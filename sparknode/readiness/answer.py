@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from sparknode.state import journal
 
 READY, DRAINING, NOT_SERVING = 200, 404, 503
+WORDS = {READY: "ready", DRAINING: "draining", NOT_SERVING: "not serving"}
 # In these the engine finishes what it has taken, and gets nothing new.
 _FINISHING = frozenset({journal.DRAINING, journal.STOPPING})
 # What the watchdog finds of an engine that makes no token.
@@ -44,8 +45,12 @@ class Answer:
 
     @property
     def text(self) -> str:
-        word = {READY: "ready", DRAINING: "draining"}.get(self.status, "not serving")
-        return f"{word}: {self.why}"
+        return f"{WORDS[self.status]}: {self.why}"
+
+
+def is_ours(status: int | None, body: bytes) -> bool:
+    """Is this such an answer, and not that of another program on the port?"""
+    return status in WORDS and body.startswith(f"{WORDS[status]}: ".encode())
 
 
 def decide(standing: Standing) -> Answer:

@@ -1,17 +1,19 @@
 """`sparknode readiness serve`: a small resident program that answers GET /ready and GET /metrics.
 
-It knows no credentials and asks nobody but systemd and the engine's port, at most twice a second however many ask it.
+It knows no credentials and asks nobody but systemd and the engine's port, a few times a second however many ask it.
+Where its program or its settings become others, it goes on as the new ones: ended and started again on all hosts at
+once, each would call itself draining, and a balancer would have nobody left.
 """
 
 from __future__ import annotations
 
+import os
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -30,6 +32,7 @@ from sparknode.state.releases import load_linked
 # An answer is as old as this at most: half of what a balancer that asks each half second takes for news.
 FRESH_S = 0.25
 HEALTH_S = 1.0
+POLL_S = 0.25
 # A client that says nothing for so long, and how many may be connected at once.
 CLIENT_S, CLIENTS = 5.0, 32
 
@@ -93,14 +96,13 @@ class Watcher:
         self.leaving: str | None = None
 
     def answer(self) -> Answer:
-        if self.leaving:
-            return Answer(DRAINING, self.leaving)
         with self._lock:
             now = self._host.system.monotonic()
             if now - self._at >= FRESH_S:
                 self._last = self._look()
                 self._at = self._host.system.monotonic()
-            return self._last
+            found = self._last
+        return Answer(DRAINING, self.leaving) if self.leaving and found.status == READY else found
 
     def _look(self) -> Answer:
         # Whatever goes wrong here, what cannot be told is no.
@@ -121,22 +123,56 @@ class Watcher:
         return (read_text(self._host.paths.metrics) or "") + "\n".join(lines) + "\n"
 
 
+class Replaced(Exception):
+    """The program or its settings are others now."""
+
+
+class Stamps:
+    """Which program and which settings these are; a file that is gone for a moment is no other one."""
+
+    def __init__(self, paths: Paths) -> None:
+        self._files = (paths.program, paths.readiness)
+        self._began = [self._of(path) for path in self._files]
+
+    @staticmethod
+    def _of(path: Path) -> tuple[int, int] | None:
+        try:
+            found = path.stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns
+
+    def changed(self) -> bool:
+        now = [self._of(path) for path in self._files]
+        return any(found not in (None, began) for found, began in zip(now, self._began, strict=True))
+
+
 class Server(ThreadingHTTPServer):
     """A thread for each client, of whom only so many are let in."""
 
     daemon_threads = True
     request_queue_size = CLIENTS
 
-    def __init__(self, address: str, port: int, watcher: Watcher) -> None:
-        self.watcher = watcher
+    def __init__(self, address: str, port: int, watcher: Watcher, changed: Callable[[], bool] = lambda: False) -> None:
+        self.watcher, self._changed = watcher, changed
         self._room = threading.BoundedSemaphore(CLIENTS)
         super().__init__((address, port), Handler)
+
+    def service_actions(self) -> None:
+        """What the loop does between two clients, or each POLL_S."""
+        if not self.watcher.leaving and self._changed():
+            raise Replaced
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if not self._room.acquire(blocking=False):
             self.shutdown_request(request)
             return
-        super().process_request(request, client_address)
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            # No thread was to be had, and none gives the place back.
+            self._room.release()
+            raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
@@ -185,25 +221,25 @@ class Handler(BaseHTTPRequestHandler):
 
 def serve(host: Host, ready: Callable[[], None]) -> int:
     """Answer until SIGTERM; then say for as long as a balancer takes to notice that this host drains, and end."""
-    chosen = node_status.readiness(host.paths)
+    chosen, stamps = node_status.readiness(host.paths), Stamps(host.paths)
     if chosen is None:
         raise Refused("readiness is off here; set readiness_port in the inventory and deploy")
     watcher = Watcher(host)
-    server = Server(switch.address(host, chosen.network), chosen.port, watcher)
-    asked = threading.Event()
+    with Server(switch.address(host, chosen.network), chosen.port, watcher, stamps.changed) as server:
 
-    def told(_number: int, _frame: FrameType | None) -> None:
-        watcher.leaving = "this program is being stopped, as before the host goes down"
-        asked.set()
+        def told(_number: int, _frame: FrameType | None) -> None:
+            watcher.leaving = "this program is being stopped, as before the host goes down"
+            threading.Timer(chosen.notice_s, server.shutdown).start()
 
-    signal.signal(signal.SIGTERM, told)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
-    thread.start()
-    ready()
-    asked.wait()
-    threading.Event().wait(chosen.notice_s)
-    server.shutdown()
-    with suppress(OSError):
-        server.socket.shutdown(socket.SHUT_RDWR)
-    server.server_close()
+        signal.signal(signal.SIGTERM, told)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        ready()
+        try:
+            server.serve_forever(POLL_S)
+            return 0
+        except Replaced:
+            # One that comes from here on waits for the handler of the new program.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    if not watcher.leaving:
+        os.execv(host.paths.program, [str(host.paths.program), *sys.argv[1:]])
     return 0

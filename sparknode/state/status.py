@@ -180,7 +180,7 @@ class NodeStatus:
     out_of_rotation: bool = False
     # Whether the weights are hashed once a week.
     verify_timer: bool = False
-    # Where it answers whether requests may come; null where that is off.
+    # Where it answers whether requests may come; null where that is off, or its program does not run.
     readiness: Readiness | None = None
     # The last 20 activations that ended, the newest last.
     history: tuple[Ended, ...] = ()

@@ -29,25 +29,13 @@ from sparknode.watchdog.liveness import Glimpse, Pulse
 from sparknode.watchdog.lookout import beat_of
 from tests.contract import venv
 from tests.lab import labmodels
-from tests.unit.sparknode.builders import release
+from tests.unit.sparknode.builders import WATCH, release
 
 VERSION = "0.32.0"
 READY_S = 400.0
 LOOK_S = 0.5
 # A minute of the field is LOOK_S here.
-RULES = WatchRules(
-    enabled=True,
-    restart_on_collapse=False,
-    min_acceptance_rate=0.05,
-    window_drafts=200,
-    stalled_s=2 * LOOK_S,
-    slow_factor=3,
-    min_available_gib=4,
-    max_stall_percent=0.1,
-    forget_s=3600,
-    max_restarts=1,
-    wedged_power_w=30,
-)
+RULES = WatchRules(**{**WATCH, "stalled_s": 2 * LOOK_S})
 PROMPT_TOKENS = 30_000
 
 

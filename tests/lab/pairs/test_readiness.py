@@ -15,13 +15,14 @@ from tests.lab import faults
 from tests.lab.cases.reading import THIRD_TAG, Node, pyinfra, wait_for
 
 PORT, NOTICE_S = 9480, 2
+TAG = ("--data", f"image_tag={THIRD_TAG}")
 ON = ("--data", f"readiness_port={PORT}", "--data", f"readiness_notice_s={NOTICE_S}")
 
 
-def heard(node: Node) -> int | None:
+def heard(node: Node, port: int = PORT) -> int | None:
     """The status that a balancer gets; None where nobody answers, which it takes for down."""
     try:
-        with urllib.request.urlopen(f"http://{node.address}:{PORT}/ready", timeout=2) as answer:
+        with urllib.request.urlopen(f"http://{node.address}:{port}/ready", timeout=2) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as answer:
         return answer.code
@@ -96,7 +97,7 @@ def test_a_balancer_hears_of_everything_before_a_request_is_lost(pair: list[Node
     # A roll: nothing new from before the engine stops until the release is proven.
     balancer = Balancer(node)
     with balancer.watching():
-        outcome = pyinfra(*ON, "--data", f"image_tag={THIRD_TAG}", "--limit", node.name)
+        outcome = pyinfra(*ON, *TAG, "--limit", node.name)
         assert outcome.code == 0, outcome.output
     assert balancer.statuses == [200, 404, 503, 200]
     assert stopped_at(node) - balancer.since(404) >= NOTICE_S - 1
@@ -108,16 +109,45 @@ def test_a_balancer_hears_of_everything_before_a_request_is_lost(pair: list[Node
     wait_for("readiness after a power cut", lambda: heard(node) == 200, 120)
     assert json.loads(node.sudo("sparknode status"))["readiness"]["port"] == PORT
 
-    # Stopped by hand, the engine finishes what it has, and a host that goes down says so first.
+    # Other settings are taken up without a word of draining: all hosts get them at once.
+    process = node.sudo("systemctl show sparkfleet-ready --property=MainPID --value")
     balancer = Balancer(node)
     with balancer.watching():
-        node.sudo("systemctl restart sparkfleet-ready")
-    assert 404 in balancer.statuses
+        changed = pyinfra(*ON[:2], "--data", f"readiness_notice_s={NOTICE_S + 1}", *TAG, "--limit", node.name)
+        assert changed.code == 0, changed.output
+        assert json.loads(node.sudo("sparknode status"))["readiness"]["notice_s"] == NOTICE_S + 1
+    assert 404 not in balancer.statuses
+    assert 503 not in balancer.statuses
+    assert node.sudo("systemctl show sparkfleet-ready --property=MainPID --value") == process
+    confined = node.sudo("systemctl show sparkfleet-ready --property=ProtectSystem,CapabilityBoundingSet")
+    assert sorted(confined.split()) == ["CapabilityBoundingSet=", "ProtectSystem=strict"]
+
+    # A host that goes down says so first.
+    balancer = Balancer(node)
+    with balancer.watching():
+        node.sudo("systemctl reboot", check=False)
+        wait_for("the host to be gone", lambda: None in balancer.statuses, 60)
+    assert balancer.statuses.index(404) < balancer.statuses.index(None)
+    assert 503 not in balancer.statuses[: balancer.statuses.index(None)]
+
+    # Stopped by hand, an engine serves nobody.
+    wait_for("the host", node.reachable, 60)
     node.sudo("systemctl stop sparkfleet-serve")
     assert heard(node) == 503
     node.sudo("systemctl start sparkfleet-serve")
     wait_for("readiness after a start by hand", lambda: heard(node) == 200, 90)
 
-    off = pyinfra("--data", f"image_tag={THIRD_TAG}", "--limit", node.name)
+    # A port that another program has is no success, nor is it one the next time.
+    node.sudo("systemd-run --unit=squatter python3 -m http.server 9481")
+    try:
+        for _ in range(2):
+            taken = pyinfra("--data", "readiness_port=9481", *TAG, "--limit", node.name)
+            assert taken.code != 0, taken.output
+            assert "sparkfleet-ready.service can't be turned on: " in taken.output
+    finally:
+        node.sudo("systemctl stop squatter")
+    wait_for("readiness on the port that is free now", lambda: heard(node, 9481) == 200, 30)
+
+    off = pyinfra(*TAG, "--limit", node.name)
     assert off.code == 0, off.output
     assert heard(node) is None

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from sparkfleet.preflight import preflight
 from sparkfleet.preflight.checks import CHECKS
+from sparkfleet.preflight.checks.view import View
 from sparkfleet.preflight.findings import book
 from sparkfleet.preflight.seen import Seen
 from sparkfleet.release.rules import Finding
@@ -354,6 +355,21 @@ def test_a_probe_of_any_shape_gives_findings_and_never_an_exception(changes: dic
     said = json.loads(json.dumps(preflight.of_host("x", node, found, CATALOG), default=str))
     assert said["fit"] == all(one["severity"] != "fail" for one in said["findings"])
     assert {one["id"] for one in said["findings"]} <= book().checks.keys()
+    assert not any("the check failed" in one.found for one in found)
+
+
+@pytest.mark.parametrize("problem", [ZeroDivisionError("division by zero"), KeyError("x"), ValueError("no figure")])
+def test_a_check_that_fails_is_undecided_and_costs_no_other_check(
+    monkeypatch: pytest.MonkeyPatch, problem: Exception
+) -> None:
+    def failing(_: View) -> object:
+        raise problem
+
+    fit = check(bundle())
+    monkeypatch.setitem(CHECKS, "mem.available", failing)
+    found = check(bundle())
+    assert "unknown: the check failed" in found.pop("mem.available").found
+    assert found == {name: one for name, one in fit.items() if name != "mem.available"}
 
 
 @pytest.mark.parametrize(

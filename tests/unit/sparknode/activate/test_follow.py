@@ -266,6 +266,37 @@ def test_an_edited_unit_is_put_back_without_a_restart_where_a_reload_takes_no_gp
     assert ("systemctl", "daemon-reload") in world.commands
 
 
+def test_a_reload_that_was_cut_off_is_made_up_for(tmp_path: Path) -> None:
+    """The file is right by then, so that nothing but what was noted tells of it."""
+    cdi = release("cdi", container__gpu=["--device", "nvidia.com/gpu=all"])
+    world = World(tmp_path)
+    world.stage(cdi)
+    world.serve(cdi)
+    world.paths.unit.write_text("edited through the link")
+
+    def cut() -> None:
+        if world.commands[-1] == ("systemctl", "daemon-reload"):
+            raise KeyboardInterrupt
+
+    world.on_command = cut
+    with pytest.raises(KeyboardInterrupt):
+        follow(world, cdi)
+    world.on_command = None
+    world.commands.clear()
+    assert "unit: systemd has not read it since it was changed" in drift_of(world)
+
+    assert follow(world, cdi)[0] == DONE
+
+    assert ("systemctl", "daemon-reload") in world.commands
+    assert drift_of(world) == []
+    assert world.containers_made == 1
+
+
+def drift_of(world: World) -> list[str]:
+    found: list[str] = node_status.report(world.host)["serving"]["drift"]
+    return found
+
+
 def test_a_full_disk_is_refused_before_anything_stops(serving: World, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = type("Usage", (), {"free": 3_000_000})
     monkeypatch.setattr("sparknode.host.drift.shutil.disk_usage", lambda _: usage)

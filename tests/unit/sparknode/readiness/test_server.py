@@ -5,19 +5,23 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from http.server import ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
+from sparkfleet.node.nodeprogram import program
 from sparknode.activate import rotation
 from sparknode.base.shape import Node
 from sparknode.readiness import server
 from sparknode.readiness.answer import DRAINING, NOT_SERVING, READY
 from sparknode.readiness.server import CLIENTS, Server, Watcher
 from sparknode.state.releases import rotation_of
+from tests.lab.cases.reading import wait_for
 from tests.unit.sparknode.acting import NEW, OLD, activate
 from tests.unit.sparknode.world import Engine, World
 
@@ -85,7 +89,10 @@ def test_a_program_that_is_told_to_end_drains_first(serving: World, answering: t
     serving.clock += 60
     assert ask(served, "/ready")[0] == READY
     watcher.leaving = "this program is being stopped"
-    assert ask(served, "/ready")[0] == DRAINING
+    assert ask(served, "/ready") == (DRAINING, "draining: this program is being stopped\n")
+    # What was not ready before does not become so by that.
+    serving.running = None
+    assert ask(served, "/ready")[0] == NOT_SERVING
 
 
 def test_clients_that_say_nothing_keep_nobody_out_for_long(
@@ -111,6 +118,85 @@ def test_clients_that_say_nothing_keep_nobody_out_for_long(
             deadline.wait(0.05)
     else:
         pytest.fail("nobody is let in any more")
+
+
+def test_a_thread_that_cannot_be_started_costs_no_place(
+    monkeypatch: pytest.MonkeyPatch, serving: World, answering: tuple[Server, Watcher]
+) -> None:
+    served, _ = answering
+    serving.clock += 60
+    with monkeypatch.context() as patch:
+        patch.setattr(ThreadingHTTPServer, "process_request", no_thread)
+        patch.setattr(Server, "handle_error", lambda *_: None)
+        for _number in range(CLIENTS + 1):
+            with pytest.raises((http.client.HTTPException, OSError)):
+                ask(served, "/ready")
+    assert ask(served, "/ready")[0] == READY
+
+
+def no_thread(*_: object) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+class Resident:
+    """The real program as its unit starts it, below a root of its own."""
+
+    def __init__(self, world: World) -> None:
+        self.world, self.ports = world, [free_port(), free_port()]
+        program_of = world.paths.program
+        program_of.parent.mkdir(parents=True)
+        program_of.write_bytes(program())
+        program_of.chmod(0o755)
+        world.paths.ready_enabled.symlink_to("x")
+        self.set(self.ports[0])
+        self.process = subprocess.Popen([program_of, "--root", str(world.root), "readiness", "serve"])
+
+    def set(self, port: int) -> None:
+        new = self.world.paths.readiness.with_suffix(".new")
+        new.write_text(json.dumps({"port": port, "network": None, "notice_s": 1.0}))
+        new.rename(self.world.paths.readiness)
+
+    def answers(self, port: int) -> str | None:
+        """What it calls itself in its answer, where there is one."""
+        assert self.process.poll() is None
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        try:
+            connection.request("GET", "/ready")
+            answer = connection.getresponse()
+            assert answer.status == NOT_SERVING
+            return str(answer.headers["Server"]).strip()
+        except (http.client.HTTPException, OSError):
+            return None
+        finally:
+            connection.close()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
+
+
+def test_another_program_and_other_settings_are_taken_up_in_place(serving: World) -> None:
+    """Ended and started again, every host of a fleet would call itself draining at once."""
+    resident = Resident(serving)
+    first, second = resident.ports
+    try:
+        wait_for("its answer", lambda: resident.answers(first), 20)
+        resident.set(second)
+        wait_for("its answer on the other port", lambda: resident.answers(second), 20)
+        assert not resident.answers(first)
+        # The same program in another file tells of itself by nothing but the file that it has open.
+        new = serving.paths.program.with_suffix(".new")
+        new.write_bytes(program().replace(b'server_version = "sparknode"', b'server_version = "sparkrode"'))
+        new.chmod(0o755)
+        new.rename(serving.paths.program)
+
+        wait_for("the new program", lambda: resident.answers(second) == "sparkrode", 20)
+        resident.process.terminate()
+        assert resident.process.wait(20) == 0
+    finally:
+        resident.process.kill()
+        resident.process.wait(5)
 
 
 def answers_during(world: World) -> list[int]:

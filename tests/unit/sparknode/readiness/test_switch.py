@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from sparknode.base.http import Answer, Request
 from sparknode.base.paths import READY_UNIT, Paths
 from sparknode.base.process import Completed
 from sparknode.base.system import Host, System
@@ -23,10 +24,25 @@ ADDRESSES = [{"addr_info": [{"local": "127.0.0.1"}]}, {"addr_info": [{"local": "
 
 
 class Units(System):
-    """A machine with two addresses, whose systemctl enables a unit by its link."""
+    """A machine with two addresses, whose systemctl enables a unit by its link; time passes in sleep alone.
 
-    def __init__(self, paths: Paths, **fails: str) -> None:
-        self.paths, self.fails, self.orders = paths, fails, list[str]()
+    `silent_s` is how long a program that was started gives no answer.
+    """
+
+    def __init__(self, paths: Paths, silent_s: float) -> None:
+        self.paths, self.fails, self.orders = paths, dict[str, str](), list[str]()
+        self.clock, self.silent_s, self.asked = 0.0, silent_s, list[Request]()
+        self.says = Answer(503, b"not serving: the serving unit is activating\n")
+
+    def http(self, request: Request) -> Answer:
+        self.asked.append(request)
+        return self.says if self.clock >= self.silent_s else Answer(None, refused=True, error="connection refused")
+
+    def monotonic(self) -> float:
+        return self.clock
+
+    def sleep(self, seconds: float) -> None:
+        self.clock += seconds
 
     def run(self, argv: Sequence[str], timeout: float) -> Completed:  # noqa: ARG002
         if argv[0] == "ip":
@@ -45,8 +61,8 @@ class Units(System):
         return Completed(tuple(argv), 0)
 
 
-def units(root: Path, **fails: str) -> tuple[Host, Units]:
-    system = Units(Paths(root), **fails)
+def units(root: Path, silent_s: float = 1.0) -> tuple[Host, Units]:
+    system = Units(Paths(root), silent_s)
     system.paths.data.mkdir(parents=True, exist_ok=True)
     return Host(system.paths, system), system
 
@@ -62,7 +78,8 @@ def test_on_and_off_are_each_told_in_the_status(tmp_path: Path) -> None:
     assert node_status.readiness(host.paths) == Readiness(9481, None, 2.0)
     assert switch.turn_off(host, lines.append) == 0
     assert node_status.readiness(host.paths) is None
-    assert system.orders == ["enable", "restart", "enable", "restart", "disable"]
+    assert system.orders == ["enable", "start", "enable", "start", "disable"]
+    assert [(one.host, one.port) for one in system.asked] == [("192.168.100.7", 9480)] * 3 + [("127.0.0.1", 9481)]
     assert lines == ["readiness is answered on port 9480", "readiness is answered on port 9481", "readiness is off"]
 
 
@@ -70,15 +87,46 @@ def test_on_and_off_are_each_told_in_the_status(tmp_path: Path) -> None:
     ("network", "fails", "says"),
     [
         ("10.0.0.0/8", {}, "no address of this host is in 10.0.0.0/8 (it has 127.0.0.1, 192.168.100.7)"),
-        (None, {"restart": "Address already in use"}, "systemctl status sparkfleet-ready.service"),
+        (None, {"start": "the unit is masked"}, "systemctl status sparkfleet-ready.service"),
         (None, {"enable": "Read-only file system"}, "Read-only file system"),
     ],
 )
 def test_what_stands_in_the_way_is_named(tmp_path: Path, network: str | None, fails: dict[str, str], says: str) -> None:
-    host, _ = units(tmp_path, **fails)
+    host, system = units(tmp_path)
+    system.fails = fails
     with pytest.raises(Failed) as caught:
         switch.turn_on(host, 9480, network, 5.0, lambda _: None)
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("silent_s", "says", "found"),
+    [
+        (1e9, Answer(503), "connection refused"),
+        (0.0, Answer(404, b"<h1>Not Found</h1>"), "HTTP 404 from another program"),
+        (0.0, Answer(200, b""), "HTTP 200 from another program"),
+        (0.0, Answer(401, b"ready: "), "HTTP 401 from another program"),
+    ],
+)
+def test_a_port_on_which_something_else_answers_is_not_on(
+    tmp_path: Path, silent_s: float, says: Answer, found: str
+) -> None:
+    host, system = units(tmp_path, silent_s)
+    system.says = says
+    with pytest.raises(Failed, match=f"port 9480 gives {found}; look at `systemctl status"):
+        switch.turn_on(host, 9480, None, 5.0, lambda _: None)
+    assert system.clock >= switch.ANSWER_S
+
+
+@pytest.mark.parametrize(
+    ("active", "on"), [("active", True), ("activating", False), ("deactivating", False), ("failed", False), ("", False)]
+)
+def test_the_status_tells_what_answers_and_not_what_was_ordered(serving: World, active: str, on: bool) -> None:
+    serving.paths.readiness.write_text('{"port": 9480}')
+    serving.paths.ready_enabled.symlink_to("x")
+    serving.other_units = f"\nNames={READY_UNIT}\nLoadState=loaded\nActiveState={active}\n" if active else ""
+    found = node_status.report(serving.host)["readiness"]
+    assert found == ({"port": 9480, "network": None, "notice_s": 5.0} if on else None)
 
 
 def test_a_unit_that_does_not_end_is_not_off(tmp_path: Path) -> None:

@@ -19,20 +19,9 @@ from sparknode.state.release import WatchRules
 from sparknode.watchdog import liveness
 from sparknode.watchdog.liveness import Glimpse, Pulse
 from sparknode.watchdog.lookout import beat_of
+from tests.unit.sparknode.builders import WATCH
 
-RULES = WatchRules(
-    enabled=True,
-    restart_on_collapse=False,
-    min_acceptance_rate=0.05,
-    window_drafts=200,
-    stalled_s=120,
-    slow_factor=3,
-    min_available_gib=4,
-    max_stall_percent=0.1,
-    forget_s=3600,
-    max_restarts=1,
-    wedged_power_w=30,
-)
+RULES = WatchRules(**WATCH)
 MINUTE = 60.0
 # What a busy GB10, an idle one, a hung one and one in the power wedge draw.
 BUSY_W, IDLE_W, HUNG_W, WEDGED_W = 45.0, 8.0, 21.0, 13.0
